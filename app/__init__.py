@@ -1,0 +1,3 @@
+"""The items API."""
+
+__version__ = "0.1.0"

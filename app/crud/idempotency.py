@@ -1,0 +1,62 @@
+"""Create an item at most once for an Idempotency-Key: one SQL statement."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Numeric, bindparam, text
+
+from app.database import Database
+from app.dataclasses.item import Item
+from app.errors import IdempotencyKeyReusedError
+
+# `ON CONFLICT DO UPDATE` waits for a first request that is still under way and then, unlike
+# `DO NOTHING`, returns what that one has stored. The proposed id tells whether this request is
+# the first. A key older than 24 hours is as good as new, whether it has been purged or not.
+_create_once = text("""
+WITH proposed AS (
+    SELECT nextval(pg_get_serial_sequence('items', 'id')) AS id, CAST(:name AS text) AS name,
+        CAST(:description AS text) AS description, CAST(:price AS numeric(12, 2)) AS price,
+        CAST(:is_active AS boolean) AS is_active, now() AS created_at, now() AS updated_at
+), kept AS (
+    INSERT INTO idempotency_keys AS known (key, fingerprint, answer, created_at)
+    SELECT :key, :fingerprint, to_jsonb(proposed), created_at FROM proposed
+    ON CONFLICT (key) DO UPDATE SET (fingerprint, answer, created_at) = (
+        SELECT excluded.fingerprint, excluded.answer, excluded.created_at
+        WHERE known.created_at < now() - interval '24 hours'
+        UNION ALL
+        SELECT known.fingerprint, known.answer, known.created_at
+        WHERE known.created_at >= now() - interval '24 hours'
+    )
+    RETURNING fingerprint, answer
+), made AS (
+    INSERT INTO items (id, name, description, price, is_active, created_at, updated_at)
+    SELECT proposed.* FROM proposed JOIN kept ON proposed.id = CAST(kept.answer ->> 'id' AS bigint)
+    RETURNING id
+)
+SELECT item.id, item.name, item.description, CAST(item.price AS float), item.is_active, item.created_at,
+    item.updated_at, kept.fingerprint, made.id IS NULL AS is_replay
+FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS item LEFT JOIN made ON true
+""").bindparams(bindparam("price", type_=Numeric(12, 2)))
+
+
+async def create_once(
+    database: Database, values: Mapping[str, Any], *, key: str, fingerprint: bytes
+) -> tuple[Item, bool]:
+    """Store a new item, or return the one that this key has stored before.
+
+    Args:
+        values: All columns that a client may set, by name.
+        key: What the client calls this creation.
+        fingerprint: Tells one content of the request from another.
+
+    Returns:
+        The item as it was when it was made, and whether that was before this call.
+
+    Raises:
+        IdempotencyKeyReusedError: The key was first sent with another fingerprint.
+    """
+    rows = await database.run(_create_once, {**values, "key": key, "fingerprint": fingerprint})
+    *item, first_fingerprint, is_replay = rows[0]
+    if first_fingerprint != fingerprint:
+        raise IdempotencyKeyReusedError
+    return Item(*item), is_replay

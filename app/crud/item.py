@@ -1,0 +1,164 @@
+"""Create, get, replace, change, deactivate and delete items: one SQL statement each."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from datetime import datetime
+from functools import cache
+from typing import Any, cast
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Delete,
+    Float,
+    Insert,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy import cast as sql_cast
+
+from app.database import Database
+from app.dataclasses.item import Item
+from app.errors import ItemNotFoundError, PreconditionFailedError
+from app.models.item import ItemRow
+
+_items = cast(Table, ItemRow.__table__)
+
+
+def _read(name: str) -> ColumnElement[Any]:
+    """A column as `Item` wants it: the server turns the exact price into the number that JSON has."""
+    column = _items.c[name]
+    return sql_cast(column, Float(53)).label(name) if name == "price" else column
+
+
+columns = [_read(field.name) for field in fields(Item)]
+"""What is read of an item, in the order of its fields."""
+
+_by_id = _items.c.id == bindparam("item_id")
+_next_version = func.greatest(
+    func.clock_timestamp(), _items.c.updated_at + literal_column("interval '1 microsecond'"), type_=DateTime(True)
+)
+"""The time of a write. A clock that stands still or goes back must not make two versions look the same."""
+
+_get = select(*columns).where(_by_id)
+_deactivate = update(_items).values(
+    is_active=False,
+    # Repeating it changes nothing, so the version stays.
+    updated_at=case((_items.c.is_active, _next_version), else_=_items.c.updated_at),
+)
+_delete = delete(_items)
+
+
+async def get(database: Database, item_id: int) -> Item:
+    """The item with this id.
+
+    Raises:
+        ItemNotFoundError: There is no such item.
+    """
+    rows = await database.run(_get, {"item_id": item_id})
+    if not rows:
+        raise ItemNotFoundError(item_id)
+    return Item(*rows[0])
+
+
+async def create(database: Database, values: Mapping[str, Any]) -> Item:
+    """Store a new item and return it.
+
+    Args:
+        values: Columns by name; one that is absent takes the table's default.
+    """
+    rows = await database.run(_create(tuple(values)), values)
+    return Item(*rows[0])
+
+
+async def change(
+    database: Database, item_id: int, changes: Mapping[str, Any], *, versions: Collection[datetime] | None = None
+) -> Item:
+    """Overwrite the named columns and return the item as it now is.
+
+    Args:
+        changes: Columns by name. A name that is absent stays as it is.
+        versions: When given, `updated_at` must be one of these.
+
+    Raises:
+        ItemNotFoundError: There is no such item.
+        PreconditionFailedError: The item has another version.
+    """
+    return await _write(database, _change(tuple(sorted(changes))), item_id, versions, changes)
+
+
+async def deactivate(database: Database, item_id: int, *, versions: Collection[datetime] | None = None) -> Item:
+    """Mark the item as inactive; it stays readable. An inactive item stays as it is.
+
+    Raises:
+        ItemNotFoundError, PreconditionFailedError: As `change` does.
+    """
+    return await _write(database, _deactivate, item_id, versions)
+
+
+async def delete_permanently(database: Database, item_id: int, *, versions: Collection[datetime] | None = None) -> Item:
+    """Remove the row and return the item as it last was.
+
+    Raises:
+        ItemNotFoundError, PreconditionFailedError: As `change` does.
+    """
+    return await _write(database, _delete, item_id, versions)
+
+
+async def _write(
+    database: Database,
+    write: Update | Delete,
+    item_id: int,
+    versions: Collection[datetime] | None,
+    changes: Mapping[str, Any] | None = None,
+) -> Item:
+    parameters = {**(changes or {}), "item_id": item_id, "versions": versions}
+    rows = await database.run(_of_one(write) if versions is None else _guarded(write), parameters)
+    if not rows:
+        raise ItemNotFoundError(item_id)
+    if rows[0]["id"] is None:
+        raise PreconditionFailedError(item_id)
+    return Item(*rows[0])
+
+
+# Statements are made once for each set of columns: there are few, and making one takes longer than running it.
+
+
+@cache
+def _create(names: tuple[str, ...]) -> Insert:
+    return insert(_items).values({name: bindparam(name) for name in names}).returning(*columns)
+
+
+@cache
+def _change(names: tuple[str, ...]) -> Update:
+    values: dict[str, Any] = {name: bindparam(name) for name in names}
+    return update(_items).values({**values, "updated_at": _next_version})
+
+
+@cache
+def _of_one(write: Update | Delete) -> Update | Delete:
+    return write.where(_by_id).returning(*columns)
+
+
+@cache
+def _guarded(write: Update | Delete) -> Select[Any]:
+    """The write for items of the expected versions only.
+
+    No row means that there is no such item, a row of nulls that its version is another one.
+    The lock is taken first, so that the version compared is the one that is overwritten.
+    """
+    target = select(_items.c.id, _items.c.updated_at).where(_by_id).with_for_update().cte("target")
+    expected = target.c.updated_at == func.any(bindparam("versions", type_=ARRAY(DateTime(True))))
+    written = write.where(_items.c.id == target.c.id, expected).returning(*columns).cte("written")
+    return select(*(written.c[field.name] for field in fields(Item))).select_from(target.outerjoin(written, true()))

@@ -1,0 +1,1 @@
+"""The values that the inside of the service works with: slotted dataclasses."""

@@ -1,0 +1,162 @@
+"""One PostgreSQL server and its data, in a folder."""
+
+import fcntl
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlencode
+
+from app.embedded_postgres.programs import INSTEAD, account, find_binaries, major_version, run
+from app.errors import StartupError
+
+_BUILTIN_LOCALES_SINCE = 17
+
+
+class Cluster:
+    """A PostgreSQL server and its data, reached through a socket in a folder that only its user may enter."""
+
+    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
+        """Describe the cluster in this folder; its parent must exist, and options are server settings."""
+        self.folder = folder
+        self.data = folder / "data"
+        self.url = f"postgresql://postgres@/postgres?{urlencode({'host': self.data, 'port': 5432}, safe='/')}"
+        self._options = {"listen_addresses": "", "unix_socket_directories": ".", "port": "5432"} | dict(options or {})
+        self._use: int | None = None
+
+    def start(self) -> None:
+        """Start the server, or join the processes that already use it.
+
+        Raises:
+            StartupError: It does not start here, or its data belongs to another version or user.
+        """
+        self._make_folder()
+        with self._change():
+            self._binaries = self._find_binaries()
+            if not self.data.exists():
+                self._initialize()
+            use = os.open(self.data, os.O_RDONLY)
+            try:
+                # A server that nobody uses was left behind by a killed process, and may be in any state.
+                if _lock(use, fcntl.LOCK_EX) and self._is_running():
+                    self._control("stop", "--mode=fast")
+                if not self._is_running():
+                    self._launch()
+                _lock(use, fcntl.LOCK_SH)
+            except BaseException:
+                os.close(use)
+                raise
+            self._use = use
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server, unless another process still uses it."""
+        if self._use is None or not self.folder.exists():
+            return
+        with self._change():
+            if _lock(self._use, fcntl.LOCK_EX) and self._is_running():
+                self._control("stop", f"--mode={mode}")
+            os.close(self._use)
+            self._use = None
+
+    def _make_folder(self) -> None:
+        """Make sure of a folder that PostgreSQL's user owns and nobody else may enter."""
+        user = account()
+        owner = user.pw_uid if user else os.geteuid()
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if user and self.folder.lstat().st_uid == 0:
+                os.chown(self.folder, owner, user.pw_gid, follow_symlinks=False)
+            private = self.folder.lstat().st_uid == owner and not self.folder.lstat().st_mode & 0o077
+        except OSError as error:
+            raise StartupError(f"No folder for PostgreSQL can be made: {error}. Make one, {INSTEAD}.") from None
+        if not private:
+            raise StartupError(
+                f"{self.folder} is not a private folder of PostgreSQL's user (id {owner}): "
+                f"delete it, start as the user it belongs to, {INSTEAD}."
+            )
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Hold off the other processes while the server is started or stopped."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _find_binaries(self) -> Path:
+        """The programs, of the version that made the data."""
+        if not self.data.exists():
+            return find_binaries()
+        major = (self.data / "PG_VERSION").read_text().strip()
+        try:
+            return find_binaries(major)
+        except StartupError:
+            raise StartupError(
+                f"The data in {self.folder} was made by PostgreSQL {major}, which was not found: install that version, "
+                f"or delete the folder to begin with empty data, {INSTEAD}."
+            ) from None
+
+    def _initialize(self) -> None:
+        """Make an empty cluster: UTF-8, ordered by code points, with the upper and lower case of every letter."""
+        unfinished = self.folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if int(major_version(self._binaries)) >= _BUILTIN_LOCALES_SINCE:
+            locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        else:
+            locale = ["--lc-collate=C", "--lc-ctype=UTF-8" if sys.platform == "darwin" else "--lc-ctype=C.UTF-8"]
+        self._call(
+            "initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", *locale, f"--pgdata={unfinished}"
+        )
+        unfinished.rename(self.data)
+
+    def _launch(self) -> None:
+        # After a crash the process id in these files may have gone to another program, which PostgreSQL would wait for.
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (self.data / name).unlink(missing_ok=True)
+        log = self.folder / "log"
+        log.unlink(missing_ok=True)
+        options = shlex.join(part for name, value in self._options.items() for part in ("-c", f"{name}={value}"))
+        try:
+            self._control("start", f"--log={log}", f"--options={options}")
+        except StartupError as error:
+            told = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            raise StartupError(" ".join([str(error), *told])) from None
+
+    def _is_running(self) -> bool:
+        """Whether the process that postmaster.pid names is a server of this data."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, ValueError, IndexError):
+            return False
+        return str(self.data) in _command_line(pid)
+
+    def _control(self, action: str, *arguments: str) -> None:
+        self._call("pg_ctl", action, "--wait", "--timeout=60", f"--pgdata={self.data}", *arguments)
+
+    def _call(self, program: str, *arguments: str) -> None:
+        done = run([str(self._binaries / program), *arguments])
+        if done.returncode != 0:
+            raise StartupError(f"PostgreSQL's {program} failed in {self.folder}: {done.stderr.strip()}")
+
+
+def _lock(use: int, kind: int) -> bool:
+    """Declare one's use of the data, shared or exclusive. A killed process loses its lock by itself."""
+    try:
+        fcntl.flock(use, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _command_line(pid: int) -> str:
+    """How the process was called, empty when there is none."""
+    if sys.platform != "linux":
+        return run(["ps", "-ww", "-o", "args=", "-p", str(pid)]).stdout
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""

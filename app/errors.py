@@ -1,0 +1,210 @@
+"""Every failure that has a name: what a request may be refused for, and what stops the start."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+
+class StartupError(Exception):
+    """The process cannot start as it is set up. The message says what to change."""
+
+
+class RequestError(Exception):
+    """A request cannot be answered as asked. The class knows its code and status, the instance its facts."""
+
+    code: ClassVar[str]
+    status: ClassVar[HTTPStatus]
+    retry_after_seconds: int | None = None
+    """How long a client should wait before it tries again, where trying again makes sense."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says besides its body."""
+        return {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """What the body says besides the members that all problems have."""
+        return {}
+
+
+class NotFoundError(RequestError):
+    """Nothing answers at this path."""
+
+    code = "not_found"
+    status = HTTPStatus.NOT_FOUND
+
+    def __init__(self) -> None:
+        super().__init__("Nothing answers at this path.")
+
+
+class MethodNotAllowedError(RequestError):
+    """This path answers, but not to this method."""
+
+    code = "method_not_allowed"
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"This path answers to {self.allowed} only.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All methods that do."""
+        return {"Allow": self.allowed}
+
+
+class ItemNotFoundError(RequestError):
+    """No item has the given id."""
+
+    code = "item_not_found"
+    status = HTTPStatus.NOT_FOUND
+
+    def __init__(self, item_id: int) -> None:
+        super().__init__(f"No item has the id {item_id}.")
+
+
+class PreconditionFailedError(RequestError):
+    """The item has changed since the client read it."""
+
+    code = "precondition_failed"
+    status = HTTPStatus.PRECONDITION_FAILED
+
+    def __init__(self, item_id: int) -> None:
+        super().__init__(
+            f"The item {item_id} is no longer as If-Match describes it. Read it again, then repeat the change."
+        )
+
+
+class HostError(RequestError):
+    """The Host header is missing, doubled, or names a host that is not served here."""
+
+    code = "bad_host"
+    status = HTTPStatus.BAD_REQUEST
+
+
+class MalformedBodyError(RequestError):
+    """The body is not one JSON document in UTF-8."""
+
+    code = "malformed_body"
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("The body must be one JSON document in UTF-8, without NaN or Infinity.")
+
+
+class BodyTooLargeError(RequestError):
+    """The body is longer than this server takes."""
+
+    code = "body_too_large"
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"A body may have at most {limit_bytes} bytes.")
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body is not declared as plain JSON."""
+
+    code = "unsupported_media_type"
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as application/json, in UTF-8 and without a Content-Encoding.")
+
+
+class InvalidFieldError(RequestError):
+    """One part of the request is not as documented."""
+
+    code = "invalid_request"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__("The request is not as documented; `errors` says where.")
+        self.errors = [{"field": field, "message": message}]
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """The parts, and what is wrong with each."""
+        return {"errors": self.errors}
+
+
+class IdempotencyKeyReusedError(RequestError):
+    """The key was first sent with another body."""
+
+    code = "idempotency_key_reused"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was first sent with another body. Take a new key for a new item.")
+
+
+class DatabaseUnavailableError(RequestError):
+    """The database is out of reach, or cannot be written at the moment."""
+
+    code = "database_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 1
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached at the moment. Nothing is known to be stored; try again.")
+
+
+class SchemaOutdatedError(RequestError):
+    """The database has not been migrated to what this code needs."""
+
+    code = "schema_outdated"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__("The database has not been migrated to this version yet. Try again later.")
+
+
+class PoolExhaustedError(RequestError):
+    """No database connection came free in time."""
+
+    code = "pool_exhausted"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 1
+
+    def __init__(self) -> None:
+        super().__init__("No database connection came free in time. Try again.")
+
+
+class StatementTimeoutError(RequestError):
+    """The database did not finish the statement within its time."""
+
+    code = "statement_timeout"
+    status = HTTPStatus.GATEWAY_TIMEOUT
+
+    def __init__(self) -> None:
+        super().__init__("The database did not answer within the time a statement may take.")
+
+
+class NotReadyError(RequestError):
+    """This worker should not get requests at the moment."""
+
+    code = "not_ready"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 1
+
+    def __init__(self, checks: Mapping[str, Any]) -> None:
+        super().__init__("This worker should not get requests at the moment; `checks` says why.")
+        self.checks = checks
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """Each check and what it found."""
+        return {"checks": self.checks}
+
+
+class RateLimitedError(RequestError):
+    """The client has sent as many requests as it may."""
+
+    code = "rate_limited"
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(f"Too many requests. Try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds

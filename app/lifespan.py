@@ -1,0 +1,49 @@
+"""What one worker opens, in order, and closes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+from app import connections, database, logs
+from app.connection_budget import checking
+from app.metrics.instruments import Metrics
+from app.metrics.sampling import sampling
+from app.readiness import Readiness
+from app.schema_state import Revisions
+from app.settings import DatabasePooler, Settings
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the parts of one worker in the order they depend on each other.
+
+    None of them needs the database: a worker without one is not ready, and that is all.
+    """
+    settings: Settings = app.state.settings
+    metrics: Metrics = app.state.metrics
+    logs.configure(settings.log_level, settings.log_format)
+    logs.watch(asyncio.get_running_loop())
+    share = connections.share(budget=settings.database_connections, workers=settings.web_concurrency)
+    async with (
+        database.connect(
+            settings.dsn,
+            connections=share,
+            wait_seconds=settings.database_wait_seconds,
+            statement_seconds=settings.database_statement_seconds,
+            through_pgbouncer=settings.database_pooler is not DatabasePooler.NONE,
+            prepared_statements=settings.database_pooler is not DatabasePooler.PGBOUNCER,
+            observer=metrics,
+        ) as app.state.database,
+        app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
+        sampling(metrics, pool=lambda: app.state.database.state, lines_dropped=logs.lines_dropped),
+        checking(app.state.database, settings, metrics),
+    ):
+        app.state.readiness = Readiness(app.state.database, Revisions(), observer=metrics)
+        log.info("worker_started", slot=metrics.worker, database_connections=share)
+        yield
+    log.info("worker_stopped", slot=metrics.worker)

@@ -1,0 +1,123 @@
+"""How an event becomes a line: the steps that structlog runs, in order."""
+
+import select
+import sys
+import traceback
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from app.logs.redaction import redact
+
+LINE_BYTES: Final = select.PIPE_BUF
+"""The longest line in JSON: several processes share one pipe, and no more than this is written whole."""
+
+_FRAMES: Final = 12
+"""Frames shown of each exception, the innermost ones."""
+
+_SHORT: Final = 64
+"""A text of fewer characters is not cut."""
+
+_MARK: Final = len("…".encode())
+
+_TOO_LARGE: Final = 1 << 63
+
+_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+
+current_request: ContextVar[tuple[str, str | None] | None] = ContextVar("current_request", default=None)
+"""The request id and the trace id of the request at hand."""
+
+
+def steps(format: str) -> list[Processor]:  # noqa: A002  # the setting's name
+    """What every event passes, ending as bytes. The last step alone is enough for an event of plain values."""
+    return [add_request, add_exception, redact_event, render_json if format == "json" else _ConsoleLine()]
+
+
+def add_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the request inside which the event happened."""
+    request = current_request.get()
+    if request is not None:
+        event.setdefault("request_id", request[0])
+        if request[1] is not None:
+            event.setdefault("trace_id", request[1])
+    return event
+
+
+def add_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace `exc_info` by the text of the exception."""
+    info = event.pop("exc_info", None)
+    error = sys.exc_info()[1] if info is True else info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["exception"] = "".join(traceback.format_exception(error, limit=-_FRAMES)).rstrip()
+    return event
+
+
+def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take out what must not be logged."""
+    clean: EventDict = redact(event)
+    return clean
+
+
+def render_json(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+    """One JSON object on one line."""
+    line = {"event": event.pop("event", ""), "level": method, "timestamp": datetime.now(UTC), **event}
+    try:
+        rendered = orjson.dumps(line, default=str, option=_OPTIONS)
+    except TypeError:  # A lone surrogate, or a number beyond 64 bits.
+        rendered = orjson.dumps(_plain(line), option=_OPTIONS)
+    return rendered if len(rendered) <= LINE_BYTES else _shorten(_plain(line))
+
+
+def _plain(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with everything that JSON may not hold turned into text."""
+    return {str(key): value if _is_plain(value) else _text(value) for key, value in line.items()}
+
+
+def _is_plain(value: object) -> bool:
+    return (isinstance(value, int) and abs(value) < _TOO_LARGE) or isinstance(value, float | datetime | None)
+
+
+def _text(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _shorten(line: dict[str, Any]) -> bytes:
+    """Cut the longest text until the line fits. An exception says most at its end, other texts at their beginning."""
+    line["truncated"] = True
+    while (excess := len(rendered := orjson.dumps(line, option=_OPTIONS)) - LINE_BYTES) > 0:
+        texts = {key: text for key, text in line.items() if isinstance(text, str)}
+        key = max(texts, key=lambda name: len(texts[name]))
+        text = texts[key]
+        if len(text) < _SHORT:  # So many fields that no text is to blame.
+            return orjson.dumps(
+                {name: line[name] for name in ("event", "level", "timestamp", "truncated")}, option=_OPTIONS
+            )
+        keep = max(len(text) - excess - _MARK, len(text) // 2)
+        line[key] = f"…{text[-keep:]}" if key == "exception" else f"{text[:keep]}…"
+    return rendered
+
+
+class _ConsoleLine:
+    """One line for people, coloured on a terminal."""
+
+    def __init__(self) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=sys.stdout is not None and sys.stdout.isatty())
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        exception = event.pop("exception", None)
+        line: EventDict = {"timestamp": f"{datetime.now():%H:%M:%S.%f}"[:-3], "level": method}  # noqa: DTZ005
+        line.update({str(key): _printable(value) for key, value in event.items()})
+        text = self._render(logger, method, line)
+        if exception is not None:
+            text = f"{text}\n{exception}"
+        return f"{text}\n".encode("utf-8", "replace")
+
+
+def _printable(value: object) -> object:
+    """The value, unless a terminal would take some of it for a command."""
+    text = str(value)
+    return value if text.replace("\n", "").isprintable() else ascii(value)

@@ -1,0 +1,102 @@
+"""The application: its routes, its middleware, its error answers. It opens nothing."""
+
+from functools import partial
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from slowapi.errors import RateLimitExceeded
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app import __version__, methods, problems
+from app.hosts import HostCheck, OpsPort
+from app.lifespan import lifespan
+from app.logs import RequestLog
+from app.methods import HeadAsGet
+from app.metrics.exposition import Exposition
+from app.metrics.instruments import Metrics
+from app.metrics.requests import RequestMetrics
+from app.problems import Problems
+from app.rate_limits import RateLimit, RateLimits, limiter
+from app.routers import docs, item, system
+from app.routers.documentation import document
+from app.settings import Settings
+
+_READABLE_HEADERS = (
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+)
+"""Headers of our own that a page of an allowed origin may read."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application of one worker.
+
+    Raises:
+        StartupError: A setting is missing, malformed or contradictory.
+    """
+    settings = settings or Settings.load()
+    metrics = Metrics(version=__version__)
+    rate_limits = RateLimits(settings, metrics)
+    app = FastAPI(
+        title="Items API",
+        version=__version__,
+        description="Items: stored, found, changed and deleted.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        # Not by include_router: that matches each request twice.
+        routes=[*item.router.routes, *system.router.routes, *docs.router.routes],
+        middleware=_middleware(settings, metrics, rate_limits),
+        exception_handlers={
+            404: methods.answer_not_found,
+            405: methods.answer_not_allowed,
+            HTTPException: problems.handle,
+            RequestValidationError: problems.handle,
+            RateLimitExceeded: rate_limits.refuse,
+        },
+    )
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.state.exposition = Exposition(metrics)
+    app.state.rate_limits = rate_limits
+    app.state.limiter = limiter  # where slowapi's decorators look for it
+    return app
+
+
+def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -> list[Middleware]:
+    """What each request passes on its way in, outermost first."""
+    ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
+    return [
+        Middleware(RequestLog),
+        Middleware(RequestMetrics, metrics=metrics),
+        *_cors(settings),
+        Middleware(Problems),
+        Middleware(HostCheck, allowed=settings.allowed_hosts),
+        *ops_port,
+        Middleware(RateLimit, limits=rate_limits),
+        Middleware(HeadAsGet),
+    ]
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.cors_allow_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_allow_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID"],
+            expose_headers=_READABLE_HEADERS,
+        )
+    ]

@@ -1,0 +1,76 @@
+"""Counts every request, by its method, its route's template and its exact status."""
+
+from time import perf_counter
+from typing import Final
+
+from prometheus_fastapi_instrumentator.metrics import Info
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.metrics.instruments import Metrics
+
+CLIENT_GONE: Final = 499
+"""The status under which a request is counted whose client left before its answer began."""
+
+
+class RequestMetrics(PrometheusInstrumentatorMiddleware):
+    """The instrumentator's middleware, with its interface and without its detours.
+
+    Its instrumentations are called with its `Info`, so any function written for it
+    can be added in `instrumentations`. The way to them is our own: the library
+    matches the path against all routes once more, before the request, and builds
+    a `Response` for every `Info`, 65 µs together. After the request the scope
+    knows its route. `Info.response` is None, which the library provides for.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        super().__init__(
+            app,
+            registry=metrics.registry,
+            should_group_status_codes=False,
+            instrumentations=[metrics.request_answered],
+        )
+        # Not the library's gauge of this name: that ignores the registry it is given.
+        self._in_progress = metrics.in_progress
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the rest, then measure it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status = 0
+
+        async def watch_receive() -> Message:
+            nonlocal status
+            message = await receive()
+            if message["type"] == "http.disconnect" and not status:
+                status = CLIENT_GONE
+            return message
+
+        async def watch_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start" and not status:
+                status = message["status"]
+            await send(message)
+
+        self._in_progress.inc()
+        started = perf_counter()
+        try:
+            await self.app(scope, watch_receive, watch_send)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            self._in_progress.dec()
+            route = scope.get("route")
+            info = Info(
+                request=Request(scope),
+                response=None,
+                method=scope["method"],
+                modified_handler="none" if route is None else route.path,
+                modified_status=str(status or CLIENT_GONE),
+                modified_duration=perf_counter() - started,
+            )
+            for instrumentation in self.instrumentations:
+                instrumentation(info)

@@ -1,0 +1,101 @@
+"""What is measured once a second rather than with every request."""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from app.metrics.instruments import Metrics
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_SECONDS: Final = 1.0
+
+LAG_SAMPLES: Final = 15
+"""The event loop's lag is the worst of so many samples, so that a scrape every 15 seconds misses none."""
+
+_MEMORY: Final = Path("/proc/self/statm")
+
+
+class PoolState(Protocol):
+    """The database's pool at one moment."""
+
+    @property
+    def size(self) -> int:
+        """Connections that may be open."""
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+
+    @property
+    def in_use(self) -> int:
+        """Connections on which a statement runs."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+
+
+@asynccontextmanager
+async def sampling(
+    metrics: Metrics, *, pool: Callable[[], PoolState], lines_dropped: Callable[[], int]
+) -> AsyncIterator[None]:
+    """Sample every second while the body runs.
+
+    Args:
+        metrics: Where the samples go.
+        pool: Gives the pool's state.
+        lines_dropped: Gives the log lines that this process has dropped so far.
+    """
+    metrics.start_time.set(time.time())
+    sampler = _Sampler(metrics, pool, lines_dropped)
+    sampler.sample()
+    task = asyncio.create_task(sampler.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        sampler.sample()
+
+
+class _Sampler:
+    def __init__(self, metrics: Metrics, pool: Callable[[], PoolState], lines_dropped: Callable[[], int]) -> None:
+        self._metrics = metrics
+        self._pool = pool
+        self._lines_dropped = lines_dropped
+        self._dropped = 0
+        self._cpu_seconds = 0.0
+        self._lags: deque[float] = deque(maxlen=LAG_SAMPLES)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + INTERVAL_SECONDS
+            await asyncio.sleep(INTERVAL_SECONDS)
+            self._lags.append(max(0.0, loop.time() - due))
+            self._metrics.loop_lag.set(max(self._lags))
+            try:
+                self.sample()
+            except Exception:
+                log.exception("sample_failed")
+
+    def sample(self) -> None:
+        metrics = self._metrics
+        pool = self._pool()
+        metrics.pool_is(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
+        dropped, cpu_seconds = self._lines_dropped(), time.process_time()
+        metrics.lines_dropped.inc(dropped - self._dropped)
+        metrics.cpu.inc(cpu_seconds - self._cpu_seconds)
+        self._dropped, self._cpu_seconds = dropped, cpu_seconds
+        try:
+            metrics.memory.set(int(_MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        except OSError:  # There is no such file outside of Linux.
+            return

@@ -1,0 +1,131 @@
+"""The files into which one worker counts."""
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Metric, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.metrics.directory import VARIABLE
+
+SIZES: Final = {
+    "counter": 128 * 1024,
+    "histogram": 256 * 1024,
+    "gauge_livesum": 64 * 1024,
+    "gauge_livemax": 64 * 1024,
+}
+"""Bytes of each file at first, none of them a hole. prometheus_client maps the files, and a write into
+a hole while the file system is full kills the process with SIGBUS."""
+
+_USED: Final = struct.Struct("i")
+"""How a file says, at its very beginning, how many of its bytes are in use."""
+
+_SLOT_VARIABLE: Final = "WORKER_SLOT"
+
+log = structlog.get_logger(__name__)
+
+
+def open_files() -> Path | None:
+    """Have this process count into the files of its slot; None where it can only count for itself.
+
+    Outside of Gunicorn there is no folder and nothing to share.
+    """
+    folder = os.environ.get(VARIABLE)
+    if folder is None:
+        return None
+    slot = own_slot()
+    try:
+        for kind, size in SIZES.items():
+            _prepare(Path(folder, f"{kind}_{slot}.db"), size, keep=not kind.startswith("gauge"))
+    except OSError as error:
+        log.warning("metrics_files_unusable", slot=slot, cause=str(error))
+        values.ValueClass = values.MutexValue
+        return None
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: slot)  # type: ignore[no-untyped-call]
+    return Path(folder)
+
+
+def own_slot() -> str:
+    """The number of this worker, unique among the living ones."""
+    return os.environ.get(_SLOT_VARIABLE, "0")
+
+
+def make_room(folder: Path) -> bool:
+    """See to it that new series find a place in this worker's files; false when the file system is full.
+
+    The library doubles a full file by a hole. Here the bytes are written before it gets there.
+    """
+    try:
+        for kind in SIZES:
+            file = Path(folder, f"{kind}_{own_slot()}.db")
+            with file.open("rb") as opened:
+                (used,) = _USED.unpack(opened.read(_USED.size))
+            size = file.stat().st_size
+            if used > size * 3 // 4:
+                _double(file, size)
+    except OSError as error:
+        log.warning("metrics_files_full", cause=str(error))
+        return False
+    return True
+
+
+def _double(file: Path, size: int) -> None:
+    try:
+        with file.open("ab") as opened:
+            opened.write(bytes(size))
+    except OSError:
+        os.truncate(file, size)
+        raise
+
+
+def _prepare(file: Path, size: int, *, keep: bool) -> None:
+    """Make the file, or extend what the slot's last worker left, all of its bytes on the file system."""
+    if keep and file.exists() and _is_readable(file):
+        with file.open("ab") as old:
+            old.write(bytes(max(0, size - file.stat().st_size)))
+        return
+    # A scrape must not see a file that is half made.
+    fresh = file.with_suffix(".db-new")
+    fresh.write_bytes(bytes(size))
+    fresh.replace(file)
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        MultiProcessCollector.merge([str(file)])  # type: ignore[no-untyped-call]
+        with file.open("rb") as opened:
+            used: int = _USED.unpack(opened.read(_USED.size))[0]
+    except Exception:  # noqa: BLE001  # a torn file fails in as many ways as there are bytes
+        return False
+    return 0 <= used <= file.stat().st_size
+
+
+class WorkersCollector(MultiProcessCollector):
+    """Reads the files of all workers, and does without one that cannot be read."""
+
+    def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
+        self._folder = folder
+        self._told: set[Path] = set()
+        super().__init__(registry, str(folder))  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics of all workers."""
+        found: Iterable[Metric]
+        try:
+            found = super().collect()  # type: ignore[no-untyped-call]
+        except Exception:  # noqa: BLE001  # as above; reading each file twice is left to this case
+            files = [str(file) for file in self._folder.glob("*.db") if self._can_use(file)]
+            found = self.merge(files)  # type: ignore[no-untyped-call]
+        return found
+
+    def _can_use(self, file: Path) -> bool:
+        if _is_readable(file):
+            return True
+        if file.exists() and file not in self._told:
+            self._told.add(file)
+            log.warning("metrics_file_unreadable", file=file.name)
+        return False

@@ -1,0 +1,54 @@
+"""The table `items`, and the table of first answers that `Idempotency-Key` is kept by."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, LargeBinary, Numeric, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base
+
+
+class ItemRow(Base):
+    """An item."""
+
+    __tablename__ = "items"
+    __table_args__ = (
+        CheckConstraint("char_length(name) BETWEEN 1 AND 255", name="name_length"),
+        CheckConstraint("char_length(description) <= 10000", name="description_length"),
+        # NUMERIC takes NaN, and NaN is greater than every number: the upper bound refuses it.
+        CheckConstraint("price BETWEEN 0 AND 9999999999.99", name="price_range"),
+        # Made by the migration only where the server has pg_trgm.
+        Index(
+            "ix_items_name_trgm",
+            "name",
+            postgresql_using="gin",
+            postgresql_ops={"name": "gin_trgm_ops"},
+        ),
+        Index("ix_items_is_active_id", "is_active", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    price: Mapped[Decimal | None] = mapped_column(Numeric(12, 2))
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class IdempotencyKeyRow(Base):
+    """The first answer given to a key, for 24 hours."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of the validated body."""
+
+    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """The row as it was made."""
+
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)

@@ -1,0 +1,125 @@
+"""How a failure is answered: as RFC 9457 problem details, in one place."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import RequestError
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+_INVALID = "The request is not as documented; `errors` says where."
+_CRASHED = "This request met a defect of the service. Its operators can find it by the request's id."
+
+
+class Problems:
+    """Answers every exception that comes up from the routes. Nothing passes but a client that is gone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the rest, and answer what it raises."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watch)
+        except ClientDisconnect:
+            return  # Nobody is left to answer.
+        except Exception as error:
+            if started:  # Too late for an answer: the server cuts the connection.
+                raise
+            _name_route(scope)
+            response = answer(scope, error)
+            # The limits stand further in, and say here what every answer to a counted request must carry.
+            response.raw_headers.extend(scope["state"].get("rate_limit_headers", ()))
+            await response(scope, receive, send)
+
+
+def _name_route(scope: Scope) -> None:
+    """Find the route of a request that was refused before it was routed: log and metrics name it."""
+    if "route" not in scope:
+        for route in scope["app"].routes:
+            match, child_scope = route.matches(scope)
+            if match is not Match.NONE:
+                scope["route"] = child_scope.get("route", route)
+                return
+
+
+def answer(scope: Scope, error: Exception) -> Response:
+    """The answer to a failure of this request. A defect is logged with its traceback and shows none of it."""
+    request_id = scope["state"]["request_id"]
+    if isinstance(error, RequestError):
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.warning("request_failed", code=error.code, cause=_cause(error))
+        return _problem(error.status, error.code, str(error), request_id, error.headers, error.members)
+    if isinstance(error, RequestValidationError):
+        members = {"errors": [_field_problem(e) for e in error.errors()]}
+        return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", _INVALID, request_id, {}, members)
+    if isinstance(error, HTTPException):
+        status = HTTPStatus(error.status_code)
+        return _problem(status, status.name.lower(), f"{status.description}.", request_id, error.headers or {}, {})
+    log.error("request_crashed", exc_info=error)
+    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _CRASHED, request_id, {}, {})
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """`answer`, as FastAPI calls its exception handlers."""
+    return answer(request.scope, error)
+
+
+def _cause(error: BaseException) -> str | None:
+    """What is beneath, down at the driver. Failures that have a name here speak of connections, not of values."""
+    if error.__cause__ is None:
+        return None
+    return _cause(error.__cause__) or f"{type(error.__cause__).__qualname__}: {error.__cause__}"
+
+
+def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+    """What Pydantic found, without the input: it may be secret, or not even be text."""
+    return {"field": _field(*error["loc"]), "message": error["msg"].removeprefix("Value error, ")}
+
+
+def _field(part: str, *path: str | int) -> str:
+    if part == "header":
+        return str(path[0]).title()  # as it is documented; which of its lines says nothing to a client
+    return ".".join(map(str, path)) or part
+
+
+def _problem(  # noqa: PLR0917  # these are what a problem consists of
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    request_id: str,
+    headers: Mapping[str, str],
+    members: Mapping[str, Any],
+) -> Response:
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        **members,
+    }
+    return Response(orjson.dumps(body), status_code=status, headers=headers, media_type=MEDIA_TYPE)

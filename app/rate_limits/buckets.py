@@ -1,0 +1,36 @@
+"""A limit with its name: what is counted together, and how an answer tells it."""
+
+from math import ceil
+
+from limits import parse
+
+from app.rate_limits.window import Decision
+
+
+class Bucket:
+    """All requests of one kind that a client may send in a window."""
+
+    def __init__(self, name: str, limit: str) -> None:
+        """Take a limit as it is written in the settings, like `600/minute`."""
+        item = parse(limit)
+        self.name = name
+        self.limit = item.amount
+        self.window_seconds = item.get_expiry()
+        # With the limit in the key, one that was changed by a reload begins anew.
+        self._prefix = f"{name}/{self.limit}/{self.window_seconds}/"
+        self._policy = b"ratelimit-policy", f'"{name}";q={self.limit};w={self.window_seconds}'.encode()
+        self._state = f'"{name}";r='.encode() + b"%d;t=%d"
+
+    def key(self, client: str) -> bytes:
+        """What a client's requests of this kind are counted under."""
+        return (self._prefix + client).encode()
+
+    def headers(self, decision: Decision | None) -> list[tuple[bytes, bytes]]:
+        """`RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10."""
+        if decision is None:
+            return [self._policy]
+        return [self._policy, (b"ratelimit", self._state % (decision.remaining, self.wait_seconds(decision)))]
+
+    def wait_seconds(self, decision: Decision) -> int:
+        """Whole seconds after which the client has quota again, if it sends nothing until then."""
+        return max(1, ceil(decision.reset_seconds))

@@ -1,0 +1,1 @@
+"""The routes: each translates, calls once, and translates back."""

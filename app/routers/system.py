@@ -1,0 +1,44 @@
+"""The routes for orchestrators, Prometheus, and whoever wonders what this is."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
+
+from app.dependencies import ReadinessDependency
+from app.errors import NotReadyError
+from app.metrics.exposition import CONTENT_TYPE, Exposition
+from app.routers.answers import json_answer
+from app.routers.route import Route
+from app.schemas.system import Health, Index, Readiness
+
+router = APIRouter(tags=["system"], route_class=Route)
+
+
+@router.get("/", response_model=Index)
+async def index(request: Request) -> Response:
+    """What this is, and where to go on."""
+    links = {"items": "/items", "documentation": "/docs", "openapi": "/openapi.json", "health": "/health"}
+    return json_answer({"name": request.app.title, "version": request.app.version, "links": links})
+
+
+@router.get("/health", response_model=Health)
+async def health() -> Response:
+    """Whether this process can answer at all. It asks nobody."""
+    return json_answer({"status": "ok"})
+
+
+@router.get("/health/ready", response_model=Readiness)
+async def ready(request: Request, readiness: ReadinessDependency) -> Response:
+    """Whether this worker should get requests: the database, its schema, and no end in sight."""
+    checks = await readiness.checks()
+    draining = request.scope["state"].get("draining", False)  # the worker class says so
+    found = {"database": checks.database, "schema": checks.schema, "draining": draining}
+    if draining or not checks.passed:
+        raise NotReadyError(found)
+    return json_answer({"status": "ready", "checks": found})
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def show_metrics(request: Request) -> Response:
+    """All workers' metrics together, in Prometheus' text format."""
+    exposition: Exposition = request.app.state.exposition
+    return Response(await exposition.scrape(), headers={"Content-Type": CONTENT_TYPE})

@@ -1,0 +1,86 @@
+"""Create the items and the first answers kept by Idempotency-Key.
+
+Revision: 0001
+Revises: nothing
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "0001"
+down_revision = None
+runs_beside_previous_release = True
+
+_TRIGRAM_INDEX = """
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm') THEN
+        BEGIN
+            CREATE EXTENSION IF NOT EXISTS pg_trgm;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE WARNING 'pg_trgm may not be created by %: searches will read the whole table. '
+                'Let a superuser run CREATE EXTENSION pg_trgm, then create the index ix_items_name_trgm.', current_user;
+        END;
+    END IF;
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
+        CREATE INDEX ix_items_name_trgm ON items USING gin (name gin_trgm_ops);
+    END IF;
+END
+$$
+"""
+
+_ESTIMATE = """
+CREATE FUNCTION estimated_items(active boolean, pattern text) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    conditions text := 'true';
+    plan json;
+BEGIN
+    IF active IS NOT NULL THEN
+        conditions := conditions || format(' AND is_active = %L', active);
+    END IF;
+    IF pattern IS NOT NULL THEN
+        conditions := conditions || format(' AND name ILIKE %L', pattern);
+    END IF;
+    EXECUTE 'EXPLAIN (FORMAT JSON) SELECT FROM items WHERE ' || conditions INTO plan;
+    RETURN plan -> 0 -> 'Plan' ->> 'Plan Rows';
+END
+$$
+"""
+
+
+def upgrade() -> None:
+    """Create the tables, their indexes, and the function that asks the planner for an estimate."""
+    op.create_table(
+        "items",
+        sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("price", sa.Numeric(12, 2), nullable=True),
+        sa.Column("is_active", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_items")),
+        sa.CheckConstraint("char_length(name) BETWEEN 1 AND 255", name=op.f("ck_items_name_length")),
+        sa.CheckConstraint("char_length(description) <= 10000", name=op.f("ck_items_description_length")),
+        sa.CheckConstraint("price BETWEEN 0 AND 9999999999.99", name=op.f("ck_items_price_range")),
+    )
+    op.execute(_TRIGRAM_INDEX)
+    op.execute(_ESTIMATE)
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("answer", JSONB(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_idempotency_keys")),
+    )
+    op.create_index(op.f("ix_idempotency_keys_created_at"), "idempotency_keys", ["created_at"])
+
+
+def downgrade() -> None:
+    """Drop them. The extension stays: others may use it."""
+    op.drop_table("idempotency_keys")
+    op.execute("DROP FUNCTION estimated_items(boolean, text)")
+    op.drop_table("items")
