@@ -1,0 +1,95 @@
+"""Throw-away PostgreSQL clusters for the tests, and databases in them."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+
+from app.embedded_postgres.cluster import Cluster
+from app.embedded_postgres.programs import account, find_binaries, identity
+
+PROJECT = Path(__file__).parent.parent
+
+ROLES = PROJECT / "deploy" / "postgresql" / "roles.sql"
+
+_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "timezone": "UTC"}
+
+
+@contextmanager
+def throw_away_cluster() -> Iterator[Cluster]:
+    """A running cluster in a folder of its own, gone at the end, even when this process is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="items-tests-"))
+    with _removed(folder):
+        cluster = Cluster(folder, _OPTIONS)
+        cluster.start()
+        yield cluster
+
+
+@contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Stop the cluster and remove its folder at the end.
+
+    A process of its own does it as soon as its standard input ends, which the
+    system sees to however this one dies.
+    """
+    if user := account():
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    keeper = subprocess.Popen(
+        ["sh", "-c", 'cat; "$0" stop --silent --mode=immediate --pgdata="$1/data" 2>/dev/null; rm -rf "$1"',
+         find_binaries() / "pg_ctl", folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+        **identity(),
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        keeper.communicate()
+
+
+def execute(url: str, statement: str) -> None:
+    """Run one statement, outside of any transaction."""
+
+    async def connect_and_execute() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(connect_and_execute())
+
+
+def create_database(cluster: Cluster, name: str, template: str = "template0") -> str:
+    """Make a database, and return its URL. Copying the template's files is the quicker way (11 ms against 17)."""
+    execute(cluster.url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+    return cluster.url.replace("/postgres?", f"/{name}?")
+
+
+def as_role(url: str, role: str) -> str:
+    """The URL for another role. These clusters trust everybody."""
+    return re.sub(r"//\w+@", f"//{role}@", url, count=1)
+
+
+def migrate_as_owner(url: str) -> None:
+    """Set a new database up as docs/operations/roles.md says: roles, schema, and once more roles."""
+    execute(url, ROLES.read_text())
+    migrate(as_role(url, "items_owner"))
+    execute(url, ROLES.read_text())
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest schema, as an operator does."""
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        check=True, cwd=PROJECT, env=os.environ | {"MIGRATION_DATABASE_URL": url}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip

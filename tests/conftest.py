@@ -1,0 +1,95 @@
+"""What many tests start from: a PostgreSQL, a migrated database of their own, a client of the application."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import httpx
+import pytest
+
+from app.database import Database
+from app.embedded_postgres.cluster import Cluster
+from app.main import create_app
+from app.settings import Settings
+from tests.cluster import as_role, create_database, execute, migrate, migrate_as_owner, throw_away_cluster
+from tests.databases import connected
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of every asynchronous test and fixture."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running PostgreSQL that all tests of this process share."""
+    with throw_away_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _template(cluster: Cluster) -> str:
+    migrate_as_owner(create_database(cluster, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def empty_database_url(cluster: Cluster) -> Iterator[str]:
+    """A database without any table, for this test alone."""
+    yield from _database(cluster, "template0")
+
+
+@pytest.fixture
+def database_url(cluster: Cluster, _template: str) -> Iterator[str]:
+    """A migrated database, for this test alone, as the service's own role: it may change rows and nothing else."""
+    for url in _database(cluster, _template):
+        yield as_role(url, "items_app")
+
+
+def _database(cluster: Cluster, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    yield create_database(cluster, name, template)
+    execute(cluster.url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL for this test alone, to stop, freeze or kill. Its database `postgres` is migrated."""
+    with throw_away_cluster() as running:
+        migrate(running.url)
+        yield running
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings for this test's database; what the environment and `.env` say about it does not count."""
+    return Settings.load(database_url=database_url, rate_limit_enabled=False, _env_file=None)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application, which runs in this process with its lifespan."""
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """This test's database as the application reaches it, with limits that a test can wait for."""
+    async with connected(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser's connection to this test's database, beside the application."""
+    connection = await asyncpg.connect(database_url, user="postgres")
+    yield connection
+    await connection.close()

@@ -1,0 +1,117 @@
+import re
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.logs.rendering import LINE_BYTES, current_request, render_json
+from tests.logs.conftest import Lines, Script
+
+
+def test_a_line_has_event_level_and_time(lines: Lines):
+    """Every line is one object that begins with what happened, how severe it is, and when."""
+    structlog.get_logger().info("item_created", item_id=7, level_of_stock=None)
+
+    (line,) = lines()
+    assert ["event", "level", "timestamp", "item_id", "level_of_stock"] == list(line)
+    assert ["item_created", "info", 7, None] == [line[k] for k in ("event", "level", "item_id", "level_of_stock")]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["timestamp"])
+
+
+def test_a_line_names_its_request(lines: Lines):
+    """Inside a request each line has its id, and its trace's when there is one."""
+    log = structlog.get_logger()
+    for request in [("a1", None), ("a2", "t2")]:
+        token = current_request.set(request)
+        log.info("inside")
+        current_request.reset(token)
+    log.info("outside")
+
+    assert [("a1", None), ("a2", "t2"), (None, None)] == [(x.get("request_id"), x.get("trace_id")) for x in lines()]
+
+
+def test_an_exception_stands_on_the_same_line(lines: Lines):
+    """A traceback is a text field, the whole chain of causes in it."""
+    try:
+        try:
+            raise KeyError("inner")  # noqa: TRY301
+        except KeyError as error:
+            raise ValueError("outer") from error
+    except ValueError:
+        structlog.get_logger().exception("request_crashed")
+
+    (line,) = lines()
+    assert "error" == line["level"]
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("ValueError: outer")
+    assert "KeyError: 'inner'" in line["exception"]
+
+
+def test_a_password_in_an_exception_is_not_logged(lines: Lines):
+    """The text of an exception may hold the database's URL."""
+    structlog.get_logger().error(
+        "failed", exc_info=OSError("no postgresql://items:hunter2@db/items"), url="//a:hunter2@b"
+    )
+    structlog.get_logger().error("failed", dsn="hunter2", headers={"Cookie": "hunter2"})
+
+    assert "hunter2@db" not in str(lines())
+
+
+def test_an_endless_exception_is_cut_at_its_beginning(lines: Lines):
+    """A line never grows past what is written whole, and the end of a traceback says most."""
+    structlog.get_logger().error("failed", exc_info=ValueError("x" * 10_000 + " the end"))
+
+    (line,) = lines()
+    assert line["truncated"]
+    assert line["exception"].endswith("the end")
+    assert 3_900 < len(orjson.dumps(line)) <= LINE_BYTES
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5_000) | st.binary() | st.builds(object),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.text(), st.dictionaries(st.text(), values, max_size=100))
+def test_any_event_becomes_one_short_line(event: str, fields: dict[str, Any]):
+    """Whatever is logged comes out as one JSON object on one line that is written whole."""
+    line = render_json(None, "info", {**fields, "event": event})
+
+    assert 1 == line.count(b"\n")
+    assert line.endswith(b"\n")
+    assert len(line) <= LINE_BYTES
+    assert {"event", "level", "timestamp"} <= orjson.loads(line).keys()
+
+
+@pytest.mark.parametrize("value", ["\ud800", 1 << 70, -(1 << 64), float("nan"), b"\xff", {1: "\ud800"}, ["\udfff"]])
+def test_what_json_cannot_hold_is_written_as_text(lines: Lines, value: object):
+    """A value without an equivalent in JSON costs neither the line nor the caller."""
+    structlog.get_logger().info("odd_value_met", value=value)
+
+    assert "odd_value_met" == lines()[0]["event"]
+
+
+def test_an_event_of_very_many_fields_keeps_its_name(lines: Lines):
+    """When no text is to blame for the length, the fields go."""
+    structlog.get_logger().info("crowd_met", **{f"field_{number}": number for number in range(1_000)})
+
+    (line,) = lines()
+    assert ["event", "level", "timestamp", "truncated"] == list(line)
+
+
+def test_console_lines_are_for_people(run_script: Script):
+    """On a pipe the console format is plain text, with the traceback below its line."""
+    done = run_script(
+        "import structlog\nlog = structlog.get_logger()\nlog.info('item_created', item_id=7)\n"
+        "try: 1 / 0\nexcept ZeroDivisionError: log.exception('failed', path='/a\\x1b[31m')",
+        format="console",
+    )
+
+    assert re.search(rb"^\d\d:\d\d:\d\d\.\d{3} \[info +\] item_created +item_id=7$", done.stdout, re.MULTILINE)
+    assert b"ZeroDivisionError: division by zero\n" in done.stdout
+    assert b"\x1b" not in done.stdout

@@ -1,0 +1,64 @@
+"""A worker without a server: it counts what standard input tells it to."""
+
+import os
+import resource
+import sys
+
+from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.requests import Request
+
+from app import logs
+from app.metrics.exposition import Exposition
+from app.metrics.instruments import Metrics
+
+
+def main() -> None:
+    """Obey one command a line, and answer each with a length and a text."""
+    logs.configure("info", "json", 2)
+    if limit := os.environ.get("LARGEST_FILE"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    metrics = Metrics(version="1.2.3", revision="abc")
+    exposition = Exposition(metrics)
+    request = Request({"type": "http"})
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        answer = ""
+        if command == "count":
+            for _ in range(int(arguments[0])):
+                metrics.request_answered(Info(request, None, "GET", "/items", "200", 0.003))
+        elif command == "spread":
+            for number in range(int(arguments[0])):
+                metrics.request_answered(Info(request, None, "GET", f"/{number}", "200", 0.003))
+        elif command == "use_connections":
+            metrics.pool_is(size=5, open=4, in_use=int(arguments[0]), waiting=0)
+        elif command == "measure_all":
+            measure_all(metrics)
+        elif command == "scrape":
+            answer = exposition.render().decode()
+        sys.stdout.write(f"{len(answer)}\n{answer}")
+        sys.stdout.flush()
+    # The measurement of this process's coverage is written after its end.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def measure_all(metrics: Metrics) -> None:
+    """Report each thing once."""
+    for report in (metrics.pool_opened, metrics.pool_closed, metrics.pool_timed_out):
+        report()
+    metrics.pool_waited(0.01)
+    metrics.decided("read", "refused")
+    metrics.degraded(True)
+    metrics.request_shed("queue")
+    metrics.schema_is("current")
+    metrics.budget_is(instance=20, wanted=41, available=97)
+    metrics.loop_lag.set(0.1)
+    metrics.memory.set(1 << 26)
+    metrics.start_time.set(1.7e9)
+    metrics.cpu.inc(0.5)
+    metrics.lines_dropped.inc(0)
+    metrics.in_progress.inc()
+    metrics.request_answered(Info(Request({"type": "http"}), None, "BREW", "/pot", "418", 40.0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.metrics import directory
+from tests.metrics.conftest import ROOT
+
+PREPARE = """
+import os, sys
+from app.metrics import directory
+directory.prepare(sys.argv[1] if len(sys.argv) > 1 else None)
+assert "prometheus_client" not in sys.modules
+print(os.environ.get("PROMETHEUS_MULTIPROC_DIR"), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(directory.VARIABLE, "unset")
+
+
+def test_a_chosen_directory_is_made_and_emptied(tmp_path: Path):
+    """What an earlier life of the service counted is not counted again."""
+    folder = tmp_path / "deep" / "metrics"
+    folder.mkdir(parents=True)
+    (folder / "counter_0.db").touch()
+    (folder / "note.txt").touch()
+
+    directory.prepare(str(folder))
+
+    assert str(folder) == os.environ[directory.VARIABLE]
+    assert [folder / "note.txt"] == list(folder.iterdir())
+
+
+def test_an_unusable_directory_does_not_stop_the_start(tmp_path: Path):
+    """Without a folder each worker counts for itself."""
+    (tmp_path / "file").touch()
+
+    directory.prepare(str(tmp_path / "file"))
+
+    assert directory.VARIABLE not in os.environ
+
+
+def test_the_default_directory_ends_with_its_process():
+    """A fresh folder for one life, found by nobody later; the workers' side of it is not imported in the master."""
+    code = PREPARE + "assert os.path.isdir(os.environ['PROMETHEUS_MULTIPROC_DIR'])\n"
+    code += "if not (child := os.fork()): raise SystemExit\nos.waitpid(child, 0)\n"
+    code += "assert os.path.isdir(os.environ['PROMETHEUS_MULTIPROC_DIR'])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+    )
+
+    assert "items-api-metrics-" in done.stdout
+    assert not Path(done.stdout.strip()).exists()
+
+
+def test_what_a_killed_master_left_is_removed_by_the_next():
+    """Shared memory does not fill up; the folder of one that still lives is left alone."""
+    waiting = [sys.executable, "-c", PREPARE + "sys.stdin.read()"]
+    masters = [
+        subprocess.Popen(waiting, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    folders = [Path(master.stdout.readline().strip()) for master in masters if master.stdout]
+    masters[0].kill()
+    masters[0].communicate()
+    assert folders[0].exists()
+
+    subprocess.run([sys.executable, "-c", PREPARE], cwd=ROOT, capture_output=True, timeout=10, check=True)
+
+    assert [False, True] == [folder.exists() for folder in folders]
+    masters[1].communicate()
+    assert not folders[1].exists()

@@ -1,0 +1,61 @@
+import asyncio
+import time
+
+import pytest
+
+from app.metrics.exposition import Exposition
+from app.metrics.instruments import Metrics
+from tests.metrics.conftest import series
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_scrapes_share_the_work(monkeypatch: pytest.MonkeyPatch):
+    """A hundred at once are read in two turns, the event loop free meanwhile."""
+    exposition = Exposition(Metrics())
+    renders: list[float] = []
+
+    def render() -> bytes:
+        renders.append(time.perf_counter())
+        time.sleep(0.1)
+        return b""
+
+    monkeypatch.setattr(exposition, "render", render)
+    scrapes = asyncio.gather(*(exposition.scrape() for _ in range(50)))
+    await asyncio.sleep(0.02)
+    late = asyncio.gather(*(exposition.scrape() for _ in range(50)))
+    started = time.perf_counter()
+    await asyncio.sleep(0.01)
+    assert time.perf_counter() - started < 0.08
+    await scrapes
+    await late
+
+    assert 2 == len(renders)
+
+
+async def test_a_scrape_knows_all_that_happened_before_it():
+    """A scrape that is under way is too old for who asks now."""
+    metrics = Metrics()
+    exposition = Exposition(metrics)
+
+    async def scrape() -> float:
+        return series((await exposition.scrape()).decode())["database_pool_timeouts_total"]
+
+    scrapes = []
+    for _ in range(100):
+        metrics.pool_timed_out()
+        scrapes.append(asyncio.create_task(scrape()))
+        await asyncio.sleep(0.0005)
+
+    assert all(count <= found for count, found in enumerate(await asyncio.gather(*scrapes), start=1))
+
+
+async def test_a_scraper_that_gives_up_takes_nobody_with_it():
+    """Those who share its scrape get theirs."""
+    exposition = Exposition(Metrics())
+    first = asyncio.create_task(exposition.scrape())
+    second = asyncio.create_task(exposition.scrape())
+    await asyncio.sleep(0)
+    first.cancel()
+
+    assert b"http_requests_inprogress 0.0" in await second

@@ -1,0 +1,109 @@
+import shutil
+import subprocess
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.requests import Request
+
+from app.metrics.exposition import Exposition
+from app.metrics.instruments import Metrics
+from tests.metrics.conftest import Start, series
+
+NAMES = {
+    "http_requests_total",
+    "http_request_duration_seconds_bucket",
+    "http_requests_inprogress",
+    "requests_shed_total",
+    "database_pool_size",
+    "database_pool_open",
+    "database_pool_in_use",
+    "database_pool_waiting",
+    "database_pool_wait_seconds_bucket",
+    "database_pool_timeouts_total",
+    "database_pool_connections_opened_total",
+    "database_pool_connections_closed_total",
+    "rate_limit_decisions_total",
+    "rate_limit_storage_degraded",
+    "schema_state",
+    "connection_budget_connections",
+    "connection_budget_fits",
+    "worker_loop_lag_seconds",
+    "worker_resident_memory_bytes",
+    "worker_start_time_seconds",
+    "worker_cpu_seconds_total",
+    "log_lines_dropped_total",
+    "metrics_shared",
+    "items_api_build_info",
+}
+
+
+def test_promtool_finds_nothing_to_complain_about(start: Start):
+    """Names, units, types and help texts are as Prometheus wants them."""
+    worker = start(0)
+    worker.tell("measure_all")
+    promtool = shutil.which("promtool")
+
+    assert promtool, "promtool is missing: it comes with Debian's package prometheus"
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=worker.tell("scrape").encode(),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_everything_is_told(start: Start):
+    """Each report of the application is seen in a scrape."""
+    worker = start(3)
+    worker.tell("use_connections 2")
+    worker.tell("measure_all")
+    found = worker.scrape()
+
+    assert NAMES == {name.partition("{")[0] for name in found} - {
+        f"{histogram}_{part}"
+        for histogram in ("http_request_duration_seconds", "database_pool_wait_seconds")
+        for part in ("sum", "count")
+    }
+    assert {
+        'http_requests_total{handler="/pot",method="other",status="418"}': 1,
+        'http_request_duration_seconds_bucket{handler="/pot",le="30.0",method="other"}': 0,
+        'http_request_duration_seconds_bucket{handler="/pot",le="+Inf",method="other"}': 1,
+        "http_requests_inprogress": 1,
+        'requests_shed_total{reason="queue"}': 1,
+        "database_pool_size": 5,
+        "database_pool_open": 4,
+        "database_pool_in_use": 2,
+        "database_pool_timeouts_total": 1,
+        'rate_limit_decisions_total{bucket="read",outcome="refused"}': 1,
+        "rate_limit_storage_degraded": 1,
+        'schema_state{state="current"}': 1,
+        'schema_state{state="behind"}': 0,
+        'connection_budget_connections{kind="wanted"}': 41,
+        "connection_budget_fits": 1,
+        'worker_loop_lag_seconds{worker="3"}': 0.1,
+        'worker_cpu_seconds_total{worker="3"}': 0.5,
+        'items_api_build_info{revision="abc",version="1.2.3"}': 1,
+        "metrics_shared": 1,
+    }.items() <= found.items()
+
+
+@given(st.lists(st.text(max_size=20), max_size=50))
+def test_methods_a_client_invents_share_one_series(methods: list[str]):
+    """The number of series does not depend on what clients send."""
+    metrics = Metrics()
+    for method in methods:
+        metrics.request_answered(Info(Request({"type": "http"}), None, method, "none", "405", 0.0))
+
+    found = series(Exposition(metrics).render().decode())
+    assert len({name for name in found if name.startswith("http_requests_total")}) <= 8
+
+
+def test_two_metrics_do_not_meet():
+    """Nothing is global: what one counts, another does not show."""
+    first, second = Metrics(), Metrics()
+    first.pool_timed_out()
+
+    assert 0 == series(Exposition(second).render().decode())["database_pool_timeouts_total"]

@@ -1,0 +1,72 @@
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from app.metrics import sampling as module
+from app.metrics.exposition import Exposition
+from app.metrics.instruments import Metrics
+from app.metrics.sampling import sampling
+from tests.metrics.conftest import series
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_samples_follow_what_happens(monkeypatch: pytest.MonkeyPatch):
+    """Pool, process and dropped lines are shown at once, then again every interval, and at the end."""
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.05)
+    metrics = Metrics()
+    pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0)
+    dropped = [3]
+
+    async with sampling(metrics, pool=lambda: pool, lines_dropped=lambda: dropped[0]):
+        first = scrape(metrics)
+        pool.in_use, pool.waiting, dropped[0] = 5, 7, 4
+        await asyncio.sleep(0.12)
+        second = scrape(metrics)
+        pool.open = 0
+    last = scrape(metrics)
+
+    assert [1, 0, 3] == [first[n] for n in ("database_pool_in_use", "database_pool_waiting", "log_lines_dropped_total")]
+    assert [5, 7, 4] == [
+        second[n] for n in ("database_pool_in_use", "database_pool_waiting", "log_lines_dropped_total")
+    ]
+    assert 0 == last["database_pool_open"]
+    assert 0 < second['worker_cpu_seconds_total{worker="0"}']
+    assert 1 << 20 < second['worker_resident_memory_bytes{worker="0"}'] < 1 << 32
+    assert abs(time.time() - second['worker_start_time_seconds{worker="0"}']) < 60
+
+
+async def test_a_blocked_loop_is_seen(monkeypatch: pytest.MonkeyPatch):
+    """The lag is how late a timer came."""
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
+    metrics = Metrics()
+    async with sampling(
+        metrics, pool=lambda: SimpleNamespace(size=0, open=0, in_use=0, waiting=0), lines_dropped=lambda: 0
+    ):
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+        assert 0.15 < scrape(metrics)['worker_loop_lag_seconds{worker="0"}'] < 5
+
+
+async def test_a_failed_sample_is_not_the_last(monkeypatch: pytest.MonkeyPatch):
+    """A defect in one sample does not freeze what is shown."""
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
+    metrics = Metrics()
+    pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0)
+    async with sampling(metrics, pool=lambda: pool, lines_dropped=lambda: 0):
+        del pool.waiting
+        await asyncio.sleep(0.05)
+        pool.waiting = 9
+        await asyncio.sleep(0.05)
+
+        assert 9 == scrape(metrics)["database_pool_waiting"]
+
+
+def scrape(metrics: Metrics) -> dict[str, float]:
+    """What Prometheus would read."""
+    return series(Exposition(metrics).render().decode())

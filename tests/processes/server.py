@@ -1,0 +1,183 @@
+"""Starts the real server, as an operator does, and looks after its processes."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import psutil
+
+from app.worker.stage import Stage
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PLAIN = "tests.processes.apps:plain()"
+"""An application that answers without a database."""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(look: Callable[[], T], *, seconds: float, what: str, every: float = 0.05) -> T:
+    """The first true value that `look` returns, within the time.
+
+    Raises:
+        AssertionError: There was none in time; it says what was waited for.
+    """
+    end = time.monotonic() + seconds
+    while not (value := look()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(every)
+    return value
+
+
+def _stage(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            if "/wgunicorn-" in str(file.readlink()):
+                return int(file.stat().st_atime)
+    return 0
+
+
+class Server:
+    """A Gunicorn master and its workers, from `with` to the end of the block."""
+
+    def __init__(
+        self,
+        *,
+        app: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
+        folder: Path = ROOT,
+    ) -> None:
+        """Describe a server; without an application it serves the real one.
+
+        Args:
+            app: What to serve instead of the items API.
+            environment: Settings beside PORT. DATABASE_URL leads nowhere unless it is set.
+            arguments: What follows `gunicorn` on the command line.
+            folder: Where it is started.
+        """
+        self.port = free_port()
+        self.folder = folder
+        self.command = [str(Path(sys.executable).with_name("gunicorn")), *arguments, *([app] if app else [])]
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        self.environment = {
+            **kept,
+            **measured,
+            "PORT": str(self.port),
+            "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+            "LOG_FORMAT": "json",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **(environment or {}),
+        }
+        self.process: subprocess.Popen[bytes]
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
+        self._children: dict[int, psutil.Process] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print(self.output()[-8_000:])  # noqa: T201
+        self.kill()
+        self._output.close()
+
+    def start(self) -> None:
+        """Start the processes, and do not wait for them."""
+        self.process = subprocess.Popen(
+            self.command,
+            env=self.environment,
+            cwd=self.folder,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def serving(self, *, workers: int = 1, seconds: float = 20) -> Self:
+        """Wait until so many workers accept connections."""
+
+        def look() -> bool:
+            assert self.process.poll() is None, f"the server has ended:\n{self.output()}"
+            return len(self.serving_workers()) >= workers
+
+        eventually(look, seconds=seconds, what=f"{workers} workers of {self.command}")
+        return self
+
+    def serving_workers(self) -> list[int]:
+        """The process ids of the workers that accept connections, as their heartbeat files tell the master."""
+        return [pid for pid in self.workers() if _stage(pid) in {Stage.SERVING, Stage.WORN}]
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers that live, oldest first."""
+        try:
+            children = psutil.Process(self.process.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        living = []
+        for child in children:
+            self._children[child.pid] = child
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    living.append((child.create_time(), child.pid))
+        return [pid for _, pid in sorted(living)]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the master."""
+        self.process.send_signal(number)
+
+    def reload(self, *, seconds: float = 30) -> None:
+        """Send SIGHUP and wait until as many workers serve as before, all of them new."""
+        count, old = len(self.serving_workers()), set(self.workers())
+        self.send(signal.SIGHUP)
+
+        def look() -> bool:
+            workers = set(self.workers())
+            return len(workers) == len(self.serving_workers()) == count and old.isdisjoint(workers)
+
+        eventually(look, seconds=seconds, what="all replaced")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 40) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        self.workers()
+        self.send(number)
+        return self.process.wait(seconds)
+
+    def wait(self, *, seconds: float = 20) -> int:
+        """Wait until the server has ended by itself, and return the exit code."""
+        return self.process.wait(seconds)
+
+    def output(self) -> str:
+        """All that was printed so far."""
+        self._output.flush()
+        return os.pread(self._output.fileno(), 50_000_000, 0).decode(errors="replace")
+
+    def kill(self) -> None:
+        """End whatever still runs of this server."""
+        self.workers()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        for child in self._children.values():
+            # psutil compares the start time as well, so a new process with an old id is safe.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

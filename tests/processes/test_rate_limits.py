@@ -1,0 +1,216 @@
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from app.rate_limits import RateLimits, across_hosts
+from app.rate_limits.shared_memory import SharedMemory
+from app.settings import Settings
+from tests.redis_server import redis_server
+
+processes = get_context("spawn")
+
+
+@contextmanager
+def running(target: Callable[..., None], *arguments: Any, count: int = 1) -> Iterator[list[SpawnProcess]]:
+    """Real processes that run a function, and are killed in the end."""
+    started = [processes.Process(target=target, args=arguments, daemon=True) for _ in range(count)]
+    for process in started:
+        process.start()
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+
+
+def open_counters(folder: Path) -> SharedMemory:
+    """Join the counters of a host."""
+    counters = SharedMemory()
+    counters.open(folder)
+    return counters
+
+
+def send_burst(folder: Path, barrier: Any, admitted: Any) -> None:
+    """Send a hundred requests at the same time as others, and tell how many were admitted."""
+    counters = open_counters(folder)
+    barrier.wait()
+    decisions = [counters.hit(b"client", 100, 60) for _ in range(100)]
+    admitted.put(sum(decision.admitted for decision in decisions if decision is not None))
+    counters.close()
+
+
+def test_workers_share_a_limit_exactly(tmp_path):
+    """Four processes with a hundred requests each at the same time admit a hundred together."""
+    barrier, admitted = processes.Barrier(4), processes.Queue()
+    with running(send_burst, tmp_path, barrier, admitted, count=4):
+        assert 100 == sum(admitted.get(timeout=30) for _ in range(4))
+
+
+def send_for_ever(folder: Path, told: Any) -> None:
+    """Count requests, and tell each one that was counted."""
+    counters = open_counters(folder)
+    number = 0
+    while True:
+        number += 1
+        assert counters.hit(b"together", 10**9, 3600) is not None
+        told.value += 1
+        counters.hit(b"%d %d" % (os.getpid(), number % 500), 5, 1)
+
+
+def test_killed_workers_leave_whole_counters(tmp_path):
+    """Of processes that are killed at any moment of their counting, no counted request is lost.
+
+    Each may leave one that was counted and not told any more. The others never wait.
+    """
+    counters = open_counters(tmp_path)
+    told = [processes.Value("q", 0, lock=False) for _ in range(8)]
+    for pair in zip(told[::2], told[1::2], strict=True):
+        with running(send_for_ever, tmp_path, pair[0]) as (victim,), running(send_for_ever, tmp_path, pair[1]):
+            while not all(value.value for value in pair):
+                time.sleep(0.001)
+            victim.kill()
+            assert counters.hit(b"survivor", 10**9, 3600) is not None
+
+    total = sum(value.value for value in told)
+    counted = counters.read(b"together")
+    assert counted is not None
+    assert total <= counted[1] <= total + 8
+    survived = counters.read(b"survivor")
+    assert survived is not None
+    assert 4 == survived[1]
+    counters.close()
+
+
+def hold_the_lock(folder: Path, ready: Any) -> None:
+    """Stay inside a transaction."""
+    counters = open_counters(folder)
+    with counters._transaction() as transaction:
+        assert transaction is not None
+        transaction.put(b"half", b"written")
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_worker_killed_while_counting_leaves_no_trace(tmp_path):
+    """The lock ends with its holder, and so does what the holder had not finished."""
+    counters, ready = open_counters(tmp_path), processes.Event()
+    with running(hold_the_lock, tmp_path, ready) as (holder,):
+        assert ready.wait(30)
+        holder.kill()
+        holder.join()
+        decisions = [counters.hit(b"client", 5, 60) for _ in range(10)]
+
+    assert [True] * 5 + [False] * 5 == [decision is not None and decision.admitted for decision in decisions]
+    assert counters.read(b"half") is None
+    counters.close()
+
+
+def test_a_worker_that_hangs_while_counting_blocks_nobody(tmp_path):
+    """One request of each other worker waits 50 ms; then requests go uncounted until it is replaced."""
+    counters, ready = open_counters(tmp_path), processes.Event()
+    with running(hold_the_lock, tmp_path, ready) as (holder,):
+        assert ready.wait(30)
+        assert holder.pid
+        os.kill(holder.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        assert [None] * 1000 == [counters.hit(b"client", 5, 60) for _ in range(1000)]
+        assert time.monotonic() - began < 0.5
+
+    decisions = [counters.hit(b"client", 5, 60) for _ in range(10)]
+    assert [True] * 5 + [False] * 5 == [decision is not None and decision.admitted for decision in decisions]
+    counters.close()
+
+
+class States:
+    """Keeps when a worker counted less widely than it should."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def decided(self, bucket: str, outcome: str) -> None:
+        """Ignore it."""
+
+    def degraded(self, degraded: bool) -> None:
+        """Keep it."""
+        self.seen.append(degraded)
+
+
+async def work(folder: Path, uri: str, commands: Any, answers: Any) -> None:
+    """Be a worker: send as many requests as told, and tell what was admitted, seen and logged."""
+    states = States()
+    settings = Settings.load(_env_file=None, rate_limit_storage_uri=uri, rate_limit_read="100/minute")
+    limits = RateLimits(settings, states)
+    with capture_logs() as lines:
+        async with limits.opened(folder):
+            while (command := await asyncio.to_thread(commands.get)) is not None:
+                hits = [limits.hit(limits.bucket("GET"), ("192.0.2.1", 1)) for _ in range(command)]
+                decisions = await asyncio.gather(*hits)
+                admitted = sum(decision is None or decision.admitted for decision in decisions)
+                answers.put((folder.name, admitted, states.seen, [line["event"] for line in lines]))
+
+
+def run_worker(folder: Path, uri: str, commands: Any, answers: Any) -> None:
+    """Run `work` in a process of its own."""
+    across_hosts._PROBE_SECONDS = 0.05  # type: ignore[misc]
+    asyncio.run(work(folder, uri, commands, answers))
+
+
+class Hosts:
+    """Two hosts of two workers each."""
+
+    def __init__(self, folder: Path, uri: str, stack: ExitStack) -> None:
+        self.admitted = {"host0": 0, "host1": 0}
+        self._answers = processes.Queue()
+        self._commands = [processes.Queue() for _ in range(4)]
+        for number, commands in enumerate(self._commands):
+            stack.enter_context(running(run_worker, folder / f"host{number % 2}", uri, commands, self._answers))
+
+    def send(self, count: int) -> list[tuple[list[bool], list[str]]]:
+        """Send requests to each worker; what each has seen and logged so far."""
+        for commands in self._commands:
+            commands.put(count)
+        answers = [self._answers.get(timeout=30) for _ in self._commands]
+        for host, admitted, *_ in answers:
+            self.admitted[host] += admitted
+        return [(states, events) for *_, states, events in answers]
+
+    def send_until(self, states: list[bool]) -> list[str]:
+        """Send until every worker has seen this; what was logged by then."""
+        for _ in range(200):
+            answers = self.send(1)
+            if all(states == seen for seen, _ in answers):
+                return sorted(event for _, events in answers for event in events)
+            time.sleep(0.02)
+        raise AssertionError(answers)
+
+
+def test_hosts_share_a_limit_and_each_tells_a_loss_once(tmp_path):
+    """Two hosts of two workers admit the limit together, and each keeps to it while Redis is frozen.
+
+    Every worker finds out by itself that Redis went and came back; one line of its host's log tells it.
+    """
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as redis, ExitStack() as stack:
+        hosts = Hosts(tmp_path, redis.uri, stack)
+        hosts.send(100)
+        assert 100 == sum(hosts.admitted.values())
+
+        redis.freeze()
+        assert ["rate_limit_storage_lost"] * 2 == hosts.send_until([False, True])
+        hosts.send(100)
+        assert {"host0": 100, "host1": 100} == hosts.admitted
+
+        redis.thaw()
+        events = hosts.send_until([False, True, False])
+        assert ["rate_limit_storage_lost"] * 2 + ["rate_limit_storage_restored"] * 2 == events
+        assert {"host0": 100, "host1": 100} == hosts.admitted

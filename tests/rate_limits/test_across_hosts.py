@@ -1,0 +1,268 @@
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import Redis
+from structlog.testing import capture_logs
+
+from app.errors import StartupError
+from app.rate_limits import RateLimits, across_hosts
+from app.rate_limits.across_hosts import AcrossHosts
+from app.rate_limits.window import spend
+from app.settings import Settings
+from tests.redis_server import redis_server
+
+CLIENT = ("192.0.2.1", 1)
+
+
+class Host(RateLimits):
+    """A worker of a host; it keeps when it counted less widely than it should."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.states: list[bool] = []
+        super().__init__(settings, self)
+
+    def decided(self, bucket: str, outcome: str) -> None:
+        """Ignore it."""
+
+    def degraded(self, degraded: bool) -> None:
+        """Keep it."""
+        self.states.append(degraded)
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A Redis server for this test alone."""
+    with redis_server(tmp_path, password="planted-secret") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _fast_probes(monkeypatch):
+    monkeypatch.setattr(across_hosts, "_PROBE_SECONDS", 0.05)
+
+
+def host(uri: str, limit: str = "100/minute") -> Host:
+    """What one host counts with."""
+    settings = Settings.load(_env_file=None, rate_limit_storage_uri=uri, rate_limit_read=limit)
+    return Host(settings)
+
+
+async def send(limits: RateLimits, requests: int, client: tuple[str, int] = CLIENT) -> tuple[int, list[float]]:
+    """Send requests at once; tell how many were admitted, and how long each took."""
+
+    async def one() -> tuple[bool, float]:
+        began = time.monotonic()
+        decision = await limits.hit(limits.bucket("GET"), client)
+        return decision is None or decision.admitted, time.monotonic() - began
+
+    answers = await asyncio.gather(*(one() for _ in range(requests)))
+    return sum(admitted for admitted, _ in answers), sorted(seconds for _, seconds in answers)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens in the background."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 -- what is waited for has no event to set
+            await asyncio.sleep(0.01)
+
+
+async def test_hosts_share_a_limit_exactly(redis):
+    """Two hosts with 200 requests each at once admit exactly the limit."""
+    one, two = host(redis.uri), host(redis.uri)
+    async with one.opened(), two.opened():
+        (first, _), (second, _) = await asyncio.gather(send(one, 200), send(two, 200))
+
+        assert 100 == first + second
+        assert (100, []) != (await send(two, 200, client=("192.0.2.2", 1)))
+    assert [False] == one.states
+
+
+async def test_the_server_decides_as_the_window_does(redis):
+    """The script and `window.spend` agree on every request, whatever their times."""
+    script = across_hosts._SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV], 0}")
+    assert script != across_hosts._SCRIPT
+    client = Redis(port=redis.port, password=redis.password)
+    pauses = random.Random(1)
+    for key in range(30):
+        now, limit = 1_000_000.0, pauses.randint(1, 8)
+        log: tuple[float, ...] = (60.0, 0.0)
+        for _ in range(100):
+            now += pauses.choice((0.0, 0.25, 1.5, 6.0, 20.0, 61.0, -30.0, -0.5))
+            decision, log = spend(log, now, limit)
+            ((admitted, remaining, micros),) = client.eval(script, 1, f"key{key}", limit, 60, repr(now))
+            assert decision.admitted == bool(admitted)
+            assert decision.remaining == remaining
+            assert decision.reset_seconds == pytest.approx(micros / 1e6, abs=1e-5)
+    client.close()
+
+
+async def test_the_server_forgets_clients_that_are_gone(redis):
+    """A client's key lives for a window and no longer, and holds no other client's requests."""
+    limits = host(redis.uri, "5/second")
+    async with limits.opened():
+        await send(limits, 3)
+        client = Redis(port=redis.port, password=redis.password)
+        assert {b"rate_limit:read/5/1/192.0.2.1", b"rate_limit:probe"} == set(client.keys())
+        assert 0 < client.pttl("rate_limit:read/5/1/192.0.2.1") <= 1000
+        client.close()
+
+
+async def test_a_flushed_script_is_sent_again(redis):
+    """A restarted or flushed server is no failure."""
+    limits = host(redis.uri)
+    async with limits.opened():
+        client = Redis(port=redis.port, password=redis.password)
+        client.script_flush()
+        client.close()
+        assert 100 == (await send(limits, 150))[0]
+    assert [False] == limits.states
+
+
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
+async def test_a_lost_redis_delays_nobody(redis, fault):
+    """When Redis is frozen or killed under load, 99 of 100 requests take less than 100 ms.
+
+    The limit holds on this host, and the loss and the return are told once each.
+    """
+    limits = host(redis.uri)
+    with capture_logs() as lines:
+        async with limits.opened():
+            assert 60 == (await send(limits, 60))[0]
+            getattr(redis, fault)()
+            admitted, delays = 0, []
+            for _ in range(60):
+                more, seconds = await send(limits, 5)
+                admitted += more
+                delays += seconds
+                await asyncio.sleep(0.005)
+
+            assert 40 == admitted
+            assert delays[int(len(delays) * 0.99)] < 0.1
+            assert delays[-1] < 0.5
+            assert ["rate_limit_storage_lost"] == [line["event"] for line in lines]
+            assert [False, True] == limits.states
+
+            redis.thaw() if fault == "freeze" else redis.start()
+            await until(lambda: limits.states == [False, True, False])
+            assert 0 == (await send(limits, 20))[0]
+            assert 100 == (await send(limits, 120, client=("192.0.2.2", 1)))[0]
+    assert ["rate_limit_storage_lost", "rate_limit_storage_restored"] == [line["event"] for line in lines]
+    assert lines[0]["reason"] in {"TimeoutError", "ConnectionError"}
+    assert "planted-secret" not in repr(lines)
+
+
+async def test_a_redis_that_is_away_at_the_start_is_found_later(redis):
+    """The worker starts, counts for its host, and shares as soon as Redis is there."""
+    redis.kill()
+    limits = host(redis.uri)
+    with capture_logs() as lines:
+        async with limits.opened():
+            assert 100 == (await send(limits, 150))[0]
+            redis.start()
+            await until(lambda: limits.states == [True, False])
+    assert ["rate_limit_storage_lost", "rate_limit_storage_restored"] == [line["event"] for line in lines]
+
+
+async def test_a_wrong_password_is_told_without_it(redis):
+    """Redis refuses the password: the host counts by itself, and the reason is told, the password is not."""
+    with capture_logs() as lines:
+        async with (limits := host(redis.uri.replace("planted-secret", "wrong-secret"))).opened():
+            assert 100 == (await send(limits, 150))[0]
+    assert "AuthenticationError" == lines[0]["reason"]
+    assert "secret" not in repr(lines)
+
+
+@asynccontextmanager
+async def slow_proxy(port: int, seconds: float) -> AsyncIterator[int]:
+    """A server that passes everything on to Redis, and each answer back after a while."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+        try:
+            while data := await reader.read(65536):
+                await asyncio.sleep(delay)
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
+        tasks.add(asyncio.create_task(pass_on(reader, upstream_writer, 0)))
+        tasks.add(asyncio.create_task(pass_on(upstream_reader, writer, seconds)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_slow_redis_counts_as_away(redis):
+    """Answers that take 0.2 s are not waited for."""
+    async with slow_proxy(redis.port, 0.2) as port:
+        limits = host(redis.uri.replace(str(redis.port), str(port)))
+        async with limits.opened():
+            admitted, delays = await send(limits, 150)
+            assert 100 == admitted
+            assert delays[-1] < 0.1
+            await asyncio.sleep(1)
+        assert [True] == limits.states
+
+
+async def test_a_held_up_worker_does_not_lose_redis(redis):
+    """A loop that was blocked for longer than an answer may take reads the answer before it gives up."""
+    limits = host(redis.uri)
+    async with limits.opened():
+        for _ in range(10):
+            waiting = asyncio.create_task(send(limits, 10))
+            for _ in range(6):
+                await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251 -- it is the loop that shall be held up
+            await waiting
+        client = Redis(port=redis.port, password=redis.password)
+        assert 0 == (await send(limits, 1))[0]
+        assert client.exists("rate_limit:read/100/60/192.0.2.1")
+        client.close()
+    assert [False] == limits.states
+
+
+async def test_requests_in_flight_are_answered_at_the_end(redis):
+    """Closing leaves nobody waiting for Redis."""
+    limits = host(redis.uri)
+    async with limits.opened():
+        redis.freeze()
+        waiting = asyncio.create_task(send(limits, 5))
+        await asyncio.sleep(0)
+    assert 5 == (await asyncio.wait_for(waiting, 1))[0]
+    assert limits._across
+    assert await limits._across.hit(b"a", 1, 60) is None
+
+
+@pytest.mark.parametrize("uri", ["redis://:planted-secret@host:port/0", "redis://host:99999", "redis://[::1"])
+def test_a_malformed_uri_stops_the_start(uri):
+    """The sentence names the variable, says what to write, and keeps the password."""
+    with pytest.raises(StartupError, match="RATE_LIMIT_STORAGE_URI") as error:
+        host(uri)
+    assert "planted" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
+async def test_a_defect_is_not_waited_for(redis, monkeypatch):
+    """Whatever goes wrong while asking counts as a failure."""
+    limits = host(redis.uri)
+    async with limits.opened():
+
+        async def fail(*_):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(AcrossHosts, "_evaluate", fail)
+        for _ in range(4):
+            assert 1 == (await send(limits, 1))[0]
+        assert [False, True] == limits.states

@@ -1,0 +1,51 @@
+import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from app.rate_limits.clients import UNKNOWN, client_of
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", UNKNOWN),
+        ("/run/service.sock", UNKNOWN),
+        ("192.0.2.7, 10.0.0.1", UNKNOWN),
+        ("é" * 10_000, UNKNOWN),
+    ],
+)
+def test_a_client_is_an_address_or_a_network(host, client):
+    """IPv4 clients count by address, IPv6 clients by their /64, and all that is no address together."""
+    assert client == client_of((host, 1))
+
+
+def test_a_client_without_an_address_is_counted():
+    """A request over a socket without an address is no reason to fail."""
+    assert UNKNOWN == client_of(None)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("198.51.100.9", "203.0.113.5", "198.51.100.9"),
+        ("10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "192.0.2.66, 203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "192.0.2.66, 203.0.113.5, 10.0.0.2", "203.0.113.5"),
+        ("10.0.0.1", "192.0.2.66, nonsense", UNKNOWN),
+    ],
+)
+async def test_a_client_cannot_choose_its_address(peer, forwarded, client):
+    """Behind trusted networks the rightmost address that is not theirs counts; nobody else is believed."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(client_of(scope["client"]))
+
+    scope = {"type": "http", "client": (peer, 1), "headers": [(b"x-forwarded-for", forwarded.encode())]}
+    await ProxyHeadersMiddleware(app, ["10.0.0.0/8"])(scope, None, None)  # type: ignore[arg-type]
+
+    assert [client] == seen

@@ -1,0 +1,64 @@
+"""A Redis server of the system's package, for the tests that stop, freeze or kill it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class RedisServer:
+    """A server on a free port of the loopback interface."""
+
+    def __init__(self, folder: Path, password: str = "") -> None:
+        binary = shutil.which("redis-server")
+        assert binary, "Install redis-server: apt-get install redis-server"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._command = [binary, "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(folder)]
+        self._command += ["--requirepass", password] if password else []
+        self.password = password
+        self.start()
+
+    @property
+    def uri(self) -> str:
+        """Where the server is, with its password."""
+        return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        for _ in range(500):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise TimeoutError("redis-server did not start")
+
+    def freeze(self) -> None:
+        """Stop it in its tracks: it takes connections and says nothing."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def redis_server(folder: Path, password: str = "") -> Iterator[RedisServer]:
+    """A running server, killed in the end."""
+    server = RedisServer(folder, password)
+    try:
+        yield server
+    finally:
+        server.kill()

@@ -1,0 +1,160 @@
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import app
+
+PROJECT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+RUNTIME = PYPROJECT["project"]["dependencies"]
+DEVELOPMENT = RUNTIME + PYPROJECT["dependency-groups"]["dev"]
+
+PIN = re.compile(r"[a-z0-9-]+==[0-9][^\s/]*( ; [a-z_]+ \S+ '[^'/]+')*")
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def test_the_version_is_the_same_everywhere():
+    """What the application calls itself is what the project is called."""
+    assert PYPROJECT["project"]["version"] == app.__version__
+
+
+def locked(name: str) -> list[list[str]]:
+    """The requirements of a lock file, each as its pin and its hashes."""
+    lines = (PROJECT / "requirements" / name).read_text().replace(" \\\n", "\n").splitlines()
+    requirements: list[list[str]] = []
+    for line in lines:
+        if line.startswith(" ") and not line.lstrip().startswith("#"):
+            requirements[-1].append(line.strip())
+        elif not line.lstrip().startswith("#"):
+            requirements.append([line])
+    return requirements
+
+
+def pins(name: str) -> dict[str, Requirement]:
+    """The pins of a lock file by the package's name."""
+    return {pin.name: pin for pin in (Requirement(first) for first, *_ in locked(name))}
+
+
+@pytest.mark.parametrize(("name", "declared"), [("runtime.txt", RUNTIME), ("development.txt", DEVELOPMENT)])
+def test_the_lock_satisfies_what_is_declared(name, declared):
+    """Every declared dependency is locked, everywhere, to a release that its bounds allow."""
+    found = pins(name)
+
+    for requirement in map(Requirement, declared):
+        pin = found[requirement.name.lower()]
+        (specifier,) = pin.specifier
+        assert pin.marker is None, requirement
+        assert requirement.specifier.contains(specifier.version), requirement
+
+
+def test_development_runs_what_production_runs():
+    """Each package that production has is in development at the same release."""
+    development = pins("development.txt")
+
+    assert pins("runtime.txt").items() <= development.items()
+
+
+@pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
+def test_the_lock_holds_releases_and_hashes_only(name):
+    """Every requirement has a hash, and none an address or a path."""
+    requirements = locked(name)
+
+    assert requirements
+    for pin, *hashes in requirements:
+        assert PIN.fullmatch(pin), pin
+        assert hashes, pin
+        assert all(map(HASH.fullmatch, hashes)), pin
+
+
+@pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
+def test_the_lock_does_not_tell_where_it_was_made(name):
+    """Its comments name no address and no absolute path either."""
+    text = (PROJECT / "requirements" / name).read_text()
+
+    assert re.findall(r"\S*://\S*|(?<!\S)[/~]\S*|--\S*(?:index|find-links)\S*", text) == []
+
+
+@pytest.mark.parametrize("line", ["run", "test", "check", "bench", "lock"])
+def test_every_everyday_line_installs_first(line):
+    """Each line of the Makefile works by itself on a fresh clone."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", line], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+
+    first, *_ = (command for command in done.stdout.splitlines() if command.startswith(".venv/bin/"))
+    assert "pip install" in first
+    assert "--require-hashes -r requirements/development.txt" in first
+
+
+def test_an_old_python_is_refused_in_one_sentence(tmp_path):
+    """`make install` names the release that is needed and how to choose another interpreter."""
+    old = tmp_path / "python3.10"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2"\n')
+    old.chmod(0o755)
+
+    done = subprocess.run(
+        ["make", "--always-make", "install", f"PYTHON={old}"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the application whose imports may be broken."""
+    shutil.copytree(PROJECT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts there."""
+    command = Path(sys.executable).parent / "lint-imports"
+    return subprocess.run([command, "--no-cache", "--no-logo"], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_imports_are_as_agreed(copy):
+    """The application keeps its contracts."""
+    done = lint_imports(copy)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_module_on_no_layer_is_refused(copy):
+    """The layers name every module of the application, so a new one has to be given its place."""
+    (copy / "app" / "stray.py").touch()
+
+    done = lint_imports(copy)
+
+    assert done.returncode == 1
+    assert "stray" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("app/crud/item.py", "app.schemas"),
+        ("app/crud/item.py", "pydantic"),
+        ("app/errors.py", "app.settings"),
+        ("app/routers/item.py", "sqlalchemy"),
+        ("app/worker/__init__.py", "app.crud"),
+        ("app/main.py", "app.worker"),
+    ],
+)
+def test_an_import_against_the_layers_is_refused(copy, module, imported):
+    """Validation stays at the boundary, SQL below it, and the server's parts apart."""
+    with (copy / module).open("a") as source:
+        source.write(f"\nimport {imported}\n")
+
+    done = lint_imports(copy)
+
+    assert done.returncode == 1
+    assert f"is not allowed to import {imported}" in done.stdout
