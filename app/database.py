@@ -18,7 +18,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from app.database_errors import is_read_only, is_stale_plan, named
-from app.errors import DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError
+from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedError, StatementTimeoutError
 
 CONNECT_SECONDS = 1.5
 """How long opening one connection may take. A server that is alive answers within milliseconds."""
@@ -26,6 +26,10 @@ CONNECT_SECONDS = 1.5
 ANSWER_SECONDS = 0.5
 """How much longer than the statement's time the client waits before it gives the connection up:
 the server cancels first, and only a server that is frozen or cut off does not."""
+
+WAITING_PER_CONNECTION = 20
+"""How many requests may wait for each connection; one more is refused at once. With statements of
+20 ms the last of them waits for 0.4 s. See docs/decisions/0040-load-shedding.md."""
 
 COMPILED_STATEMENTS = 200
 """More than this code has. A statement that is made anew for each call would fill the memory unseen."""
@@ -43,6 +47,9 @@ class PoolObserver(Protocol):
 
     def pool_timed_out(self) -> None:
         """A request gave up waiting."""
+
+    def request_shed(self, reason: str) -> None:
+        """A request was refused because there are too many."""
 
     def pool_opened(self) -> None:
         """A connection was opened."""
@@ -99,6 +106,7 @@ class Database:
             parameters: The values of its bound parameters, by name.
 
         Raises:
+            OverloadedError: Too many requests wait for a connection already.
             PoolExhaustedError: No connection came free in time.
             StatementTimeoutError: The statement ran past its time.
             DatabaseUnavailableError: The server is out of reach or refuses writing.
@@ -120,7 +128,7 @@ class Database:
         """Several statements that hold together, on a connection of their own; it commits at the end.
 
         Raises:
-            PoolExhaustedError, StatementTimeoutError, DatabaseUnavailableError, SchemaOutdatedError: As `run` does.
+            RequestError: As `run` does.
         """
         await self._admit()
         try:
@@ -146,6 +154,9 @@ class Database:
         if not self._free.locked():
             await self._free.acquire()
             return
+        if self._waiting >= self._size * WAITING_PER_CONNECTION:
+            self._observer.request_shed("queue_full")
+            raise OverloadedError
         started = perf_counter()
         self._waiting += 1
         try:
@@ -153,6 +164,7 @@ class Database:
                 await self._free.acquire()
         except TimeoutError:
             self._observer.pool_timed_out()
+            self._observer.request_shed("queue_timeout")
             raise PoolExhaustedError from None
         finally:
             self._waiting -= 1

@@ -172,6 +172,15 @@ class PoolExhaustedError(RequestError):
         super().__init__("No database connection came free in time. Try again.")
 
 
+class OverloadedError(PoolExhaustedError):
+    """So many requests wait for a connection already that one more would hardly get one in time."""
+
+    code = "overloaded"
+
+    def __init__(self) -> None:
+        RequestError.__init__(self, "This service has more requests than it can serve at the moment. Try again later.")
+
+
 class StatementTimeoutError(RequestError):
     """The database did not finish the statement within its time."""
 

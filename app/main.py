@@ -49,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Items API",
         version=__version__,
         description="Items: stored, found, changed and deleted.",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.cpus import available_cpus
 from app.errors import StartupError
 
-_SECRETS = {"database_url", "rate_limit_storage_uri"}
+_SECRETS = {"database_url", "migration_database_url", "rate_limit_storage_uri"}
 """What may stand in a file instead, named by the variable with `_FILE` behind its name."""
 
 _DATABASE_SCHEMES = {"postgresql", "postgres", "postgresql+asyncpg"}
@@ -89,6 +89,9 @@ class Settings(BaseSettings):
 
     migration_database_url: SecretStr | None = None
     """Where `alembic` finds PostgreSQL itself, as the role that owns the tables; by default DATABASE_URL."""
+
+    migration_database_url_file: Path | None = None
+    """A file that holds MIGRATION_DATABASE_URL, such as a mounted secret."""
 
     migration_lock_seconds: Seconds = 2.0
     """How long a migration waits for a lock before it lets the requests behind it pass and tries again."""
@@ -221,6 +224,8 @@ class Settings(BaseSettings):
             return None
         try:
             parts = urlsplit(value.get_secret_value())
+            for host in parts.netloc.rpartition("@")[2].split(","):
+                _ = urlsplit(f"//{host}").port  # raises where it is none
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in _DATABASE_SCHEMES:
@@ -242,8 +247,15 @@ class Settings(BaseSettings):
     @field_validator("rate_limit_storage_uri")
     @classmethod
     def _check_storage_uri(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must be a URL like redis://host:6379/0, or not be set")
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value.get_secret_value())
+            _ = parts.port  # raises when it is no number
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in {"redis", "rediss"}:
+            raise ValueError("must be a URL like redis://:password@host:6379/0, or not be set")
         return value
 
     @model_validator(mode="after")

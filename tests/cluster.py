@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,11 +23,15 @@ _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 
 
 @contextmanager
-def throw_away_cluster() -> Iterator[Cluster]:
-    """A running cluster in a folder of its own, gone at the end, even when this process is killed."""
+def throw_away_cluster(options: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """A running cluster in a folder of its own, gone at the end, even when this process is killed.
+
+    Args:
+        options: Settings of the server, instead of those that make tests fast.
+    """
     folder = Path(tempfile.mkdtemp(prefix="items-tests-"))
     with _removed(folder):
-        cluster = Cluster(folder, _OPTIONS)
+        cluster = Cluster(folder, _OPTIONS | dict(options or {}))
         cluster.start()
         yield cluster
 
@@ -69,6 +73,13 @@ def execute(url: str, statement: str) -> None:
     asyncio.run(connect_and_execute())
 
 
+def slow_down_creations(url: str, seconds: float = 0.02) -> None:
+    """Have each new item take the server so long, without keeping its CPU busy."""
+    body = f"BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END"
+    execute(url, f"CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
+    execute(url, "CREATE TRIGGER pause BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION pause()")
+
+
 def create_database(cluster: Cluster, name: str, template: str = "template0") -> str:
     """Make a database, and return its URL. Copying the template's files is the quicker way (11 ms against 17)."""
     execute(cluster.url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
@@ -88,8 +99,11 @@ def migrate_as_owner(url: str) -> None:
 
 
 def migrate(url: str) -> None:
-    """Bring a database to the newest schema, as an operator does."""
+    """Bring a database to the newest schema, as an operator does.
+
+    SCHEMA_OF names the folder of another release, whose schema these tests are to run against.
+    """
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
-        check=True, cwd=PROJECT, env=os.environ | {"MIGRATION_DATABASE_URL": url}, stdin=subprocess.DEVNULL,
+        check=True, cwd=os.environ.get("SCHEMA_OF", PROJECT), env=os.environ | {"MIGRATION_DATABASE_URL": url}, stdin=subprocess.DEVNULL,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 
 from app.database import Database
@@ -13,6 +14,10 @@ from app.main import create_app
 from app.settings import Settings
 from tests.cluster import as_role, create_database, execute, migrate, migrate_as_owner, throw_away_cluster
 from tests.databases import connected
+
+# How long an example takes says more of the machine's other work than of the example.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _numbers = itertools.count(1)
 
@@ -57,8 +62,11 @@ def _database(cluster: Cluster, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
-    """A PostgreSQL for this test alone, to stop, freeze or kill. Its database `postgres` is migrated."""
-    with throw_away_cluster() as running:
+    """A PostgreSQL for this test alone, to stop, freeze or kill. Its database `postgres` is migrated.
+
+    What it has acknowledged it still knows when its processes were killed.
+    """
+    with throw_away_cluster({"synchronous_commit": "on"}) as running:
         migrate(running.url)
         yield running
 

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
-    Text,
     bindparam,
     case,
     func,
@@ -20,6 +19,7 @@ from sqlalchemy import (
 )
 
 from app.crud.item import columns
+from app.crud.item_search import Search, has_trigram
 from app.database import Database
 from app.dataclasses.item import Item, ItemPage
 from app.models.item import ItemRow
@@ -40,8 +40,10 @@ async def page(
         q: A substring of the name, whatever its case; None for all.
         count_exactly: Count all matches, however long that takes, instead of estimating.
     """
-    statement = _page(is_active, q is not None, count_exactly)
-    rows = await database.run(statement, {"pattern": _pattern(q), "limit": limit + 1, "offset": offset})
+    statement = (
+        _page(is_active, count_exactly) if q is None else _searched(is_active, not has_trigram(q), count_exactly)
+    )
+    rows = await database.run(statement, {**_parameters(q), "limit": limit + 1, "offset": offset})
     # The total is read even where the page is empty: one row of nulls follows it then.
     items = [Item(*row[1:]) for row in rows[:limit] if row["id"] is not None]
     total = rows[0]["total"]
@@ -54,29 +56,29 @@ async def page_after(
     database: Database, item_id: int, *, limit: int, is_active: bool | None, q: str | None
 ) -> ItemPage:
     """The items whose ids are greater than `item_id`. The arguments are those of `page`."""
-    statement = _page_after(is_active, q is not None)
-    rows = await database.run(statement, {"pattern": _pattern(q), "item_id": item_id, "limit": limit + 1})
+    statement = _page_after(is_active) if q is None else _searched_after(is_active, not has_trigram(q))
+    rows = await database.run(statement, {**_parameters(q), "item_id": item_id, "limit": limit + 1})
     items = [Item(*row) for row in rows[:limit]]
     return ItemPage(items=items, has_more=len(rows) > limit, total=None, total_is_exact=None)
 
 
-def _pattern(q: str | None) -> str | None:
-    """A LIKE pattern for names that contain `q`, whose own `%`, `_` and backslashes stand for themselves."""
+def _parameters(q: str | None) -> dict[str, Any]:
+    """What is searched for, and the LIKE pattern for it. Its own `%`, `_` and backslashes stand for themselves."""
     if q is None:
-        return None
+        return {}
     escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
+    return {"q": q, "pattern": f"%{escaped}%"}
 
 
 # Statements are made once for each kind of question.
 
 
 @cache
-def _page(is_active: bool | None, searches: bool, count_exactly: bool) -> Select[Any]:
-    total = (_exact_total if count_exactly else _capped_total)(is_active, searches).subquery("total")
+def _page(is_active: bool | None, count_exactly: bool) -> Select[Any]:
+    total = (_exact_total if count_exactly else _capped_total)(is_active).subquery("total")
     found = (
         select(*columns)
-        .where(*_filters(is_active, searches))
+        .where(*_filters(is_active))
         .order_by(_items.c.id)
         .limit(bindparam("limit", type_=BigInteger))
         .offset(bindparam("offset", type_=BigInteger))
@@ -86,34 +88,42 @@ def _page(is_active: bool | None, searches: bool, count_exactly: bool) -> Select
 
 
 @cache
-def _page_after(is_active: bool | None, searches: bool) -> Select[Any]:
+def _page_after(is_active: bool | None) -> Select[Any]:
     return (
         select(*columns)
-        .where(_items.c.id > bindparam("item_id"), *_filters(is_active, searches))
+        .where(_items.c.id > bindparam("item_id"), *_filters(is_active))
         .order_by(_items.c.id)
         .limit(bindparam("limit", type_=BigInteger))
     )
 
 
-def _filters(is_active: bool | None, searches: bool) -> list[ColumnElement[bool]]:
-    filters: list[ColumnElement[bool]] = []
-    if is_active is not None:
-        # A constant, not a parameter: the planner knows how many items are active.
-        filters.append(_items.c.is_active.is_(is_active))
-    if searches:
-        filters.append(_items.c.name.ilike(bindparam("pattern")))
-    return filters
+@cache
+def _searched(is_active: bool | None, by_pairs: bool, count_exactly: bool) -> Select[Any]:
+    search = Search(is_active, by_pairs=by_pairs, after=False, counted=1 if count_exactly else COUNTED + 1)
+    total = (search.exact_total() if count_exactly else search.total()).subquery("total")
+    found = select(*columns).where(_items.c.id.in_(search.ids())).subquery("items")
+    return select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id)
 
 
-def _exact_total(is_active: bool | None, searches: bool) -> Select[Any]:
-    return select(func.count().label("total")).select_from(_items).where(*_filters(is_active, searches))
+@cache
+def _searched_after(is_active: bool | None, by_pairs: bool) -> Select[Any]:
+    search = Search(is_active, by_pairs=by_pairs, after=True, counted=1)
+    return select(*columns).where(_items.c.id.in_(search.ids())).order_by(_items.c.id)
 
 
-def _capped_total(is_active: bool | None, searches: bool) -> Select[Any]:
-    """The number of matches up to COUNTED, or else what the planner expects, which is then more."""
-    first = select(literal(1)).select_from(_items).where(*_filters(is_active, searches)).limit(COUNTED + 1)
-    counted = select(func.count().label("matches")).select_from(first.subquery("first")).subquery("counted")
-    pattern = bindparam("pattern", type_=Text) if searches else null()
-    estimate = func.estimated_items(literal(is_active, Boolean), pattern, type_=BigInteger)
+def _filters(is_active: bool | None) -> list[ColumnElement[bool]]:
+    # A constant, not a parameter: the planner knows how many items are active.
+    return [] if is_active is None else [_items.c.is_active.is_(is_active)]
+
+
+def _exact_total(is_active: bool | None) -> Select[Any]:
+    return select(func.count().label("total")).select_from(_items).where(*_filters(is_active))
+
+
+def _capped_total(is_active: bool | None) -> Select[Any]:
+    """The number of items up to COUNTED, or else what the planner expects, which is then more."""
+    first = select(literal(1)).select_from(_items).where(*_filters(is_active)).limit(COUNTED + 1)
+    counted = select(func.count().label("items")).select_from(first.subquery("first")).subquery("counted")
+    estimate = func.estimated_items(literal(is_active, Boolean), null(), type_=BigInteger)
     estimated = func.greatest(estimate, COUNTED + 1)
-    return select(case((counted.c.matches > COUNTED, estimated), else_=counted.c.matches).label("total"))
+    return select(case((counted.c["items"] > COUNTED, estimated), else_=counted.c["items"]).label("total"))

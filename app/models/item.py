@@ -26,6 +26,14 @@ class ItemRow(Base):
             "name",
             postgresql_using="gin",
             postgresql_ops={"name": "gin_trgm_ops"},
+            postgresql_with={"gin_pending_list_limit": 256},
+        ),
+        # Finds names by one or two letters, of which there are no trigrams.
+        Index(
+            "ix_items_letter_pairs",
+            text("letter_pairs(name)"),
+            postgresql_using="gin",
+            postgresql_with={"gin_pending_list_limit": 256},
         ),
         Index("ix_items_is_active_id", "is_active", "id"),
     )

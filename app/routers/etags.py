@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-
-from app.dataclasses.item import Item
+from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -13,7 +12,14 @@ _LIST = re.compile(rf"[ \t,]*(?:{_TAG.pattern}[ \t]*(?:,[ \t,]*|$))*")
 _OURS = re.compile(r"([1-9][0-9]{0,18})-([1-9][0-9]{0,16})")
 
 
-def etag(item: Item) -> str:
+class Versioned(Protocol):
+    """What has an entity tag, such as an item."""
+
+    id: int
+    updated_at: datetime
+
+
+def etag(item: Versioned) -> str:
     """The item's strong entity tag: `updated_at` is another one after every write."""
     return f'"{item.id}-{(item.updated_at - _EPOCH) // _MICROSECOND}"'
 
@@ -33,7 +39,7 @@ def expected_versions(if_match: Sequence[str] | None, item_id: int) -> list[date
     return versions
 
 
-def is_known(if_none_match: Sequence[str] | None, item: Item) -> bool:
+def is_known(if_none_match: Sequence[str] | None, item: Versioned) -> bool:
     """Whether `If-None-Match` says that the client has this version already. Comparison is weak."""
     if if_none_match is None:
         return False

@@ -14,10 +14,10 @@ from app.crud import idempotency, item_page
 from app.crud import item as items
 from app.dataclasses.item import ItemData
 from app.dependencies import DatabaseDependency
-from app.errors import InvalidFieldError
+from app.errors import InvalidFieldError, ItemNotFoundError
 from app.routers import cursors
 from app.routers.answers import json_answer
-from app.routers.documentation import ETAG, header
+from app.routers.documentation import ETAG, failed, header
 from app.routers.etags import etag, expected_versions, is_known
 from app.routers.listing import Listing
 from app.routers.route import Route
@@ -49,7 +49,8 @@ _CREATED: dict[int | str, dict[str, Any]] = {
     }
 }
 _LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("The pages around, as in RFC 8288.")}}}
-_SHOWN: dict[int | str, dict[str, Any]] = {200: {"headers": ETAG}}
+_NOT_FOUND = failed(ItemNotFoundError(1))
+_SHOWN = {200: {"headers": ETAG}} | _NOT_FOUND
 _CONDITIONAL = _SHOWN | {304: {"description": "The client has this version already.", "headers": ETAG}}
 
 IfMatch = Annotated[list[str] | None, Header(description="Only if the item's ETag is one of these.")]
@@ -97,6 +98,7 @@ async def list_items(
         raise InvalidFieldError("page", "Ask for a `page` or with a `cursor`, not both")
     asked = {"is_active": None if is_active is None else str(is_active).lower(), "q": q, "count": count}
     listing = Listing(
+        resource="items",
         page=page,
         per_page=per_page,
         cursor=cursor,
@@ -113,7 +115,7 @@ async def list_items(
         )
     else:
         found = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
-    answer = listing.body(found)
+    answer = listing.body(found.items, found)
     return json_answer(answer, headers={"Link": listing.links(answer)})
 
 
@@ -150,7 +152,7 @@ async def change_item(
     return json_answer(item, headers={"ETag": etag(item)})
 
 
-@router.delete("/{item_id}", status_code=HTTPStatus.NO_CONTENT)
+@router.delete("/{item_id}", status_code=HTTPStatus.NO_CONTENT, responses=_NOT_FOUND)
 async def delete_item(
     item_id: ItemId,
     database: DatabaseDependency,

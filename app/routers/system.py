@@ -1,5 +1,6 @@
 """The routes for orchestrators, Prometheus, and whoever wonders what this is."""
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -7,17 +8,25 @@ from app.dependencies import ReadinessDependency
 from app.errors import NotReadyError
 from app.metrics.exposition import CONTENT_TYPE, Exposition
 from app.routers.answers import json_answer
+from app.routers.documentation import failed
 from app.routers.route import Route
 from app.schemas.system import Health, Index, Readiness
 
 router = APIRouter(tags=["system"], route_class=Route)
 
+_NOT_READY = failed(NotReadyError({"database": "database_unavailable", "schema": "unknown", "draining": False}))
+
 
 @router.get("/", response_model=Index)
 async def index(request: Request) -> Response:
     """What this is, and where to go on."""
+    app = request.app
     links = {"items": "/items", "documentation": "/docs", "openapi": "/openapi.json", "health": "/health"}
-    return json_answer({"name": request.app.title, "version": request.app.version, "links": links})
+    if app.state.settings.ops_port is None:
+        links |= {"ready": "/health/ready", "metrics": "/metrics"}
+    told = {"name": app.title, "version": app.version, "description": app.description, "links": links}
+    readable = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return Response(readable, media_type="application/json")
 
 
 @router.get("/health", response_model=Health)
@@ -26,7 +35,7 @@ async def health() -> Response:
     return json_answer({"status": "ok"})
 
 
-@router.get("/health/ready", response_model=Readiness)
+@router.get("/health/ready", response_model=Readiness, responses=_NOT_READY)
 async def ready(request: Request, readiness: ReadinessDependency) -> Response:
     """Whether this worker should get requests: the database, its schema, and no end in sight."""
     checks = await readiness.checks()

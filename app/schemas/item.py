@@ -50,10 +50,14 @@ def _empty_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
-ItemId = Annotated[WholeNumber, Field(ge=1, le=2**63 - 1)]
-PageNumber = Annotated[WholeNumber, Field(ge=1, description="Counted from 1. Go on with `cursor` past 10,000 items.")]
-PerPage = Annotated[WholeNumber, Field(ge=1, le=100)]
+# The bounds stand first: behind a validator Pydantic keeps them, but documents them under names that nobody reads.
+ItemId = Annotated[int, Field(ge=1, le=2**63 - 1, examples=[1]), BeforeValidator(_whole_number)]
+PageNumber = Annotated[
+    int,
+    Field(ge=1, description="Counted from 1. Go on with `cursor` past 10,000 items."),
+    BeforeValidator(_whole_number),
+]
+PerPage = Annotated[int, Field(ge=1, le=100, description="Items in one page."), BeforeValidator(_whole_number)]
 Search = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
 Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 ActiveFilter = Annotated[Flag | None, BeforeValidator(_empty_is_none)]
@@ -64,6 +68,21 @@ _EXAMPLE: dict[str, JsonValue] = {
     "price": 34.5,
     "is_active": True,
 }
+_STORED: dict[str, JsonValue] = {
+    "id": 1,
+    **_EXAMPLE,
+    "created_at": "2026-11-22T13:00:00.123456Z",
+    "updated_at": "2026-11-22T13:00:00.123456Z",
+}
+_LISTED: dict[str, JsonValue] = {
+    "items": [_STORED],
+    "page": 1,
+    "per_page": 1,
+    "total": 2,
+    "total_is_exact": True,
+    "pages": 2,
+    "next_cursor": "AAAAAAAAAAE_rb7i",
+}
 
 
 class _Body(BaseModel):
@@ -72,7 +91,7 @@ class _Body(BaseModel):
         extra="ignore",
         validate_assignment=False,
         validate_default=False,
-        json_schema_extra={"example": _EXAMPLE},
+        json_schema_extra={"examples": [_EXAMPLE]},
     )
 
 
@@ -101,6 +120,13 @@ def _absent() -> Any:
 class ItemUpdate(_Body):
     """The fields to change, at least one. A field that is left out stays as it is; null is a value."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"price": 29.95}],
+            "anyOf": [{"required": [name]} for name in ("name", "description", "price", "is_active")],
+        }
+    )
+
     name: Name = Field(default_factory=_absent)
     description: Description | None = None
     price: Price | None = None
@@ -114,6 +140,8 @@ class ItemUpdate(_Body):
 class ItemRead(BaseModel):
     """An item."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_STORED]})
+
     id: int
     name: str
     description: str | None
@@ -125,6 +153,8 @@ class ItemRead(BaseModel):
 
 class ItemList(BaseModel):
     """Some items in the order of their ids."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_LISTED]})
 
     items: list[ItemRead]
     page: int | None = Field(description="The page, null after a cursor.")

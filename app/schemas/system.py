@@ -10,6 +10,7 @@ class Index(BaseModel):
 
     name: str
     version: str
+    description: str
     links: dict[str, str]
 
 

@@ -1,22 +1,14 @@
 """Log lines as a reader of standard output gets them."""
 
-import fcntl
-import logging
-import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import orjson
 import pytest
-import structlog
 
-from app import logs
-
-Lines = Callable[[], list[dict[str, Any]]]
+from tests.log_lines import Lines, reading_lines
 
 
 class Script(Protocol):
@@ -30,35 +22,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+def lines() -> Iterator[Lines]:
     """Configures this process at debug, and gives back what it has logged since the last call."""
-    for place, name in [(sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")]:
-        monkeypatch.setattr(place, name, getattr(place, name))
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    monkeypatch.setattr(logging.getLogger(), "level", logging.WARNING)
-    monkeypatch.setattr(logging.getLogger("asyncio"), "level", logging.WARNING)
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1024 * 1024)
-    logs.configure("debug", "json", writer)
-
-    def read() -> list[dict[str, Any]]:
-        assert logs.flush()
-        written = b""
-        try:
-            while chunk := os.read(reader, 65_536):
-                written += chunk
-        except BlockingIOError:
-            pass
-        return [orjson.loads(line) for line in written.splitlines()]
-
-    yield read
-    logs.flush()
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
-    logs.output.descriptor = 1
-    os.close(writer)
-    os.close(reader)
+    with reading_lines() as read:
+        yield read
 
 
 @pytest.fixture

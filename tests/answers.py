@@ -1,0 +1,33 @@
+"""What tests expect of every answer, whatever was asked."""
+
+import re
+from typing import Any
+
+import httpx
+
+MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an error answer, once it is what all of them must be."""
+    assert (status, "application/problem+json") == (response.status_code, response.headers["content-type"]), (
+        response.text
+    )
+    body: dict[str, Any] = response.json()
+    assert code == body["code"], body
+    assert set(body) - {"errors", "checks"} == MEMBERS
+    assert status == body["status"]
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert REQUEST_ID.fullmatch(body["request_id"])
+    assert body["title"]
+    assert body["detail"]
+    if code == "invalid_request":
+        assert body["errors"]
+        assert all(set(error) == {"field", "message"} for error in body["errors"])
+    return body
+
+
+def refused_fields(response: httpx.Response) -> set[str]:
+    """The parts of the request that a 422 names."""
+    return {error["field"] for error in problem(response, 422, "invalid_request")["errors"]}

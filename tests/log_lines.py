@@ -1,0 +1,52 @@
+"""Log lines as a reader of standard output gets them, of this process."""
+
+import fcntl
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+
+from app import logs
+
+Lines = Callable[[], list[dict[str, Any]]]
+"""Gives the lines that were logged since the last call."""
+
+
+@contextmanager
+def reading_lines() -> Iterator[Lines]:
+    """Configure this process at debug, and leave it as it was."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+
+    def read() -> list[dict[str, Any]]:
+        assert logs.flush()
+        written = b""
+        with suppress(BlockingIOError):
+            while chunk := os.read(reader, 65_536):
+                written += chunk
+        return [orjson.loads(line) for line in written.splitlines()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in [(sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")]:
+            patch.setattr(place, name, getattr(place, name))
+        patch.setattr(logging.getLogger(), "handlers", [])
+        patch.setattr(logging.getLogger(), "level", logging.WARNING)
+        patch.setattr(logging.getLogger("asyncio"), "level", logging.WARNING)
+        logs.configure("debug", "json", writer)
+        try:
+            yield read
+        finally:
+            logs.flush()
+            logging.captureWarnings(capture=False)
+            structlog.reset_defaults()
+            logs.output.descriptor = 1
+            os.close(writer)
+            os.close(reader)

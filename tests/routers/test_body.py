@@ -1,0 +1,160 @@
+import pytest
+
+from tests.answers import problem
+
+LIMIT = 65_536
+WRITES = [("POST", "/items"), ("PUT", "/items/1"), ("PATCH", "/items/1")]
+JSON = {"Content-Type": "application/json"}
+
+
+def body_of(size):
+    """A document of so many bytes that is a new item."""
+    empty = '{"name": "Kettle", "padding": ""}'
+    return empty.replace('""', f'"{"x" * (size - len(empty))}"').encode()
+
+
+async def chunks(*parts):
+    """A body without a declared length."""
+    for part in parts:
+        yield part
+
+
+@pytest.fixture(autouse=True)
+async def _item(client):
+    await client.post("/items", json={"name": "Kettle"})
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        'application/json;charset="UTF-8"',
+        "application/json ;charset=utf8",
+        "application/json;",
+    ],
+)
+async def test_json_in_utf_8_is_taken(client, content_type):
+    """However its type is written, JSON in UTF-8 is a body."""
+    response = await client.post("/items", content=b'{"name": "\xc3\x89cru"}', headers={"Content-Type": content_type})
+
+    assert "Écru" == response.json()["name"]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_any_other_type_is_refused(client, method, path):
+    """A body that is not declared as plain JSON in UTF-8, or not declared at all, is 415."""
+    types = [
+        "", "text/plain", "text/json", "application/jsonp", "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/merge-patch+json", "application/problem+json", "application/*", "*/*",
+        "application/json, text/plain",
+        "application/json; charset=utf-16", "application/json; charset=latin-1",
+        "application/json; charset=utf-8; charset=ascii",
+        "application", "\xff",
+    ]  # fmt: skip
+    for content_type in types:
+        headers = [(b"Content-Type", content_type.encode("latin-1"))]
+        response = await client.request(method, path, content=b'{"name": "Pan"}', headers=headers)
+        problem(response, 415, "unsupported_media_type")
+    problem(await client.request(method, path, content=b'{"name": "Pan"}'), 415, "unsupported_media_type")
+    problem(await client.request(method, path), 415, "unsupported_media_type")
+
+
+async def test_one_body_has_one_type(client):
+    """Of two types it cannot be told which one is meant."""
+    for types in (["application/json", "text/plain"], ["text/plain", "application/json"]):
+        headers = [("Content-Type", content_type) for content_type in types]
+        problem(await client.post("/items", content=b'{"name": "Pan"}', headers=headers), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity", "br", "utf-8", ""])
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_an_encoded_body_is_refused(client, method, path, encoding):
+    """Any `Content-Encoding` is 415: nothing is unpacked here."""
+    headers = JSON | {"Content-Encoding": encoding}
+
+    problem(
+        await client.request(method, path, content=b'{"name": "Pan"}', headers=headers), 415, "unsupported_media_type"
+    )
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_a_body_is_bounded(client, method, path, is_declared):
+    """65,536 bytes are taken and one more is 413, whether the length is declared or not."""
+    for size, status in [(LIMIT, 200), (LIMIT + 1, 413)]:
+        body = body_of(size)
+        assert size == len(body)
+        response = await client.request(
+            method, path, content=body if is_declared else chunks(body[:50_000], body[50_000:], b""), headers=JSON
+        )
+        if status == 413:
+            assert "65536" in problem(response, 413, "body_too_large")["detail"]
+        else:
+            assert response.is_success, response.text
+
+
+async def test_a_body_that_is_declared_too_long_is_not_read(client):
+    """The declared length is enough to refuse it."""
+
+    async def unread():
+        pytest.fail("The body was read.")
+        yield b""
+
+    for length in (str(LIMIT + 1), "9" * 18):
+        response = await client.post("/items", content=unread(), headers=JSON | {"Content-Length": length})
+        problem(response, 413, "body_too_large")
+
+
+async def test_no_more_than_the_limit_is_read(client):
+    """A body without an end is left as soon as it is too long."""
+    given = 0
+
+    async def endless():
+        nonlocal given
+        while True:
+            given += 10_000
+            yield b" " * 10_000
+
+    problem(await client.post("/items", content=endless(), headers=JSON), 413, "body_too_large")
+
+    assert given == 70_000
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_what_is_not_strictly_json_is_malformed(client, method, path):
+    """The body is one JSON document in UTF-8, as the standard says it, or 400."""
+    bodies = [
+        b"", b" ", b"{", b'{"name": "Pan"', b"{'name': 'Pan'}", b'{"name": "Pan",}', b'{"name": "Pan"} {}',
+        b"name=Pan", b"undefined",
+        b'{"name": "Pan", "price": NaN}', b'{"price": Infinity}', b'{"price": -Infinity}', b'{"price": 1e999}',
+        b'{"price": 01}', b'{"price": +1}',
+        b'{"price": .5}', b'{"price": 1.}', b'{"price": 0x1}', b'{"name": "\\ud800"}', b'{"name": "\\udc00\\ud800"}',
+        b'{"\\ud800": 1}', b'{"name": "a\nb"}', b'{"name": "\\x41"}',
+        b'\xef\xbb\xbf{"name": "Pan"}', '{"name": "Pan"}'.encode("utf-16"), '{"name": "Pan"}'.encode("utf-16-le"),
+        '{"name": "Pan"}'.encode("utf-32"),
+        b'{"name": "\xff"}', b'{"name": "\xc0\xaf"}', b'{"name": "\xed\xa0\x80"}', b"[" * 30_000, b'{"a":' * 10_000,
+        b"[" * 3_000 + b"]" * 3_000,
+        b'{"name": "Pan"} // comment', b'{"name": "Pan"}\0', b"\0", b"True",
+    ]  # fmt: skip
+    for body in bodies:
+        response = await client.request(method, path, content=body, headers=JSON)
+        assert 400 == response.status_code, (body[:60], response.text)
+        problem(response, 400, "malformed_body")
+
+
+async def test_huge_numbers_are_no_work(client):
+    """A number of thousands of digits is refused as one that is out of bounds."""
+    for number in (b"9" * 5_000, b"-" + b"9" * 5_000, b"1." + b"0" * 5_000 + b"1e300", b"18446744073709551616"):
+        response = await client.post("/items", content=b'{"name": "Pan", "price": %b}' % number, headers=JSON)
+        assert response.status_code in (400, 422), response.text
+        problem(response, response.status_code, response.json()["code"])
+
+
+async def test_the_last_of_two_equal_names_counts(client):
+    """JSON leaves it open what a repeated name means; here it is the last."""
+    response = await client.post("/items", content=b'{"name": "Kettle", "name": "Pan"}', headers=JSON)
+
+    assert "Pan" == response.json()["name"]

@@ -1,0 +1,97 @@
+from typing import Any
+
+import pytest
+
+from tests.answers import refused_fields
+
+WRITES = [("POST", "/items"), ("PUT", "/items/1"), ("PATCH", "/items/1")]
+
+
+@pytest.fixture(autouse=True)
+async def _item(client):
+    await client.post("/items", json={"name": "Kettle"})
+
+
+async def test_white_space_around_texts_is_removed(client):
+    """A name is measured and stored without the white space around it."""
+    item = (await client.post("/items", json={"name": f" \t{'n' * 255}\n\u2003", "description": " d "})).json()
+
+    assert ("n" * 255, "d") == (item["name"], item["description"])
+
+
+async def test_characters_are_counted_not_bytes(client):
+    """255 characters outside the basic plane are a name, and come back as they were."""
+    item = (await client.post("/items", json={"name": "🫖" * 255})).json()
+
+    assert "🫖" * 255 == item["name"]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_each_field_has_its_bounds(client, method, path):
+    """Values at a bound are taken, and those beside it refused with the field's name, by every method that writes."""
+    cases: dict[str, dict[Any, bool]] = {
+        "name": {"n": True, "n" * 255: True, "": False, " \n": False, "n" * 256: False, "a\0": False, "\0": False},
+        "description": {None: True, "": True, "d" * 10_000: True, "d" * 10_001: False, "a\0": False},
+        "price": {
+            None: True, 0: True, 0.01: True, 7: True, 9_999_999_999.99: True,
+            -0.01: False, 10_000_000_000: False, 0.001: False, 9_999_999_999.991: False, 1e300: False, 10**30: False,
+        },
+        "is_active": {True: True, False: True},
+    }  # fmt: skip
+
+    for field, values in cases.items():
+        for value, is_taken in values.items():
+            response = await client.request(method, path, json={"name": "Kettle"} | {field: value})
+            if is_taken:
+                assert response.is_success, (field, value, response.text)
+                assert (value.strip() if isinstance(value, str) else value) == response.json()[field]
+            else:
+                assert {field} == refused_fields(response), (field, value)
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_each_field_has_its_type(client, method, path):
+    """Nothing is converted: not a text into a number, nor a number into a truth; null only where it is a value."""
+    wrong: dict[str, list[Any]] = {
+        "name": [None, 1, True, ["n"], {"n": 1}],
+        "description": [1, False, [], {}],
+        "price": ["1", "1.5", True, [], {}],
+        "is_active": [None, 0, 1, "true", "", []],
+    }
+
+    for field, values in wrong.items():
+        for value in values:
+            response = await client.request(method, path, json={"name": "Kettle"} | {field: value})
+            assert {field} == refused_fields(response), (field, value)
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+@pytest.mark.parametrize("body", ["null", "1", '"text"', "[]", '[{"name": "Kettle"}]', "true"])
+async def test_a_body_that_is_no_object_is_refused(client, method, path, body):
+    """JSON that is not an object is 422, about the body as a whole."""
+    response = await client.request(method, path, content=body, headers={"Content-Type": "application/json"})
+
+    assert {"body"} == refused_fields(response)
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_unknown_fields_are_ignored(client, method, path):
+    """Whatever a client sends besides, it cannot set what is not its own."""
+    body = {"name": "Pan", "id": 99, "created_at": "1999-01-01T00:00:00Z", "updated_at": None, "colour": {"a": [1]}}
+
+    written = (await client.request(method, path, json=body)).json()
+
+    assert "Pan" == written["name"]
+    assert 99 != written["id"]
+    assert not written["created_at"].startswith("1999")
+    assert "colour" not in written
+
+
+@pytest.mark.parametrize("price", ["0.1", "0.29", "19.99", "1e2", "1.10", "12345e-2", "9999999999.99"])
+async def test_a_price_comes_back_as_the_number_it_was(client, price):
+    """What JSON says of a price with two decimals is stored exactly."""
+    body = f'{{"name": "Kettle", "price": {price}}}'
+
+    created = (await client.post("/items", content=body, headers={"Content-Type": "application/json"})).json()
+
+    assert float(price) == created["price"] == (await client.get(f"/items/{created['id']}")).json()["price"]

@@ -1,0 +1,194 @@
+import pytest
+
+from tests.answers import problem, refused_fields
+from tests.routers.lists import fill, ids, links
+
+
+async def test_a_page_has_the_documented_shape(client, sql):
+    """A list says where it stands, its items are whole, and 20 of them are a page unless asked otherwise."""
+    await fill(sql, 21)
+
+    page = (await client.get("/items")).json()
+
+    assert ["items", "page", "per_page", "total", "total_is_exact", "pages", "next_cursor"] == list(page)
+    assert (1, 20, 21, True, 2) == tuple(page[m] for m in ("page", "per_page", "total", "total_is_exact", "pages"))
+    assert list(range(1, 21)) == [item["id"] for item in page["items"]]
+    assert page["items"][0] == (await client.get("/items/1")).json()
+    assert page["next_cursor"]
+
+
+async def test_an_empty_list_has_no_pages(client):
+    """Without a match there are 0 pages and nothing to go on with."""
+    response = await client.get("/items")
+
+    assert {
+        "items": [], "page": 1, "per_page": 20, "total": 0, "total_is_exact": True, "pages": 0, "next_cursor": None,
+    } == response.json()  # fmt: skip
+    assert ["first"] == list(links(response))
+
+
+async def test_items_stand_in_the_order_of_their_ids(client, sql):
+    """Whatever is written when, pages follow the ids."""
+    await fill(sql, 5)
+    for item_id in (2, 4, 1):
+        await client.patch(f"/items/{item_id}", json={"price": 1})
+
+    assert [1, 2, 3, 4, 5] == ids(await client.get("/items"))
+    assert [3, 4] == ids(await client.get("/items?page=2&per_page=2"))
+
+
+async def test_a_page_past_the_end_is_empty(client, sql):
+    """A page past the end is no error: it knows the total, and has no next."""
+    await fill(sql, 3)
+
+    past = (await client.get("/items?page=3&per_page=2")).json()
+
+    assert ([], 3, 3, 2, None) == tuple(past[m] for m in ("items", "page", "total", "pages", "next_cursor"))
+
+
+async def test_a_cursor_goes_on_where_the_page_ended(client, sql):
+    """Both kinds of page give a cursor; after one, what counts from the start is null; at the end it is null itself."""
+    await fill(sql, 5)
+    page = (await client.get("/items?per_page=2")).json()
+
+    second = (await client.get("/items", params={"per_page": 2, "cursor": page["next_cursor"]})).json()
+    third = (await client.get("/items", params={"per_page": 2, "cursor": second["next_cursor"]})).json()
+
+    assert list(page) == list(second)
+    assert [3, 4] == [item["id"] for item in second["items"]]
+    assert [5] == [item["id"] for item in third["items"]]
+    for after in (second, third):
+        assert [None] * 4 == [after[member] for member in ("page", "pages", "total", "total_is_exact")]
+    assert third["next_cursor"] is None
+
+
+async def test_a_full_last_page_has_no_next(client, sql):
+    """No cursor leads to an empty page, where the items divide evenly."""
+    await fill(sql, 4)
+
+    page = (await client.get("/items?page=2&per_page=2")).json()
+
+    assert [3, 4] == [item["id"] for item in page["items"]]
+    assert page["next_cursor"] is None
+
+
+async def test_a_cursor_keeps_its_place_when_its_item_goes(client, sql):
+    """A cursor is a position between ids, so the item before it may be deleted."""
+    await fill(sql, 5)
+    page = (await client.get("/items?per_page=2")).json()
+    await client.delete("/items/2?permanent=true")
+    await client.delete("/items/3?permanent=true")
+
+    assert [4, 5] == ids(await client.get("/items", params={"cursor": page["next_cursor"]}))
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        *(
+            (f"page={value}", "page")
+            for value in ("0", "-1", "", "1_0", "+1", "%201", "1.0", "a", "%D9%A1", "9" * 5000)
+        ),
+        *((f"per_page={value}", "per_page") for value in ("0", "101", "-1", "", "1_0", "1%00")),
+        *((f"is_active={value}", "is_active") for value in ("1", "yes", "TRUE", "null")),
+        *((f"count={value}", "count") for value in ("", "Exact", "true", "planned")),
+        *((f"cursor={value}", "cursor") for value in ("", "1", "A" * 16, "A" * 65, "%00", "é")),
+        ("q=%00", "q"),
+        (f"q={'q' * 256}", "q"),
+    ],
+)
+async def test_a_question_is_within_its_bounds(client, query, field):
+    """A parameter beyond its bounds, or of another kind, is refused by name."""
+    assert {field} == refused_fields(await client.get(f"/items?{query}"))
+
+
+async def test_a_page_and_a_cursor_exclude_each_other(client, sql):
+    """`page` together with `cursor` is refused, even where both would be right by themselves."""
+    await fill(sql, 2)
+    cursor = (await client.get("/items?per_page=1")).json()["next_cursor"]
+
+    assert {"page"} == refused_fields(await client.get(f"/items?page=1&cursor={cursor}"))
+    assert [2] == ids(await client.get(f"/items?cursor={cursor}"))
+
+
+async def test_unknown_parameters_are_ignored(client):
+    """What is not documented changes nothing."""
+    assert 200 == (await client.get("/items?colour=red&limit=0")).status_code
+
+
+@pytest.mark.parametrize("per_page", [1, 100])
+async def test_the_bounds_of_a_page_are_taken(client, sql, per_page):
+    """1 and 100 items are a page."""
+    await fill(sql, 101)
+
+    assert per_page == len(ids(await client.get(f"/items?per_page={per_page}")))
+
+
+@pytest.mark.parametrize(("per_page", "deepest"), [(1, 10_001), (20, 501), (100, 101), (3, 3334)])
+async def test_an_offset_is_bounded(client, per_page, deepest):
+    """10,000 rows may be skipped; who wants to go deeper is shown to `cursor`."""
+    assert [] == ids(await client.get(f"/items?per_page={per_page}&page={deepest}"))
+    for page in (deepest + 1, 10**18):
+        body = problem(await client.get(f"/items?per_page={per_page}&page={page}"), 422, "invalid_request")
+        assert ["page"] == [error["field"] for error in body["errors"]]
+        assert "`cursor`" in body["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("query", ["", "&is_active=true", "&q=item", "&q=item&is_active=true"])
+async def test_a_total_is_exact_up_to_1000(client, sql, query):
+    """1,000 matches are counted; of 1,001 it is said that the total is an estimate, and it is more than 1,000."""
+    await fill(sql, 1000)
+    thousand = (await client.get(f"/items?per_page=1{query}")).json()
+    await fill(sql, 1)
+    more = (await client.get(f"/items?per_page=1{query}")).json()
+    exact = (await client.get(f"/items?per_page=1&count=exact{query}")).json()
+
+    assert (1000, True, 1000) == (thousand["total"], thousand["total_is_exact"], thousand["pages"])
+    assert more["total_is_exact"] is False
+    assert more["total"] == more["pages"] > 1000
+    assert (1001, True, 1001) == (exact["total"], exact["total_is_exact"], exact["pages"])
+
+
+async def test_an_estimate_is_the_planners(client, sql):
+    """Beyond 1,000 matches the total follows the table's statistics: of all items, and of those asked for."""
+    await fill(sql, 50_000, name="CASE WHEN n % 5 = 0 THEN 'Kettle' ELSE 'Pan' END", active="n % 10 = 0")
+
+    for query, count in [("", 50_000), ("is_active=true", 5_000), ("q=kettle", 10_000)]:
+        page = (await client.get(f"/items?{query}")).json()
+        assert page["total_is_exact"] is False
+        assert 0.5 * count < page["total"] < 2 * count, query
+        exact = (await client.get(f"/items?count=exact&{query}")).json()
+        assert (count, True) == (exact["total"], exact["total_is_exact"])
+
+
+async def test_links_lead_through_the_pages(client, sql):
+    """`Link` names the first page, those beside, and the last; each of them leads there, filters included."""
+    await fill(sql, 30, name="'I&t% ' || n", active="n % 2 = 0")
+
+    found = links(await client.get("/items?page=2&per_page=5&is_active=true&q=I%26t%25"))
+
+    assert ["first", "last", "next", "prev"] == sorted(found)
+    assert [2, 4, 6, 8, 10] == ids(await client.get(found["first"])) == ids(await client.get(found["prev"]))
+    assert [22, 24, 26, 28, 30] == ids(await client.get(found["next"])) == ids(await client.get(found["last"]))
+
+
+async def test_following_next_reads_every_item_once(client, sql):
+    """Who follows `next` from the first page gets every item, past the bound of offsets too, and comes to an end."""
+    await fill(sql, 10_250)
+
+    seen, target = [], "/items?per_page=100&page=95"
+    while target:
+        response = await client.get(target)
+        seen += ids(response)
+        target = links(response).get("next")
+
+    assert list(range(9401, 10_251)) == seen
+
+
+async def test_links_are_relative(client, sql):
+    """A link repeats nothing of the Host header, which a client chooses."""
+    await fill(sql, 3)
+
+    response = await client.get("/items?per_page=1&page=2", headers={"Host": "evil.example"})
+
+    assert all(target.startswith("/items?") for target in links(response).values())

@@ -1,0 +1,193 @@
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from app.errors import (
+    DatabaseUnavailableError,
+    RequestError,
+    SchemaOutdatedError,
+)
+from tests.cluster import execute
+from tests.databases import (
+    COUNT,
+    INSERT,
+    ONE,
+    PID,
+    assert_whole,
+    connected,
+    open_all,
+    outcome,
+    outcomes,
+    sleep,
+)
+from tests.proxy import proxied
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://a:hunter2@127.0.0.1:1/b",
+        "postgresql://a:hunter2@nowhere.invalid/b",
+        "postgresql:///b?host=/nowhere",
+    ],
+)
+async def test_a_server_that_is_not_there_is_unavailable(url):
+    """A refused connection, an unknown host, a missing socket: 503, at once, each time."""
+    async with connected(url) as database:
+        for _ in range(3):
+            code, seconds = await outcome(database.run(ONE, {}))
+            assert "database_unavailable" == code
+            assert seconds < 1.8
+        assert (0, 0) == (database.state.open, database.state.in_use)
+
+
+async def test_a_server_that_refuses_us_is_unavailable(own_cluster):
+    """A wrong password, an unknown role or database, a role without connections left: 503, until that changes."""
+    await asyncio.to_thread(execute, own_cluster.url, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    await asyncio.to_thread(execute, own_cluster.url, "CREATE ROLE full LOGIN CONNECTION LIMIT 0")
+    rules = own_cluster.data / "pg_hba.conf"
+    rules.write_text("local all guarded scram-sha-256\n" + rules.read_text())
+    await asyncio.to_thread(execute, own_cluster.url, "SELECT pg_reload_conf()")
+    wrong = [
+        own_cluster.url.replace("postgres@", "guarded:hunter2@"),
+        own_cluster.url.replace("postgres@", "nobody@"),
+        own_cluster.url.replace("postgres@", "full@"),
+        own_cluster.url.replace("/postgres?", "/none?"),
+    ]
+
+    for url in wrong:
+        async with connected(url) as database:
+            with pytest.raises(DatabaseUnavailableError) as raised:
+                await database.run(ONE, {})
+            assert "hunter2" not in f"{raised.value}{raised.value.__cause__}"
+    async with connected(wrong[0]) as database:
+        assert ["database_unavailable"] == await outcomes(database.run(ONE, {}))
+        await asyncio.to_thread(execute, own_cluster.url, "ALTER ROLE guarded PASSWORD 'hunter2'")
+        assert ["ok"] == await outcomes(database.run(ONE, {}))
+
+
+async def test_a_backend_that_dies_at_work_is_unavailable(database, sql):
+    """A statement whose backend is killed is 503, and only that one."""
+    pid = (await database.run(PID, {}))[0][0]
+    asked = asyncio.create_task(outcome(sleep(database, 0.8)))
+    await asyncio.sleep(0.1)
+
+    await sql.execute(f"SELECT pg_terminate_backend({pid})")
+
+    assert "database_unavailable" == (await asked)[0]
+    await assert_whole(database)
+
+
+async def test_backends_that_die_idle_are_not_noticed(database, sql):
+    """After all backends were killed, no request fails: dead connections are replaced without a round trip."""
+    await open_all(database)
+
+    await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'")
+    await asyncio.sleep(0.1)
+
+    assert ["ok"] * 30 == await outcomes(*(database.run(ONE, {}) for _ in range(30)))
+    await assert_whole(database)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_server_that_is_restarted_is_used_again(own_cluster, mode):
+    """Requests are 503 while the server is away, never anything else, and succeed as soon as it is back."""
+    async with connected(own_cluster.url) as database:
+        await open_all(database)
+        seen = []
+
+        async def keep_asking():
+            while True:
+                seen.append((await outcome(sleep(database, 0.01)))[0])
+                await asyncio.sleep(0.01)
+
+        asking = [asyncio.create_task(keep_asking()) for _ in range(3)]
+        await asyncio.to_thread(own_cluster.stop, mode)
+        during = await outcomes(*(database.run(ONE, {}) for _ in range(5)))
+        await asyncio.to_thread(own_cluster.start)
+        await asyncio.sleep(0.1)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+        assert ["database_unavailable"] * 5 == during
+        assert {"ok", "database_unavailable"} == set(seen)
+        await assert_whole(database)
+
+
+async def test_a_server_that_only_reads_is_left(database_url, sql):
+    """Writes to a server that only reads are 503, reads pass; when it writes again, so do we, on new connections."""
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with connected(database_url) as database:
+        await open_all(database)
+        assert ["database_unavailable"] * 3 == await outcomes(*(database.run(INSERT, {}) for _ in range(3)))
+        assert ["ok"] == await outcomes(database.run(COUNT, {}))
+
+        await sql.execute("RESET default_transaction_read_only")
+        await sql.execute(
+            f'SET default_transaction_read_only = off; ALTER DATABASE "{name}" RESET default_transaction_read_only'
+        )
+
+        await outcomes(database.run(INSERT, {}))  # It may meet a connection from before, and no other does then.
+        assert ["ok"] * 9 == await outcomes(*(database.run(INSERT, {}) for _ in range(9)))
+        await assert_whole(database)
+
+
+async def test_a_stale_plan_is_not_noticed(database, sql):
+    """A migration beside running requests changes what their statements give, and no request fails."""
+    everything = text("SELECT *, pg_sleep(0.01) FROM items")
+    await database.run(INSERT, {})
+    for column in ("one", "two"):
+        assert ["ok"] * 9 == await outcomes(*(database.run(everything, {}) for _ in range(9)))
+        await sql.execute(f"ALTER TABLE items ADD COLUMN {column} int")
+    assert ["ok"] * 9 == await outcomes(*(database.run(everything, {}) for _ in range(9)))
+
+    assert "two" in (await database.run(everything, {}))[0]
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM nothing", "SELECT nothing FROM items", "SELECT nothing()"])
+async def test_a_schema_that_lacks_something_is_outdated(database, statement):
+    """A table, column or function that is not there yet is 503, not a defect."""
+    with pytest.raises(SchemaOutdatedError):
+        await database.run(text(statement), {})
+    await assert_whole(database)
+
+
+async def test_a_frozen_server_costs_a_bounded_time(database_url):
+    """A server that takes everything and answers nothing: 504 or 503 soon after the limit, and none after it thaws."""
+    async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.3, connections=2) as database:
+        await open_all(database)
+
+        proxy.freeze()
+        answers = await asyncio.gather(*(outcome(database.run(ONE, {})) for _ in range(6)))
+        later = await asyncio.gather(*(outcome(database.run(ONE, {})) for _ in range(6)))
+        proxy.thaw()
+
+        assert {"statement_timeout"} == {code for code, _ in answers[:2]}
+        assert {code for code, _ in answers + later} <= {"statement_timeout", "database_unavailable", "pool_exhausted"}
+        assert max(seconds for _, seconds in answers + later) < 0.3 + 2
+        await assert_whole(database)
+
+
+async def test_a_connection_that_is_cut_is_unavailable(database_url):
+    """A connection that is reset in the middle of a statement is 503, and those that were idle are not noticed."""
+    async with proxied(database_url) as proxy, connected(proxy.url) as database:
+        await open_all(database)
+        asked = asyncio.create_task(outcome(sleep(database, 0.8)))
+        await asyncio.sleep(0.1)
+
+        proxy.cut()
+
+        assert "database_unavailable" == (await asked)[0]
+        await assert_whole(database)
+
+
+async def test_a_defect_comes_up_as_it_is(database):
+    """An error in a statement is not hidden behind a name, and costs no connection."""
+    for statement in ("SELECT 1/0", "SELEC", "SELECT 'x'::int"):
+        with pytest.raises(Exception) as raised:  # noqa: PT011  # its kind is the driver's
+            await database.run(text(statement), {})
+        assert not isinstance(raised.value, RequestError)
+    await assert_whole(database)

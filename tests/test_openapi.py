@@ -1,0 +1,149 @@
+"""The OpenAPI document is true: what it promises is checked against the running application."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from schemathesis.config import (
+    GenerationConfig,
+    PhasesConfig,
+    ProjectConfig,
+    ProjectsConfig,
+    SchemathesisConfig,
+    StatefulPhaseConfig,
+)
+from schemathesis.engine import events, from_schema
+from schemathesis.openapi.checks import RejectedPositiveData
+from schemathesis.python import asgi
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+from app.main import create_app
+from app.settings import Settings
+
+EXAMPLES = 30
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application on a database of its own."""
+    return create_app(settings)
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """The document of a service with its defaults."""
+    return create_app(Settings.load(database_url="postgresql://a@b/c", _env_file=None)).openapi()
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each operation with its method and path."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_the_document_is_valid_openapi(document):
+    """It says of itself that it is OpenAPI 3.1, and it is."""
+    assert document["openapi"].startswith("3.1.")
+    assert [] == [error.message for error in jsonschema_rs.validator_for(OPENAPI_31).iter_errors(document)]
+
+
+def test_every_schema_is_valid_and_its_examples_are_too(document):
+    """Schemas are JSON Schema 2020-12, and what is given as an example is one."""
+    seen = 0
+    for name, schema in document["components"]["schemas"].items():
+        whole = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        validator = jsonschema_rs.Draft202012Validator(whole)
+        jsonschema_rs.meta.validate(schema)
+        for example in [*schema.get("examples", []), *([schema["example"]] if "example" in schema else [])]:
+            assert validator.is_valid(example), name
+            seen += 1
+    assert seen >= 3
+
+
+def test_every_operation_says_how_it_fails(document):
+    """Each has a name and a sentence, and documents its errors as problems, with the request's id on every answer."""
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(names) == len(set(names)) >= 9
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        for status, response in operation["responses"].items():
+            assert "X-Request-ID" in response["headers"], (name, status)
+            assert response["description"], (name, status)
+            if status == "default" or int(status) >= 400:
+                assert {"application/problem+json"} == set(response["content"]), (name, status)
+
+
+@pytest.mark.parametrize(
+    ("operation", "statuses"),
+    [
+        ("POST /items", {201, 400, 413, 415, 422, 429, 503, 504}),
+        ("GET /items", {200, 422, 429, 503, 504}),
+        ("GET /items/{item_id}", {200, 304, 404, 422, 429, 503, 504}),
+        ("PUT /items/{item_id}", {200, 400, 404, 412, 413, 415, 422, 429, 503, 504}),
+        ("PATCH /items/{item_id}", {200, 400, 404, 412, 413, 415, 422, 429, 503, 504}),
+        ("DELETE /items/{item_id}", {204, 404, 412, 422, 429, 503, 504}),
+        ("GET /health", {200}),
+        ("GET /health/ready", {200, 503}),
+    ],
+)
+def test_every_status_is_documented(document, operation, statuses):
+    """What an operation can answer, and nothing else, is named."""
+    responses = dict(operations(document))[operation]["responses"]
+
+    assert {str(status) for status in statuses} | {"default"} == set(responses)
+
+
+def is_failure(_context, failure, _case, response) -> bool:
+    """Whether a failed check is one: some refusals of valid requests depend on what no schema can say."""
+    if not isinstance(failure, RejectedPositiveData):
+        return True
+    answer = response.json()
+    if answer["code"] in ("idempotency_key_reused", "precondition_failed"):
+        return False  # the same key came before with another body; the item has another tag
+    # `cursor` must have been given out and may not come together with `page`, whose depth depends on `per_page`.
+    return answer["code"] != "invalid_request" or not {error["field"] for error in answer["errors"]} <= {
+        "cursor",
+        "page",
+    }
+
+
+def failures(event: Any) -> Iterator[str]:
+    """What an event of the run says that is wrong."""
+    if isinstance(event, events.NonFatalError):
+        yield f"{event.label}: {event.value!r}"
+    if isinstance(event, events.FatalError):
+        yield repr(event.exception)
+    if isinstance(event, events.ScenarioFinished):
+        for case_id, checks in event.recorder.checks.items():
+            for check in checks:
+                if check.failure_info is not None:
+                    case = event.recorder.cases[case_id].value
+                    yield f"{check.name}: {case.as_curl_command()}\n{check.failure_info.failure}"
+
+
+@pytest.mark.filterwarnings("default")  # what the tool and its libraries warn of is not this project's
+def test_the_application_does_what_the_document_says(app):
+    """Whatever may be sent by the document, or just may not, is answered as it says, in any order of operations."""
+    generation = GenerationConfig(max_examples=EXAMPLES, deterministic=True, database="none")
+    stateful = StatefulPhaseConfig(generation=GenerationConfig(max_examples=20, deterministic=True, database="none"))
+    project = ProjectConfig(generation=generation, phases=PhasesConfig(stateful=stateful), continue_on_failure=True)
+    config = SchemathesisConfig(seed=1, projects=ProjectsConfig(default=project))
+    try:
+        schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+        schema.hook("filter_failure")(is_failure)
+        run = list(from_schema(schema).execute())
+    finally:
+        asgi.shutdown_lifespans()
+
+    found = dict.fromkeys(failure for event in run for failure in failures(event))
+    scenarios = [event for event in run if isinstance(event, events.ScenarioFinished)]
+    cases = sum(len(scenario.recorder.interactions) for scenario in scenarios)
+    phases = {scenario.phase.name for scenario in scenarios if scenario.recorder.interactions}
+
+    assert not found, f"{len(found)} failures\n\n" + "\n\n".join(list(found)[:20])
+    assert cases > 600
+    assert {"EXAMPLES", "COVERAGE", "FUZZING", "STATEFUL_TESTING"} <= phases
