@@ -7,10 +7,10 @@ BIN := .venv/bin
 SERVER_TESTS := $(wildcard tests/processes tests/deploy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench lock
+.PHONY: help install run test test-faults check bench lock
 
 help: ## List these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 or newer
 
@@ -30,6 +30,9 @@ test: install ## Run all tests and ask for their coverage
 	$(if $(SERVER_TESTS),$(BIN)/coverage run -m pytest $(SERVER_TESTS))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-faults: install ## Break the parts that a service stands on, the slow ways too, and print what was measured
+	$(BIN)/pytest -m 'slow or not slow' -rP --show-capture=stdout tests/processes/test_faults_*.py
 
 check: install ## Check format, lint, types, security and who imports whom
 	$(BIN)/ruff format --check

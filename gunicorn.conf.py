@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import math
 import os
-import subprocess
+import subprocess  # nosec B404 -- for Alembic, with arguments of our own
 import sys
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def _start_database() -> None:
     from app import embedded_postgres  # noqa: PLC0415
 
     os.environ["DATABASE_URL"] = embedded_postgres.start(_ROOT / ".postgres")
-    upgrade = subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], cwd=_ROOT, check=False)
+    alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    upgrade = subprocess.run(alembic, cwd=_ROOT, check=False)  # nosec B603
     if upgrade.returncode != 0:
         raise StartupError("The embedded PostgreSQL could not be migrated: the lines above say why.")

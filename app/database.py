@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import asyncpg
 from sqlalchemy import ExceptionContext, PoolProxiedConnection, event
-from sqlalchemy.exc import InvalidatePoolError, MissingGreenlet
+from sqlalchemy.exc import DisconnectionError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import greenlet_spawn
@@ -27,9 +27,16 @@ ANSWER_SECONDS = 0.5
 """How much longer than the statement's time the client waits before it gives the connection up:
 the server cancels first, and only a server that is frozen or cut off does not."""
 
+REPLACE_SECONDS = 1.0
+"""How often at most all connections are replaced because the server only reads."""
+
 WAITING_PER_CONNECTION = 20
-"""How many requests may wait for each connection; one more is refused at once. With statements of
+"""How many requests may wait for each connection; the next one is refused. With statements of
 20 ms the last of them waits for 0.4 s. See docs/decisions/0040-load-shedding.md."""
+
+REFUSAL_SECONDS = 0.004
+"""How far apart refusals are. A client that asks again at once would otherwise be refused so often that
+the worker does little else: a refusal takes a third of what an answer does."""
 
 COMPILED_STATEMENTS = 200
 """More than this code has. A statement that is made anew for each call would fill the memory unseen."""
@@ -83,11 +90,11 @@ class Database:
         self._observer = observer
         self._free = asyncio.Semaphore(size)
         self._waiting = 0
-        self._replace_pool = False
+        self._refused_last = self._outdated_before = float("-inf")
         self._compiled: dict[ClauseElement, tuple[str, dict[str, Any]]] = {}
         event.listen(engine.sync_engine, "checkout", self._refuse_dead_connection)
         event.listen(engine.sync_engine, "handle_error", self._name_failure)
-        event.listen(engine.sync_engine, "connect", lambda *_: observer.pool_opened())
+        event.listen(engine.sync_engine, "connect", self._note_opened)
         event.listen(engine.sync_engine, "close", lambda *_: observer.pool_closed())
 
     @property
@@ -96,7 +103,9 @@ class Database:
         in_use = self._pool.checkedout()
         return PoolState(size=self._size, open=in_use + self._pool.checkedin(), in_use=in_use, waiting=self._waiting)
 
-    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> Sequence[asyncpg.Record]:
+    async def run(
+        self, statement: ClauseElement, parameters: Mapping[str, Any], *, may_be_shed: bool = True
+    ) -> Sequence[asyncpg.Record]:
         """Run one statement, which commits by itself, and fetch all its rows.
 
         A plan that went stale because the schema changed beside it is made anew, once.
@@ -104,6 +113,7 @@ class Database:
         Args:
             statement: One that is made once, not anew for each call: it is compiled and kept.
             parameters: The values of its bound parameters, by name.
+            may_be_shed: Whether it may be refused to bear the load, before it has waited.
 
         Raises:
             OverloadedError: Too many requests wait for a connection already.
@@ -114,7 +124,7 @@ class Database:
         """
         sql, defaults = self._compile(statement)
         values = [parameters.get(name, default) for name, default in defaults.items()]
-        await self._admit()
+        await self._admit(may_be_shed=may_be_shed)
         try:
             try:
                 return await self._fetch(sql, values)
@@ -149,14 +159,13 @@ class Database:
             self._compiled[statement] = compiled.string, {name: compiled.params[name] for name in names}
         return self._compiled[statement]
 
-    async def _admit(self) -> None:
+    async def _admit(self, *, may_be_shed: bool = True) -> None:
         """Wait for a place among the connections, in order of arrival, for a bounded time."""
         if not self._free.locked():
             await self._free.acquire()
             return
-        if self._waiting >= self._size * WAITING_PER_CONNECTION:
-            self._observer.request_shed("queue_full")
-            raise OverloadedError
+        if may_be_shed and self._waiting >= self._size * WAITING_PER_CONNECTION:
+            await self._refuse()
         started = perf_counter()
         self._waiting += 1
         try:
@@ -170,13 +179,21 @@ class Database:
             self._waiting -= 1
         self._observer.pool_waited(perf_counter() - started)
 
+    async def _refuse(self) -> NoReturn:
+        """Refuse at once, or one after the other where many are, but nobody later than a wait would have ended."""
+        now = perf_counter()
+        self._refused_last = min(max(now, self._refused_last + REFUSAL_SECONDS), now + self._wait_seconds)
+        self._observer.request_shed("queue_full")
+        await asyncio.sleep(self._refused_last - now)
+        raise OverloadedError
+
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[asyncpg.Record]:
         connection = await self._connection()
         driver = cast(asyncpg.Connection, connection.driver_connection)
         try:
             return await driver.fetch(sql, *values)
         except asyncpg.PostgresError as error:
-            self._replace_pool = self._replace_pool or is_read_only(error)
+            self._note_read_only(error)
             if is_stale_plan(error):
                 raise _StalePlanError from error
             raise named(error) or error from error
@@ -200,11 +217,25 @@ class Database:
                 return self._pool.connect()
         return await greenlet_spawn(self._pool.connect)
 
-    def _refuse_dead_connection(self, connection: Any, _record: Any, _proxy: Any) -> None:
+    def _note_opened(self, _connection: Any, record: ConnectionPoolEntry) -> None:
+        self._observer.pool_opened()
+        record.info["opened"] = perf_counter()
+        record.info["is_new"] = True
+
+    def _note_read_only(self, error: BaseException) -> None:
+        """Have all connections replaced when the primary has become a replica: new ones may lead to another server."""
+        now = perf_counter()
+        if is_read_only(error) and now > self._outdated_before + REPLACE_SECONDS:
+            self._outdated_before = now
+
+    def _refuse_dead_connection(self, connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
         """Find a connection that died in the pool without a round trip, which a pre-ping costs."""
-        if self._replace_pool or connection.driver_connection.is_closed():
-            self._replace_pool = False
-            raise InvalidatePoolError
+        is_new = record.info.pop("is_new", False)
+        is_closed = connection.driver_connection.is_closed()
+        if is_new and is_closed:
+            raise DatabaseUnavailableError
+        if is_closed or record.info["opened"] < self._outdated_before:
+            raise DisconnectionError
 
     def _name_failure(self, failure: ExceptionContext) -> None:
         """Call what fails in a transaction as `run` does, and nothing that its caller raises."""
@@ -213,7 +244,7 @@ class Database:
             failure.is_disconnect = True
             failure.invalidate_pool_on_disconnect = False
             raise StatementTimeoutError from error
-        self._replace_pool = self._replace_pool or is_read_only(error)
+        self._note_read_only(error)
         if name := named(error):
             raise name from error
 

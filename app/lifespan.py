@@ -44,6 +44,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         checking(app.state.database, settings, metrics),
     ):
         app.state.readiness = Readiness(app.state.database, Revisions(), observer=metrics)
-        log.info("worker_started", slot=metrics.worker, database_connections=share)
+        log.info(
+            "worker_started",
+            slot=metrics.worker,
+            database_connections=share,
+            version=settings.build_version,
+            revision=settings.build_revision,
+        )
         yield
     log.info("worker_stopped", slot=metrics.worker)

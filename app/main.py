@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         StartupError: A setting is missing, malformed or contradictory.
     """
     settings = settings or Settings.load()
-    metrics = Metrics(version=__version__)
+    metrics = Metrics(version=settings.build_version or __version__, revision=settings.build_revision or "")
     rate_limits = RateLimits(settings, metrics)
     app = FastAPI(
         title="Items API",

@@ -173,6 +173,12 @@ class Settings(BaseSettings):
     metrics_directory: str | None = None
     """Where the workers share their metrics. By default a fresh folder in shared memory."""
 
+    build_version: str | None = None
+    """What this build is called, in the metrics and the log. The image sets it."""
+
+    build_revision: str | None = None
+    """The revision of the source that this was built from. The image sets it."""
+
     @classmethod
     def load(cls, **values: Any) -> Self:
         """Read the environment.

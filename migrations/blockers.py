@@ -16,7 +16,9 @@ log = structlog.get_logger("migrations")
 
 LOOK_SECONDS = 0.25
 PROGRESS_SECONDS = 2.0
-"""How long an index grows before it is told, and between one line and the next."""
+"""How long an index grows before it is told; each line comes after twice the time of the one before."""
+
+LONGEST_PROGRESS_SECONDS = 30.0
 
 _QUERY_CHARACTERS = 120
 
@@ -73,6 +75,7 @@ class Watch:
         self._one_at_a_time = asyncio.Lock()
         self._blockers: list[Blocker] = []
         self._told_at = time.monotonic()
+        self._silent_seconds = PROGRESS_SECONDS
 
     def describe_blockers(self) -> str:
         """Whom the migration waited for when it last waited."""
@@ -96,8 +99,10 @@ class Watch:
         builds = await self._fetch(_PROGRESS, self._pid)
         if not builds:
             self._told_at = time.monotonic()
-        elif time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+            self._silent_seconds = PROGRESS_SECONDS
+        elif time.monotonic() - self._told_at >= self._silent_seconds:
             self._told_at = time.monotonic()
+            self._silent_seconds = min(2 * self._silent_seconds, LONGEST_PROGRESS_SECONDS)
             build = builds[0]
             # It has no name before PostgreSQL has made it.
             index = build["index"] if build["index"] != "-" else f"on {build['table']}"

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -24,7 +25,8 @@ from migrations.blockers import watching
 log = structlog.get_logger("migrations")
 
 _HAS_TRIGRAMS = text("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')")
-_TRIGRAM_INDEX = "ix_items_name_trgm"
+_OF_TRIGRAMS = "_trgm"
+"""How the names of indexes end that only a server with pg_trgm can have."""
 
 
 class Command:
@@ -65,7 +67,8 @@ class Command:
         self._plan = migration.opts["fn"]
         heads = migration.get_current_heads()
         connection.rollback()
-        if migration.opts["destination_rev"] == "head" and heads and Revisions().state(heads[0]) is SchemaState.AHEAD:
+        known = Revisions(Path(migration.opts["script"].dir))
+        if migration.opts["destination_rev"] == "head" and heads and known.state(heads[0]) is SchemaState.AHEAD:
             # The release before is rolled out again: it must start, and the database stays as it is.
             log.warning("database_ahead", revision=heads[0])
             return False
@@ -91,11 +94,12 @@ class Command:
         return str(self._step).partition(",")[0] if self._step else "The command"
 
     def _steps(self, heads: tuple[str, ...], migration: MigrationContext) -> Iterator[RevisionStep]:
-        for self._step in self._plan(heads, migration):
+        for step in self._plan(heads, migration):
+            self._step = step
             self.patience.begin()
             started = time.monotonic()
             log.info("revision_started", doing=self.doing())
-            yield self._step
+            yield step
             log.info("revision_finished", doing=self.doing(), seconds=round(time.monotonic() - started, 3))
 
     def _configure(self, connection: Connection | None = None, **options: Any) -> None:
@@ -106,8 +110,7 @@ class Command:
             connection.rollback()
         context.configure(
             connection=connection,
-            # The model names an index that a server without pg_trgm cannot have.
-            include_object=lambda _object, name, *_: has_trigrams or name != _TRIGRAM_INDEX,
+            include_object=lambda _object, name, *_: has_trigrams or not str(name).endswith(_OF_TRIGRAMS),
             **self._options,
             **options,
         )

@@ -33,7 +33,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
     Raises:
         StartupError: PostgreSQL is out of reach, refuses, or stands behind a pooler.
     """
-    if settings.migration_database_url is None and settings.database_pooler is DatabasePooler.PGBOUNCER:
+    if settings.migration_database_url is None and settings.database_pooler is not DatabasePooler.NONE:
         raise StartupError(_POOLER_REFUSED.format(how="with DATABASE_POOLER=pgbouncer DATABASE_URL"))
 
     async def open_limited() -> asyncpg.Connection:

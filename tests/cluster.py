@@ -105,5 +105,6 @@ def migrate(url: str) -> None:
     """
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
-        check=True, cwd=os.environ.get("SCHEMA_OF", PROJECT), env=os.environ | {"MIGRATION_DATABASE_URL": url}, stdin=subprocess.DEVNULL,
+        check=True, cwd=os.environ.get("SCHEMA_OF", PROJECT), stdin=subprocess.DEVNULL,
+        env=os.environ | {"MIGRATION_DATABASE_URL": url},
     )  # fmt: skip

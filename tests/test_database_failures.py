@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from app.database import REPLACE_SECONDS
 from app.errors import (
     DatabaseUnavailableError,
     RequestError,
@@ -130,8 +131,20 @@ async def test_a_server_that_only_reads_is_left(database_url, sql):
             f'SET default_transaction_read_only = off; ALTER DATABASE "{name}" RESET default_transaction_read_only'
         )
 
+        await asyncio.sleep(REPLACE_SECONDS)
         await outcomes(database.run(INSERT, {}))  # It may meet a connection from before, and no other does then.
         assert ["ok"] * 9 == await outcomes(*(database.run(INSERT, {}) for _ in range(9)))
+        await assert_whole(database)
+
+
+async def test_connections_are_replaced_while_others_fail(database_url, sql, monkeypatch):
+    """On a server that only reads every write is 503, however many fail while new connections are being opened."""
+    monkeypatch.setattr("app.database.REPLACE_SECONDS", 0)
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with connected(database_url, connections=4) as database:
+        for _ in range(5):
+            assert {"database_unavailable"} == set(await outcomes(*(database.run(INSERT, {}) for _ in range(20))))
         await assert_whole(database)
 
 

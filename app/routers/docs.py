@@ -1,4 +1,4 @@
-"""The OpenAPI document, and a page that shows it with scripts and styles that this server serves itself."""
+"""The routes /openapi.json and /docs: the document, and a page for it that needs no other host."""
 
 from importlib.resources import files
 

@@ -117,7 +117,9 @@ def _description(app: FastAPI, settings: Settings) -> str:
 def _complete(path: str, method: str, operation: dict[str, Any], settings: Settings) -> None:
     """Add what the route does not say by itself."""
     for parameter in operation.get("parameters", ()):
-        parameter["schema"] = _as_sent(parameter["schema"])
+        schema = parameter["schema"] = _as_sent(parameter["schema"])
+        if "description" in schema:
+            parameter.setdefault("description", schema["description"])
         if parameter["in"] == "header":
             parameter["name"] = parameter["name"].title()  # as everybody writes it
     responses = operation["responses"]

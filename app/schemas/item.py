@@ -60,7 +60,9 @@ PageNumber = Annotated[
 PerPage = Annotated[int, Field(ge=1, le=100, description="Items in one page."), BeforeValidator(_whole_number)]
 Search = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
 Flag = Annotated[bool, BeforeValidator(_true_or_false)]
-ActiveFilter = Annotated[Flag | None, BeforeValidator(_empty_is_none)]
+ActiveFilter = Annotated[
+    Flag | None, BeforeValidator(_empty_is_none), Field(description="Only active items, or only inactive ones.")
+]
 
 _EXAMPLE: dict[str, JsonValue] = {
     "name": "Kettle",

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.logs.rendering import LINE_BYTES, current_request, render_json
-from tests.logs.conftest import Lines, Script
+from tests.log_lines import Lines
+from tests.logs.conftest import Script
 
 
 def test_a_line_has_event_level_and_time(lines: Lines):

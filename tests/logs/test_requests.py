@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app import logs
 from app.logs.requests import RequestLog, _trace_id
-from tests.logs.conftest import Lines
+from tests.log_lines import Lines
 
 pytestmark = pytest.mark.anyio
 

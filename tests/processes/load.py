@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import threading
 import time
 from collections import Counter
@@ -170,6 +171,7 @@ async def send_load(
     fresh: int = 0,
     request: Callable[[int], Request] = lambda _: Request(),
     timeout_seconds: float = 30,
+    count: float = math.inf,
     stopped: Callable[[], bool] = lambda: False,
     report: Report | None = None,
 ) -> Report:
@@ -183,6 +185,7 @@ async def send_load(
         fresh: Clients that make a connection for each request.
         request: Makes the request of a number; numbers count up from 0.
         timeout_seconds: How long a request may take.
+        count: How many requests at most.
         stopped: Ends the load before its time.
         report: Where to write down what became of the requests.
     """
@@ -196,6 +199,8 @@ async def send_load(
         while due < start + seconds and not stopped():
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             number = next(numbers)
+            if number >= count:
+                break
             report.exchanges.append(await client.exchange(number, request(number)))
             due = max(due + len(clients) / rate, time.monotonic() - 1)
         client.close()

@@ -86,6 +86,8 @@ class Server:
             "PYTHONDONTWRITEBYTECODE": "1",
             **(environment or {}),
         }
+        self.printing_to: int | None = None
+        """A descriptor to print to, instead of where `output` finds it."""
         self.process: subprocess.Popen[bytes]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._children: dict[int, psutil.Process] = {}
@@ -102,13 +104,18 @@ class Server:
         self.kill()
         self._output.close()
 
+    def inside(self, *command: str) -> Self:
+        """Have it started by a command that prepares its surroundings, and then runs what follows it."""
+        self.command = [*command, *self.command]
+        return self
+
     def start(self) -> None:
         """Start the processes, and do not wait for them."""
         self.process = subprocess.Popen(
             self.command,
             env=self.environment,
             cwd=self.folder,
-            stdout=self._output,
+            stdout=self._output if self.printing_to is None else self.printing_to,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -181,3 +188,10 @@ class Server:
             # psutil compares the start time as well, so a new process with an old id is safe.
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+def service(url: str, *, workers: int = 1, **settings: str) -> Server:
+    """The real service with this database, its clients unlimited unless the settings say otherwise."""
+    limited = any(name.startswith("RATE_LIMIT_") for name in settings)
+    environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": str(workers), "RATE_LIMIT_ENABLED": str(limited).lower()}
+    return Server(environment=environment | settings)

@@ -17,6 +17,7 @@ async def test_the_page_comes_whole_from_this_server(client):
     assert "default-src 'none'" in policy
     assert "http" not in policy
     assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
     assert "nosniff" == page.headers["x-content-type-options"]
 
 

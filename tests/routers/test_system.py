@@ -35,6 +35,15 @@ async def test_the_index_leads_on(client):
         assert 200 == (await client.get(path)).status_code
 
 
+async def test_the_index_names_what_answers_at_this_port_only(settings):
+    """With a port for operators the index leads neither to their metrics nor to readiness."""
+    app = create_app(settings.model_copy(update={"ops_port": 9000}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        links = (await client.get("/")).json()["links"]
+
+    assert {"items", "documentation", "openapi", "health"} == set(links)
+
+
 @pytest.mark.parametrize("path", ["/", "/health", "/health/ready", "/openapi.json", "/docs"])
 async def test_head_is_get_without_the_body(client, path):
     """HEAD works for these too, with GET's headers."""

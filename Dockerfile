@@ -1,0 +1,51 @@
+FROM python:3.13-slim AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+WORKDIR /app
+
+# The environment gets no pip of its own: another one, which stays behind, puts the packages in.
+RUN python -m venv /pip && python -m venv --without-pip .venv
+COPY requirements/runtime.txt /requirements.txt
+RUN /pip/bin/pip --python .venv/bin/python install --no-compile --only-binary :all: --require-hashes \
+    --requirement /requirements.txt
+
+COPY alembic.ini gunicorn.conf.py ./
+COPY migrations migrations
+COPY app app
+# The root file system is read-only where this runs, so nothing is compiled later. Dates of files do not
+# count for whether the bytecode fits, so the layer is the same each time it is made.
+RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash .
+
+
+FROM python:3.13-slim
+
+# Nothing is installed into this image once it is made.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/pip*
+
+COPY --from=build /app /app
+WORKDIR /app
+
+ARG VERSION=""
+ARG REVISION=""
+ENV PATH="/app/.venv/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    BUILD_VERSION="$VERSION" \
+    BUILD_REVISION="$REVISION"
+LABEL org.opencontainers.image.title="items-api" \
+      org.opencontainers.image.description="Items: stored, found, changed and deleted." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+CMD ["gunicorn"]

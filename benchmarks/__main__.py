@@ -1,0 +1,30 @@
+"""Measures everything, or the questions that are named: `python -m benchmarks request memory`."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.claims import write_claims
+
+QUESTIONS = ("request", "steps", "objects", "json_rendering", "database", "collector", "threads", "memory")
+
+LONG = ("scale",)
+"""Those that take more than minutes: only when they are named."""
+
+_FOLDER = Path(__file__).parent
+
+
+def main(names: list[str]) -> None:
+    """Answer the questions one after the other, each by a folder's `run`, and write what they found."""
+    for name in names or QUESTIONS:
+        if name not in QUESTIONS + LONG:
+            sys.exit(f"There is no question {name}; there are {', '.join(QUESTIONS + LONG)}.")
+    for name in names or QUESTIONS:
+        report = import_module(f"benchmarks.{name}").run()
+        report.write(_FOLDER / name)
+        print("\n".join(table.markdown() for table in report.tables))
+    write_claims(_FOLDER, QUESTIONS + LONG)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,66 @@
+"""The PostgreSQL that all sides of a comparison share: a throw-away cluster, or the server that is named."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from tests.cluster import execute, migrate, throw_away_cluster
+
+ITEMS = 10_000
+"""Rows of the table before a measurement."""
+
+URL_VARIABLE = "BENCHMARK_DATABASE_URL"
+"""Names a server to measure against, by a user who may make databases; those are removed at the end."""
+
+_FILL = f"""
+INSERT INTO items (name, description, price, is_active)
+SELECT 'Kettle ' || n, 'Boils a litre in two minutes.', n % 10000 / 100.0, n % 10 <> 0
+FROM generate_series(1, {ITEMS}) AS n
+"""
+
+
+class Databases:
+    """Databases of equal content."""
+
+    def __init__(self, url: str) -> None:
+        self._server = url
+        self._names: list[str] = []
+        self._template = "template0"
+        filled = self.make()
+        migrate(filled)
+        execute(filled, _FILL)
+        execute(filled, "VACUUM (FREEZE, ANALYZE)")
+        self._template = self._names[0]
+
+    def make(self) -> str:
+        """Make a database with `ITEMS` items; its URL."""
+        name = f"items_benchmark_{len(self._names)}"
+        execute(self._server, f'CREATE DATABASE "{name}" TEMPLATE "{self._template}" STRATEGY FILE_COPY')
+        self._names.append(name)
+        return urlsplit(self._server)._replace(path=f"/{name}").geturl()
+
+    def remove(self) -> None:
+        """Remove all that were made."""
+        for name in self._names:
+            execute(self._server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def restore(url: str) -> None:
+    """Remove the items that a measurement has made."""
+    execute(url, f"DELETE FROM items WHERE id > {ITEMS}")
+    execute(url, "VACUUM (ANALYZE) items")
+
+
+@contextmanager
+def databases() -> Iterator[Databases]:
+    """Room for databases, which are gone at the end."""
+    if url := os.environ.get(URL_VARIABLE):
+        made = Databases(url)
+        try:
+            yield made
+        finally:
+            made.remove()
+        return
+    with throw_away_cluster() as cluster:
+        yield Databases(cluster.url)

@@ -1,0 +1,4 @@
+-- Says what wrk itself does not.
+done = function(_, latency)
+  io.write(string.format("p95 us %d\n", latency:percentile(95)))
+end

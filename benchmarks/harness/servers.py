@@ -1,0 +1,129 @@
+"""Starts a server under measurement, reads its worker's CPU time, and ends it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from tests.processes.server import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_START_SECONDS = 30.0
+_UNLIMITED = "1000000000/minute"
+
+
+@dataclass(kw_only=True)
+class Server:
+    """A server of one worker, from `with` to the end of the block. Its output goes to a file, as a container's does."""
+
+    name: str
+    arguments: list[str]
+    """What follows `python -m`; `{port}` stands for the port."""
+
+    environment: Mapping[str, str]
+    is_forking: bool = False
+    """Whether the workers are children of the process that is started."""
+
+    port: int = field(default_factory=free_port)
+
+    def __enter__(self) -> Self:
+        self._output = tempfile.TemporaryFile()
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *(argument.format(port=self.port) for argument in self.arguments)],
+            cwd=ROOT,
+            env=kept | {"PORT": str(self.port), **self.environment},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self._wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            for worker in self.workers():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+            self.process.kill()
+            self.process.wait()
+        self._output.close()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer requests."""
+        process = psutil.Process(self.process.pid)
+        return process.children() if self.is_forking else [process]
+
+    def cpu_seconds(self) -> float:
+        """What all threads of the workers have used so far, in the kernel and outside of it."""
+        times = [worker.cpu_times() for worker in self.workers()]
+        return sum(time.user + time.system for time in times)
+
+    def url(self, path: str) -> str:
+        """Where a path is."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def _wait(self) -> None:
+        while time.monotonic() - self.started < _START_SECONDS and self.process.poll() is None:
+            if self._answers():
+                self.ready_seconds = time.monotonic() - self.started
+                return
+            time.sleep(0.02)
+        self.process.kill()
+        self._output.seek(0)
+        raise SystemExit(f"{self.name} did not start:\n{self._output.read().decode(errors='replace')[-4000:]}")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url("/items/1")):
+                return True
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code < HTTPStatus.INTERNAL_SERVER_ERROR
+        except OSError:
+            return False
+
+
+def uvicorn(name: str, application: str, database_url: str, **environment: str) -> Server:
+    """An application under plain Uvicorn with the event loop and the parser that the service has, too."""
+    return Server(
+        name=name,
+        arguments=[
+            *("uvicorn", application, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
+            *("--no-access-log", "--no-server-header", "--log-level", "warning"),
+        ],
+        # Uvicorn obeys WEB_CONCURRENCY, too.
+        environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", **environment},
+    )
+
+
+def service(name: str, database_url: str, *, workers: int = 1, **environment: str) -> Server:
+    """This service as it is run in production, with everything on and limits that the load does not reach."""
+    settings = {
+        "DATABASE_URL": database_url,
+        "WEB_CONCURRENCY": str(workers),
+        "HOST": "127.0.0.1",
+        "LOG_LEVEL": "info",
+        "LOG_FORMAT": "json",
+        "RATE_LIMIT_READ": _UNLIMITED,
+        "RATE_LIMIT_WRITE": _UNLIMITED,
+    }
+    return Server(name=name, arguments=["gunicorn"], environment=settings | environment, is_forking=True)

@@ -1,0 +1,145 @@
+"""Whether a table of ten million items costs what one of ten thousand does: the server's time, and buffers touched."""
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from benchmarks.harness.databases import URL_VARIABLE
+from benchmarks.harness.progress import Progress
+from benchmarks.harness.reports import Report
+from benchmarks.scale.load import load
+from benchmarks.scale.questions import ALSO, QUESTIONS, statement
+from benchmarks.scale.results import Cost, Costs, report
+from tests.cluster import execute, migrate, throw_away_cluster
+
+SIZES = (10_000, 1_000_000, 10_000_000)
+ROUNDS = 15
+WARMING = 7
+"""Runs that do not count. After five PostgreSQL may settle for a plan that serves any parameters."""
+
+WRITES = 5_000
+
+# Each set lacks one more index than the one before, and is rolled back.
+_INDEX_SETS = {
+    "all indexes": "",
+    "without letter pairs": "DROP INDEX ix_items_letter_pairs",
+    "and without trigrams": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm",
+    "the primary key only": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm, ix_items_is_active_id",
+}
+
+_WRITE = """
+DO $$
+BEGIN
+    FOR n IN 1 .. {count} LOOP
+        INSERT INTO items (name, price) VALUES ('Green bread knife No. ' || lpad((n * 7919)::text, 8, '0'), 9.5);
+    END LOOP;
+END
+$$
+"""
+
+
+def run() -> Report:
+    """Load a table of each size, and measure all questions on each."""
+    if url := os.environ.get(URL_VARIABLE):
+        return asyncio.run(_loaded_and_measured(url))
+    with throw_away_cluster() as cluster:
+        return asyncio.run(_loaded_and_measured(cluster.url))
+
+
+async def _loaded_and_measured(server: str) -> Report:
+    urls, names, seconds = {}, [], {}
+    for rows in SIZES:
+        name = f"items_scale_{rows}"
+        await asyncio.to_thread(execute, server, f'CREATE DATABASE "{name}"')
+        names.append(name)
+        urls[rows] = urlsplit(server)._replace(path=f"/{name}").geturl()
+    try:
+        for rows, url in urls.items():
+            await asyncio.to_thread(migrate, url)
+            connection = await asyncpg.connect(url)
+            seconds[rows] = await load(connection, rows)
+            await connection.close()
+        return await measure(urls, seconds)
+    finally:
+        for name in names:
+            await asyncio.to_thread(execute, server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[str, float]]) -> Report:
+    """Measure all questions on tables that are loaded."""
+    connections = {rows: await asyncpg.connect(url) for rows, url in urls.items()}
+    asked = QUESTIONS | ALSO
+    progress = Progress("scale", len(asked) + 1)
+    costs: Costs = {}
+    for name, question in asked.items():
+        progress.step(name)
+        costs[name] = {rows: Cost() for rows in urls}
+        for rows, connection in connections.items():
+            await connection.execute("SET jit = off")
+            await connection.execute(f"PREPARE asked AS {(await statement(question, rows)).sql}")
+        for turn in range(WARMING + ROUNDS):
+            for rows, connection in connections.items():
+                taken = await _explain(connection, (await statement(question, rows)).literals)
+                if turn >= WARMING:
+                    costs[name][rows].milliseconds.append(taken[0])
+                    costs[name][rows].buffers.append(taken[1])
+        for connection in connections.values():
+            await connection.execute("DEALLOCATE asked")
+    progress.step("writing")
+    writes = {name: await _write(connections, drop) for name, drop in _INDEX_SETS.items()}
+    sizes = {rows: await _index_sizes(connection) for rows, connection in connections.items()}
+    for connection in connections.values():
+        await connection.execute("VACUUM items")
+        await connection.close()
+    progress.end()
+    return report(costs, writes, sizes, load_seconds)
+
+
+async def _explain(connection: asyncpg.Connection, literals: str) -> tuple[float, float]:
+    """Milliseconds and buffers of one run. What it writes is undone."""
+    transaction = connection.transaction()
+    await transaction.start()
+    explained = await connection.fetchval(
+        f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE asked({literals})"
+    )
+    await transaction.rollback()
+    (plan,) = json.loads(explained)
+    buffers = [
+        part[kind] for part in (plan["Plan"], plan["Planning"]) for kind in ("Shared Hit Blocks", "Shared Read Blocks")
+    ]
+    return plan["Planning Time"] + plan["Execution Time"], sum(buffers)
+
+
+async def _write(connections: Mapping[int, asyncpg.Connection], drop: str) -> dict[int, tuple[float, float]]:
+    """Microseconds and bytes of WAL of one item stored, by the table's size."""
+    taken = {}
+    for rows, connection in connections.items():
+        transaction = connection.transaction()
+        await transaction.start()
+        if drop:
+            await connection.execute(drop)
+        began, position = await _now(connection)
+        await connection.execute(_WRITE.format(count=WRITES))
+        ended, end = await _now(connection)
+        await transaction.rollback()
+        taken[rows] = (ended - began) * 1e6 / WRITES, (end - position) / WRITES
+    return taken
+
+
+async def _now(connection: asyncpg.Connection) -> tuple[float, float]:
+    """Seconds, and bytes of WAL so far."""
+    seconds = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float")
+    return seconds, await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::float")
+
+
+async def _index_sizes(connection: asyncpg.Connection) -> dict[str, int]:
+    found = await connection.fetch(
+        "SELECT indexrelid::regclass::text AS name, pg_relation_size(indexrelid) AS bytes FROM pg_index "
+        "WHERE indrelid = 'items'::regclass"
+    )
+    table = await connection.fetchval("SELECT pg_table_size('items')")
+    return {"items": table, **{index["name"]: index["bytes"] for index in found}}

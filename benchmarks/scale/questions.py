@@ -1,0 +1,107 @@
+"""What is asked of a table of any size: the very statements that the service runs, with their parameters."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.sql.elements import ClauseElement
+
+from app.crud import item, item_page
+from app.database import Database
+
+PER_PAGE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement as PostgreSQL gets it."""
+
+    sql: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def literals(self) -> str:
+        """The arguments as EXECUTE takes them."""
+        return ", ".join(map(_literal, self.arguments))
+
+
+class _AskedError(Exception):
+    """Carries a statement instead of running it."""
+
+
+class _Listener:
+    """Stands where the operations expect the database, and hears what they would run."""
+
+    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> None:
+        compiled: Any = statement.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
+        names = compiled.positiontup or ()
+        values = tuple(parameters.get(name, compiled.params[name]) for name in names)
+        raise _AskedError(Statement(compiled.string, values))
+
+
+Question = Callable[[Database, int], Awaitable[Any]]
+
+
+async def statement(question: Question, rows: int) -> Statement:
+    """What the question runs on a table of so many rows."""
+    try:
+        await question(cast(Database, _Listener()), rows)
+    except _AskedError as asked:
+        (heard,) = asked.args
+        return cast(Statement, heard)
+    raise AssertionError("The question ran no statement.")
+
+
+def _literal(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "NULL", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return str(value)
+    return "E'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _page(*, page: int = 1, q: str | None = None, is_active: bool | None = None, exact: bool = False) -> Question:
+    return lambda database, _: item_page.page(
+        database, limit=PER_PAGE, offset=(page - 1) * PER_PAGE, is_active=is_active, q=q, count_exactly=exact
+    )
+
+
+def _after_the_middle(*, q: str | None = None, is_active: bool | None = None) -> Question:
+    return lambda database, rows: item_page.page_after(database, rows // 2, limit=PER_PAGE, is_active=is_active, q=q)
+
+
+# What each finds follows from the words and shares in load.py.
+QUESTIONS: dict[str, Question] = {
+    "first page": _page(),
+    "page 100": _page(page=100),
+    "cursor in the middle": _after_the_middle(),
+    "read by id": lambda database, rows: item.get(database, rows // 2),
+    "create": lambda database, _: item.create(
+        database, {"name": "Green bread knife No. 31415926", "description": None, "price": 9.5, "is_active": True}
+    ),
+    "is_active, nearly all": _page(is_active=True),
+    "is_active, 50 items": _page(is_active=False),
+    "the same, after the middle": _after_the_middle(is_active=False),
+    "q of a rare word": _page(q="quokka"),
+    "the same, after the middle ": _after_the_middle(q="quokka"),
+    "q of a common word": _page(q="kettle"),
+    "a common word, after the middle": _after_the_middle(q="kettle"),
+    "a common word, inactive": _page(q="kettle", is_active=False),
+    "q of one common letter": _page(q="e"),
+    "q of one rare letter": _page(q="ж"),
+    "q of two common letters": _page(q="le"),
+    "q of two rare letters": _page(q="kk"),
+    "q of two letters, none": _page(q="zz"),
+}
+"""Those that must cost the same on a table of any size."""
+
+ALSO: dict[str, Question] = {
+    "q of digits only": _page(q="No. 00003"),
+    "q of the newest 0.5 %": _page(q="import"),
+    "count=exact of all": _page(exact=True),
+}
+"""Those that are known to cost more on a longer one."""
+
+ALLOWED = {"q of a rare word": 5.0, "the same, after the middle ": 5.0}
+"""How many times more than on the smallest table, where it is not twice."""

@@ -1,0 +1,137 @@
+"""What was found, in tables: by size, and the largest as a multiple of the smallest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.harness.numbers import paired, plain
+from benchmarks.harness.reports import Plot, Report, Table
+from benchmarks.scale.questions import ALLOWED, ALSO, QUESTIONS
+
+_METHOD = """
+Each statement is what the service's own operation runs, prepared as asyncpg prepares it, and explained by
+EXPLAIN (ANALYZE, BUFFERS): the server's time to plan and execute it, and the pages it touches, in memory or not.
+Medians of warm runs; the sizes take turns, and ratios of time are paired within a turn. Words of all
+frequencies are spread evenly over the table; a rare one stands in five items, whatever the size. Where the machine
+does other work as well, buffers are the figure to go by.
+"""
+
+_NAMES = {10_000: "10 k", 1_000_000: "1 M", 10_000_000: "10 M"}
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one statement costs, run by run."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    buffers: list[float] = field(default_factory=list)
+
+
+Costs = dict[str, dict[int, Cost]]
+"""By question and size."""
+
+
+def report(
+    costs: Costs,
+    writes: Mapping[str, Mapping[int, tuple[float, float]]],
+    sizes: Mapping[int, Mapping[str, int]],
+    load_seconds: Mapping[int, Mapping[str, float]],
+) -> Report:
+    """All tables, with the ratio of the largest to the smallest."""
+    smallest, largest = min(sizes), max(sizes)
+    ratios = {name: _ratios(by_size[smallest], by_size[largest]) for name, by_size in costs.items()}
+    return Report(
+        title="Ten million items, and ten thousand",
+        method=_METHOD,
+        tables=[
+            _table("What must not grow", {name: costs[name] for name in QUESTIONS}, ratios),
+            _table("What grows", {name: costs[name] for name in ALSO}, ratios),
+            _write_table(writes),
+            _size_table(sizes, load_seconds),
+        ],
+        plot=Plot(
+            title=f"Cost at {_name(largest)}, as a multiple of {_name(smallest)}",
+            unit="times",
+            groups={name: {"buffers": ratios[name][1], "time": ratios[name][0]} for name in QUESTIONS},
+        ),
+        facts={
+            "costs": {
+                name: {
+                    str(rows): {"milliseconds": round(median(cost.milliseconds), 4), "buffers": median(cost.buffers)}
+                    for rows, cost in by_size.items()
+                }
+                for name, by_size in costs.items()
+            },
+            "ratios": {
+                name: {"time": round(time, 2), "buffers": round(buffers, 2)} for name, (time, buffers) in ratios.items()
+            },
+            "past_the_bar": [name for name in QUESTIONS if max(ratios[name]) > ALLOWED.get(name, 2.0)],
+            "writes": {name: {str(rows): taken for rows, taken in by_size.items()} for name, by_size in writes.items()},
+            "bytes": {str(rows): dict(by_name) for rows, by_name in sizes.items()},
+            "load_seconds": {str(rows): dict(taken) for rows, taken in load_seconds.items()},
+        },
+    )
+
+
+def _ratios(small: Cost, large: Cost) -> tuple[float, float]:
+    return paired(large.milliseconds, small.milliseconds).median, median(large.buffers) / median(small.buffers)
+
+
+def _table(title: str, costs: Costs, ratios: Mapping[str, tuple[float, float]]) -> Table:
+    sizes = list(next(iter(costs.values())))
+    columns = [
+        "",
+        *(f"{_name(rows)}, ms" for rows in sizes),
+        "ratio",
+        *(f"{_name(rows)}, buffers" for rows in sizes),
+        "ratio",
+    ]
+    return Table(
+        title=title,
+        columns=columns,
+        rows=[
+            [
+                name.strip(),
+                *(f"{median(cost.milliseconds):.2f}" for cost in by_size.values()),
+                f"{ratios[name][0]:.2f}",
+                *(f"{median(cost.buffers):,.0f}" for cost in by_size.values()),
+                f"{ratios[name][1]:.2f}",
+            ]
+            for name, by_size in costs.items()
+        ],
+    )
+
+
+def _write_table(writes: Mapping[str, Mapping[int, tuple[float, float]]]) -> Table:
+    sizes = list(next(iter(writes.values())))
+    return Table(
+        title="What the indexes cost an item that is stored",
+        columns=["", *(f"{_name(rows)}, µs" for rows in sizes), *(f"{_name(rows)}, bytes of WAL" for rows in sizes)],
+        rows=[
+            [name, *(plain(taken[0]) for taken in by_size.values()), *(plain(taken[1]) for taken in by_size.values())]
+            for name, by_size in writes.items()
+        ],
+    )
+
+
+def _size_table(sizes: Mapping[int, Mapping[str, int]], load_seconds: Mapping[int, Mapping[str, float]]) -> Table:
+    largest = max(sizes)
+    taken = load_seconds.get(largest, {})
+    return Table(
+        title="What the tables take",
+        columns=["", *(f"{_name(rows)}, MB" for rows in sizes), f"{_name(largest)}, seconds to load"],
+        rows=[
+            [
+                name,
+                *(plain(by_name[name] / 1e6) for by_name in sizes.values()),
+                plain(taken["rows" if name == "items" else name])
+                if ("rows" if name == "items" else name) in taken
+                else "",
+            ]
+            for name in sizes[largest]
+        ],
+    )
+
+
+def _name(rows: int) -> str:
+    return _NAMES.get(rows, f"{rows:,}")

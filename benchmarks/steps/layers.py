@@ -1,0 +1,91 @@
+"""What each middleware takes by itself."""
+
+import os
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fastapi._body_limit import AppBodyLimitMiddleware
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.telemetry._asgi import ExceptionTelemetryMiddleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import logs
+from app.hosts import HostCheck
+from app.logs import RequestLog
+from app.methods import HeadAsGet
+from app.metrics.instruments import Metrics
+from app.metrics.requests import RequestMetrics
+from app.problems import Problems
+from app.rate_limits import RateLimit, RateLimits
+from app.settings import Settings
+from benchmarks.harness.timing import Times, in_turns_async
+from benchmarks.steps.routes import receive, scope, send
+
+CALLS = 500
+
+
+class _Passing(BaseHTTPMiddleware):
+    """Does nothing, in the way that tutorials teach."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+async def measure(url: str, rounds: int) -> Times:
+    """Put each layer around the same answer, and take off what the answer takes without any."""
+    settings = Settings.load(database_url=url, rate_limit_read="1000000000/minute", _env_file=None)
+    logs.configure("info", "json")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    logs.output.descriptor = nowhere
+    metrics = Metrics()
+    limits = RateLimits(settings, metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        async with limits.opened(Path(folder)):
+            layers: dict[str, ASGIApp] = {
+                "a `BaseHTTPMiddleware` that does nothing": _Passing(_answer),
+                "Starlette's ServerErrorMiddleware": ServerErrorMiddleware(_answer),
+                "FastAPI's telemetry": ExceptionTelemetryMiddleware(_answer),
+                "FastAPI's body limit": AppBodyLimitMiddleware(_answer, max_body_size=None),
+                "Starlette's ExceptionMiddleware": ExceptionMiddleware(_answer, handlers={}),
+                "FastAPI's exit stack": AsyncExitStackMiddleware(_answer),
+                "here: request log": RequestLog(_answer),
+                "here: metrics": RequestMetrics(_answer, metrics),
+                "here: problems": Problems(_answer),
+                "here: host check": HostCheck(_answer, settings.allowed_hosts),
+                "here: rate limit": RateLimit(_answer, limits),
+                "here: HEAD as GET": HeadAsGet(_answer),
+                "here: all six together": _together(settings, metrics, limits),
+            }
+            bare = _asking(_answer)
+            times = await in_turns_async(
+                {name: _asking(layer) for name, layer in layers.items()} | {"nothing": bare}, calls=CALLS, rounds=rounds
+            )
+    logs.flush()
+    os.close(nowhere)
+    nothing = times.pop("nothing")
+    return {name: [whole - part for whole, part in zip(values, nothing, strict=True)] for name, values in times.items()}
+
+
+def _together(settings: Settings, metrics: Metrics, limits: RateLimits) -> ASGIApp:
+    counted = HostCheck(RateLimit(HeadAsGet(_answer), limits), settings.allowed_hosts)
+    return RequestLog(RequestMetrics(Problems(counted), metrics))
+
+
+def _asking(layer: ASGIApp) -> Callable[[], Awaitable[None]]:
+    async def ask() -> None:
+        asked = scope("/items/5")
+        asked["state"]["request_id"] = "a"
+        await layer(asked, receive, send)
+
+    return ask
+
+
+async def _answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})

@@ -1,0 +1,80 @@
+"""The Kubernetes manifests as a cluster gets them, and what they say in the words of Docker."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.processes.server import ROOT
+
+KUBECTL = str(Path(sys.executable).with_name("kubectl"))
+FOLDER = ROOT / "deploy" / "kubernetes"
+OVERLAYS = ("development", "production")
+
+Manifest = dict[str, Any]
+
+
+@cache
+def rendered(overlay: str) -> str:
+    """What `kubectl apply -k` would send."""
+    done = subprocess.run(
+        [KUBECTL, "kustomize", str(FOLDER / "overlays" / overlay)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def manifests(overlay: str) -> list[Manifest]:
+    """Every object of an overlay."""
+    return list(yaml.safe_load_all(rendered(overlay)))
+
+
+def manifest(overlay: str, kind: str, name: str = "items-api") -> Manifest:
+    """The object of this kind and name."""
+    (found,) = (one for one in manifests(overlay) if one["kind"] == kind and one["metadata"]["name"] == name)
+    return found
+
+
+def configuration(overlay: str) -> dict[str, str]:
+    """The settings that the pods get by their ConfigMap."""
+    (found,) = (one for one in manifests(overlay) if one["kind"] == "ConfigMap")
+    return dict(found["data"])
+
+
+def pods(overlay: str) -> dict[str, Manifest]:
+    """The pod of each object that makes some."""
+    return {
+        f"{one['kind']} {one['metadata']['name']}": one["spec"]["template"]["spec"]
+        for one in manifests(overlay)
+        if one["kind"] in {"Deployment", "Job"}
+    }
+
+
+def docker_flags(overlay: str) -> list[str]:
+    """The restrictions of the Deployment's pod and container, as flags of `docker run`."""
+    pod = pods(overlay)["Deployment items-api"]
+    (container,) = pod["containers"]
+    security, identity = container["securityContext"], pod["securityContext"]
+    limits = container["resources"]["limits"]
+    flags = [
+        f"--user={identity['runAsUser']}:{identity['runAsGroup']}",
+        f"--memory={limits['memory'].removesuffix('i').lower()}",
+        f"--cpus={limits['cpu']}",
+        f"--stop-timeout={pod['terminationGracePeriodSeconds']}",
+        *(f"--cap-drop={capability}" for capability in security["capabilities"]["drop"]),
+    ]
+    if security["readOnlyRootFilesystem"]:
+        flags.append("--read-only")
+    if not security["allowPrivilegeEscalation"]:
+        flags.append("--security-opt=no-new-privileges")
+    sizes = {v["name"]: v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v.get("emptyDir", {}).get("medium")}
+    for mount in container["volumeMounts"]:
+        if mount["name"] in sizes:
+            size = sizes[mount["name"]].removesuffix("i").lower()
+            place = mount["mountPath"]
+            flags.append(f"--shm-size={size}" if place == "/dev/shm" else f"--tmpfs={place}:size={size}")
+    flags += [f"--env={name}={value}" for name, value in configuration(overlay).items()]
+    return flags

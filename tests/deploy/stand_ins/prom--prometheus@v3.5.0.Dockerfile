@@ -1,0 +1,3 @@
+FROM services
+RUN install -d -o nobody /prometheus
+ENTRYPOINT ["prometheus"]

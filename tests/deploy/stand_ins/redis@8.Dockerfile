@@ -1,0 +1,2 @@
+FROM services
+CMD ["redis-server"]

@@ -1,0 +1,161 @@
+"""The image: what is in it, how it runs with the restrictions of its pod, and how it ends."""
+
+import asyncio
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.deploy.balancer import balancer
+from tests.deploy.conftest import REVISION, VERSION
+from tests.deploy.manifests import docker_flags
+from tests.deploy.stack import OVERLAY, database, service
+from tests.processes.load import Request, load
+
+IMAGE = "items-api:local"
+
+CONTENTS = Path(__file__).with_name("contents.py")
+
+WRITE = Request(
+    method="POST", target="/items", headers=(("Content-Type", "application/json"),), body=b'{"name": "Rolling"}'
+)
+
+
+@pytest.fixture(scope="module")
+def network(images):
+    """A network with a migrated PostgreSQL."""
+    with database(images) as name:
+        yield name
+
+
+def test_it_says_what_it_is(images):
+    """Labels and variables carry the version and the revision that it was built with."""
+    found = images.inspect(IMAGE)["Config"]
+    variables = dict(entry.split("=", 1) for entry in found["Env"])
+
+    assert VERSION == found["Labels"]["org.opencontainers.image.version"] == variables["BUILD_VERSION"]
+    assert REVISION == found["Labels"]["org.opencontainers.image.revision"] == variables["BUILD_REVISION"]
+    assert ("10001:10001", "SIGTERM", ["gunicorn"]) == (found["User"], found["StopSignal"], found["Cmd"])
+    assert found["Entrypoint"] is None
+    assert "CMD" == found["Healthcheck"]["Test"][0]
+
+
+def test_it_holds_what_the_service_needs_and_nothing_else(images):
+    """No tool that builds or installs, no test, no development dependency, no cache; all bytecode is there."""
+    script = CONTENTS.read_text()
+    found = json.loads(images.docker("run", "--rm", "--network=none", "--user=0:0", IMAGE, "python", "-c", script))
+
+    assert {
+        "tools": [],
+        "modules": [],
+        "entries": [".venv", "__pycache__", "alembic.ini", "app", "gunicorn.conf.py", "migrations"],
+        "caches": [],
+        "uncompiled": [],
+        "writable": [],
+    } == found
+
+
+def test_its_own_part_is_small(images):
+    """What the service adds to its base image stays below 130 MB; deploy/README.md says how much it is."""
+    size, base = (images.inspect(name)["Size"] for name in (IMAGE, "python:3.13-slim"))
+
+    assert size - base < 130_000_000
+
+
+def test_without_a_database_it_refuses_to_start(images):
+    """One sentence that says what to set, and exit code 1: nothing is started in its place."""
+    images.docker("run", "--name=refused", "--network=none", "--read-only", "--tmpfs=/tmp", IMAGE, check=False)
+    output = images.docker("logs", "refused", check=False)
+    code = images.inspect("refused")["State"]["ExitCode"]
+    images.docker("rm", "refused")
+
+    assert 1 == code
+    assert "DATABASE_URL is not set" in output
+    assert "Traceback" not in output
+
+
+def test_it_serves_with_the_restrictions_of_its_pod(images, network):
+    """Healthy by its own check, and the flags are those of the Deployment: none of them is lost on the way."""
+    with service(images, "restricted", network) as port:
+        host = images.inspect("restricted")["HostConfig"]
+        answer = httpx.post(f"http://127.0.0.1:{port}/items", json={"name": "Made in a container"})
+        ready = images.docker(
+            "exec", "restricted", "python", "-c",
+            "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8001/health/ready').read().decode())",
+        )  # fmt: skip
+        processes = images.docker("top", "restricted", "-eo", "pid,uid").splitlines()[1:]
+
+    assert 201 == answer.status_code
+    assert "ready" == json.loads(ready)["status"]
+    assert {"10001"} == {line.split()[1] for line in processes}
+    assert host["ReadonlyRootfs"]
+    assert ["ALL"] == host["CapDrop"]
+    assert ["no-new-privileges"] == host["SecurityOpt"]
+    assert (512 * 2**20, 64 * 2**20) == (host["Memory"], host["ShmSize"])
+    assert any(flag.startswith("--tmpfs=/tmp") for flag in docker_flags(OVERLAY))
+
+
+def test_what_is_in_flight_is_answered(images, network):
+    """SIGTERM with a request on its way: 201, and exit code 0."""
+
+    async def send_slowly(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = b'{"name": "In flight"}'
+        writer.write(
+            b"POST /items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body[:5]
+        )
+        await writer.drain()
+        await asyncio.sleep(0.5)
+        stopping = asyncio.create_task(asyncio.to_thread(images.docker, "stop", "stopped"))
+        await asyncio.sleep(1.5)
+        assert not stopping.done()
+        writer.write(body[5:])
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        writer.close()
+        await stopping
+        return answer
+
+    with service(images, "stopped", network) as port:
+        answer = asyncio.run(send_slowly(port))
+        state = images.inspect("stopped")["State"]
+
+    assert answer.startswith(b"HTTP/1.1 201")
+    assert (0, False) == (state["ExitCode"], state["OOMKilled"])
+
+
+def test_containers_are_replaced_without_a_failed_request(images, network, tmp_path):
+    """Two containers behind a proxy are replaced one after the other, under load: every request is answered."""
+    with balancer(tmp_path) as proxy, ExitStack() as stack:
+        ports, codes = {}, []
+
+        def start(name):
+            ports[name] = stack.enter_context(service(images, name, network))
+            proxy.add(ports[name])
+
+        def end(name):
+            # As an orchestrator does it: no new connection goes there, and a moment later it is told to end.
+            proxy.remove(ports[name])
+            time.sleep(0.5)
+            images.docker("stop", name)
+            codes.append(images.inspect(name)["State"]["ExitCode"])
+
+        start("first")
+        start("second")
+        with load(
+            proxy.port, rate=200, kept=15, fresh=10,
+            request=lambda n: WRITE if n % 5 == 0 else Request(target="/items?per_page=5"),
+        ) as report:  # fmt: skip
+            start("third")
+            end("first")
+            start("fourth")
+            end("second")
+            time.sleep(1)
+
+    assert [] == report.failures(), report
+    assert {200, 201} == set(report.statuses)
+    assert len(report.exchanges) > 1000
+    assert [0, 0] == codes

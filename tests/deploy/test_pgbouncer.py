@@ -1,0 +1,153 @@
+"""The whole contract of the items, and the usual faults, through a real PgBouncer in transaction mode."""
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from sqlalchemy import bindparam, text
+
+from app.errors import DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError
+from app.settings import DatabasePooler, Settings
+from tests.cluster import execute
+from tests.databases import connected
+from tests.deploy.poolers import SERVER_CONNECTIONS, pooler
+from tests.routers import test_cursors, test_etags, test_idempotency, test_item, test_listing
+
+SUM = text("SELECT CAST(:a AS bigint) + CAST(:b AS bigint) AS sum, pg_backend_pid() AS server")
+SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
+
+MODES = {"1.18": "pgbouncer", "1.24": "pgbouncer", "1.24-prepared": "pgbouncer-prepared"}
+
+# What the items promise is tested there; here it is tested once more, with other settings.
+for _module in (test_cursors, test_etags, test_idempotency, test_item, test_listing):
+    for _name, _value in vars(_module).items():
+        if _name.startswith("test_"):
+            globals()[f"{_name}__{_module.__name__.rsplit('.')[-1]}"] = _value
+        elif type(_value).__name__ == "FixtureFunctionDefinition":
+            globals()[_name] = _value
+
+
+def pytest_generate_tests(metafunc):
+    """Each mode with each test of this file; what is tested elsewhere as well, without the mode between the others."""
+    if "pooled" in metafunc.fixturenames:
+        modes = [mode for mode in MODES if metafunc.function.__module__ == __name__ or mode != "1.24"]
+        metafunc.parametrize("pooled", modes, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def pooled(request, images, cluster):
+    """A PgBouncer before the tests' cluster, and how the service is told of it."""
+    folder = Path(tempfile.mkdtemp(prefix="items-pgbouncer-"))
+    try:
+        with pooler(images, cluster, folder, request.param.partition("-")[0]) as running:
+            yield running, DatabasePooler(MODES[request.param])
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def settings(pooled, database_url):
+    """Settings of a service whose database is behind PgBouncer."""
+    running, mode = pooled
+    url = running.url(database_url)
+    return Settings.load(database_url=url, database_pooler=mode, rate_limit_enabled=False, _env_file=None)
+
+
+@pytest.fixture
+async def behind(pooled, database_url):
+    """This test's database through PgBouncer, with more connections than that has."""
+    running, mode = pooled
+    limits = {
+        "connections": 30,
+        "through_pgbouncer": True,
+        "prepared_statements": mode is DatabasePooler.PGBOUNCER_PREPARED,
+        "statement_seconds": 5.0,
+        "wait_seconds": 5.0,
+    }
+    async with connected(running.url(database_url), **limits) as database:
+        yield database
+
+
+async def test_many_clients_on_few_connections_get_their_own_answers(behind):
+    """Each of 600 statements is answered with its own sum, from every one of PgBouncer's connections."""
+    rows = await asyncio.gather(*(behind.run(SUM, {"a": n, "b": 2 * n}) for n in range(600)))
+
+    assert [3 * n for n in range(600)] == [row[0]["sum"] for row in rows]
+    servers = {row[0]["server"] for row in rows}
+    assert 2 <= len(servers) <= SERVER_CONNECTIONS
+    assert behind.state.open > SERVER_CONNECTIONS
+
+
+async def test_transactions_hold_together(behind):
+    """What runs in one transaction runs on one connection, among many others."""
+
+    async def servers(n):
+        async with behind.transaction() as connection:
+            found = []
+            for statement in (SUM, text("SELECT pg_backend_pid() AS server"), SUM):
+                row = (await connection.execute(statement, {"a": n, "b": 1})).mappings().one()
+                assert row.get("sum", n + 1) == n + 1
+                found.append(row["server"])
+                await behind.run(SUM, {"a": n, "b": 1}) if n % 50 == 0 else await asyncio.sleep(0)
+            return set(found)
+
+    found = await asyncio.gather(*(servers(n) for n in range(1, 41)))
+
+    assert all(len(each) == 1 for each in found)
+
+
+async def test_the_limit_of_the_role_ends_a_statement(behind, database_url, cluster):
+    """PgBouncer passes on no limit, so the role has it: 504, not a connection that is given up."""
+    name = database_url.split("?")[0].rsplit("/", 1)[1]
+    await asyncio.to_thread(
+        execute, cluster.url, f"ALTER ROLE items_app IN DATABASE \"{name}\" SET statement_timeout = '300ms'"
+    )
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(StatementTimeoutError):
+        await behind.run(SLEEP, {"seconds": 4})
+
+    assert asyncio.get_running_loop().time() - started < 2
+    assert 1 == behind.state.open
+
+
+async def test_whoever_waits_too_long_for_pgbouncer_is_told(behind):
+    """All connections at work: who waits longer than query_wait_timeout gets a named error, the others an answer."""
+    results = await asyncio.gather(
+        *(behind.run(SLEEP, {"seconds": 3.5}) for _ in range(SERVER_CONNECTIONS + 3)), return_exceptions=True
+    )
+
+    assert SERVER_CONNECTIONS == sum(isinstance(result, list) for result in results)
+    refused = [result for result in results if not isinstance(result, list)]
+    assert all(isinstance(error, DatabaseUnavailableError | PoolExhaustedError) for error in refused), refused
+    assert 5 == (await behind.run(SUM, {"a": 2, "b": 3}))[0]["sum"]
+
+
+async def test_connections_that_die_behind_pgbouncer_are_not_noticed(behind, sql, cluster):
+    """All of PgBouncer's idle connections are ended: the next requests are answered all the same."""
+    await asyncio.gather(*(behind.run(SUM, {"a": n, "b": 1}) for n in range(50)))
+    await asyncio.to_thread(
+        execute,
+        cluster.url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'",
+    )
+    await asyncio.sleep(0.2)
+    rows = await asyncio.gather(*(behind.run(SUM, {"a": n, "b": 1}) for n in range(50)))
+
+    assert list(range(1, 51)) == [row[0]["sum"] for row in rows]
+
+
+async def test_pgbouncer_may_go_and_come_back(pooled, client):
+    """Without it requests are answered 503; with a new one they are served again, without a restart."""
+    running, _ = pooled
+    assert 200 == (await client.get("/items")).status_code
+    running.kill()
+    try:
+        gone = [await client.get("/items") for _ in range(3)]
+    finally:
+        running.start()
+
+    assert [503] * 3 == [answer.status_code for answer in gone]
+    assert {"database_unavailable"} == {answer.json()["code"] for answer in gone}
+    assert [200] * 3 == [(await client.get("/items")).status_code for _ in range(3)]

@@ -1,0 +1,125 @@
+"""Runs the commands of a document in a copy of the project, as its reader would."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from app.embedded_postgres.programs import find_binaries
+from tests.docs.documents import PROJECT, Block
+from tests.processes.server import eventually, free_port
+
+_LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "images")
+
+STARTED = "make run"
+"""The command that serves until it is ended: it is started, and ended with the document."""
+
+SERVED_AT = "127.0.0.1:8000"
+"""Where the documents find the service; here it is at another port."""
+
+REPEATED = "make test"
+"""The command that would run this very test again: it is only asked what it would do."""
+
+
+class Reader:
+    """A shell in a copy of the project."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        binaries = f"{folder}/.venv/bin:{find_binaries()}:{os.environ['PATH']}"
+        kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+        self.environment = kept | {"PATH": binaries, "PORT": str(self.port), "LOG_FORMAT": "json"} | dict(environment)
+        self._served: psutil.Popen | None = None
+
+    def run(self, block: Block) -> str:
+        """Run the block's commands and return what they print.
+
+        Raises:
+            AssertionError: One of them fails.
+        """
+        return self.execute("\n".join(self._runnable(block)), name=str(block))
+
+    def execute(self, script: str, *, name: str) -> str:
+        """Run a script that goes on with the functions of those before.
+
+        Raises:
+            AssertionError: It fails.
+        """
+        whole = f"[ ! -e .functions ] || source ./.functions\n{script}\ndeclare -f > .functions"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", whole],
+            cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{name} ends with {done.returncode}:\n{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def _runnable(self, block: Block) -> Iterator[str]:
+        for line in block.text.splitlines():
+            command = line.partition(" #")[0].rstrip()
+            if command == STARTED:
+                self._serve()
+            elif command == REPEATED:
+                yield f"{command} --dry-run"
+            else:
+                yield line.replace(SERVED_AT, f"127.0.0.1:{self.port}")
+
+    def _serve(self) -> None:
+        environment = {name: value for name, value in self.environment.items() if "DATABASE_URL" not in name}
+        with (self.folder / "served.log").open("wb") as log:
+            self._served = psutil.Popen(
+                ["make", "run"], cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+        def look() -> bool:
+            assert self._served is not None
+            assert self._served.poll() is None, (self.folder / "served.log").read_text()
+            try:
+                return httpx.get(f"http://127.0.0.1:{self.port}/health/ready").status_code == httpx.codes.OK
+            except httpx.TransportError:
+                return False
+
+        eventually(look, seconds=60, what="the served one is ready", every=0.2)
+
+    def close(self) -> None:
+        """End what `make run` has started, its PostgreSQL included."""
+        if self._served is None:
+            return
+        children = self._served.children(recursive=True)
+        os.killpg(self._served.pid, signal.SIGTERM)
+        self._served.wait(60)
+        _, left = psutil.wait_procs(children, timeout=20)
+        for child in left:
+            child.kill()
+        assert not left, left
+
+
+@contextmanager
+def reader(environment: Mapping[str, str]) -> Iterator[Reader]:
+    """A shell in a fresh copy of the project, with the tests' own environment as its `.venv`."""
+    folder = Path(tempfile.mkdtemp(prefix="items-reader-"))
+    folder.chmod(0o755)  # PostgreSQL's user must come through
+    try:
+        shutil.copytree(PROJECT, folder, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
+        shutil.copytree(PROJECT / ".ci", folder / ".ci")
+        virtual = folder / ".venv"
+        virtual.mkdir()
+        for part in ("bin", "lib", "pyvenv.cfg"):
+            (virtual / part).symlink_to(Path(sys.prefix, part))
+        (virtual / "installed").touch()
+        shell = Reader(folder, environment)
+        try:
+            yield shell
+        finally:
+            shell.close()
+    finally:
+        shutil.rmtree(folder)

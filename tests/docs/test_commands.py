@@ -1,0 +1,85 @@
+"""Every command that the documents show is run from their own text."""
+
+import json
+import re
+from contextlib import ExitStack
+
+import pytest
+
+from tests.cluster import as_role
+from tests.docs.documents import ANSWERS, COMMANDS, LEFT_OUT, PROJECT, Block, blocks, documents
+from tests.docs.shell import SERVED_AT, STARTED, reader
+from tests.processes.server import Server
+
+WITH_COMMANDS = [document for document in documents() if any(block.kind == COMMANDS for block in blocks(document))]
+
+CHANGING = [
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "(a time)"),
+    (re.compile(r'"(\d+)-\d+"'), r'"\1-(a version)"'),
+    (re.compile(r"\b[0-9a-f]{24}\b"), "(a request's id)"),
+    (re.compile(r"(;t=)\d+"), r"\1(seconds)"),
+]
+"""What differs from one run to the next. All the rest of an answer must be as it is shown."""
+
+
+def comparable(text: str) -> str:
+    """The text, with what changes taken out."""
+    for pattern, name in CHANGING:
+        text = pattern.sub(name, text)
+    return text
+
+
+def assert_answers(block: Block, printed: str) -> None:
+    """What is printed is what the block shows: the status, each header shown, and the whole body."""
+    shown = block.text
+    if block.kind == "json":
+        assert json.loads(comparable(shown)) == json.loads(comparable(printed)), f"{block}: {printed}"
+        return
+    shown_head, _, shown_body = comparable(shown).partition("\n\n")
+    head, _, body = comparable(printed.replace("\r\n", "\n")).partition("\n\n")
+    assert json.loads(shown_body) == json.loads(body), f"{block}: {printed}"
+    assert shown_head.splitlines()[0] == head.splitlines()[0], block
+    assert set(shown_head.splitlines()) <= set(head.splitlines()), f"{block}: {printed}"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_block_says_what_it_is(document):
+    """Each fenced block is run, compared, or of a kind that is left out for a reason."""
+    kinds = {block.kind for block in blocks(document)}
+
+    assert kinds <= {COMMANDS, *ANSWERS, *LEFT_OUT}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(PROJECT)))
+def test_what_is_not_run_names_files_that_exist(document):
+    """A command that needs a cluster or an engine is at least about this project's files."""
+    for block in blocks(document):
+        if block.kind == "console":
+            for path in re.findall(r"(?<![\w./-])(?:deploy|migrations|app|docs)/[\w./-]*", block.text):
+                assert (PROJECT / path).exists(), f"{block}: {path}"
+
+
+@pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_command_does_what_is_shown(document, database_url, tmp_path):
+    """The blocks of a document run in their order, end well, and print what is shown below them."""
+    environment = {
+        "DATABASE_URL": database_url,
+        "MIGRATION_DATABASE_URL": as_role(database_url, "items_owner"),
+        "ADMIN_DATABASE_URL": as_role(database_url, "postgres"),
+        "BACKUPS": str(tmp_path),
+    }
+    found = list(blocks(document))
+    text = "".join(block.text for block in found if block.kind == COMMANDS)
+    with ExitStack() as stack:
+        shell = stack.enter_context(reader(environment))
+        if SERVED_AT in text and STARTED not in text:
+            server = stack.enter_context(Server(environment=environment | {"WEB_CONCURRENCY": "1"}))
+            shell.port = server.serving().port
+        printed = None
+        for block in found:
+            if block.kind == COMMANDS:
+                printed = shell.run(block)
+            elif block.kind in ANSWERS:
+                assert printed is not None, f"{block}: no command stands before this answer"
+                assert_answers(block, printed)
+                printed = None

@@ -1,0 +1,109 @@
+"""The operators' list of metrics and log events is that of the code."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.docs.documents import PROJECT
+from tests.processes.server import Server, eventually
+
+PAGE = (PROJECT / "docs" / "operations" / "observe.md").read_text()
+
+LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "write"}
+
+DECLARED = """
+from app.metrics.instruments import Metrics
+from app.metrics.master import MasterEvents
+for instrument in Metrics().registry._collector_to_names:
+    kind, labels = instrument._type, ", ".join(f"`{name}`" for name in instrument._labelnames)
+    name = instrument._name + "_total" * (kind == "counter")
+    print(f"| `{name}` | {kind} | {labels} | {instrument._documentation} |")
+"""
+
+
+def rows(heading: str) -> list[str]:
+    """The rows of the table below a heading."""
+    table = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [line for line in table.splitlines() if line.startswith("| `")]
+
+
+def names(heading: str) -> set[str]:
+    """What stands in the first column."""
+    return {row.split("`")[1] for row in rows(heading)}
+
+
+def logged() -> set[str]:
+    """The events of the code: what a logger is called with in the form noun_verbed, and what is called `event`."""
+    found = set()
+    for file in (*PROJECT.glob("app/**/*.py"), *PROJECT.glob("migrations/**/*.py"), PROJECT / "gunicorn.conf.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and node.args:
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in LEVELS:
+                    found.add(text_of(node.args[0]))
+            elif isinstance(node, ast.Dict):
+                pairs = zip(node.keys, node.values, strict=True)
+                found |= {text_of(value) for key, value in pairs if text_of(key) == "event"}
+    return {event for event in found if event.replace("_", "").isalpha()}
+
+
+def text_of(node: ast.AST | None) -> str:
+    """A constant text; empty for anything else."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def test_every_metric_is_listed_as_it_is_declared():
+    """Name, kind, labels and meaning of each metric stand in the table, and no other row does."""
+    declared = subprocess.run(
+        [sys.executable, "-c", DECLARED], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+    master = "| `worker_events_total` | counter | `event` | What has happened to the workers. |"
+    assert sorted([*declared, master]) == sorted(rows("Metrics"))
+
+
+def test_every_event_is_listed():
+    """Each event that the code logs stands in the table, and no other one does."""
+    assert logged() == names("Log events")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server without its database: it has something to say."""
+    with Server(environment={"WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}) as running:
+        yield running.serving(workers=2)
+
+
+def test_a_scrape_shows_what_is_listed(server):
+    """A real server's metrics are all of the list, those of each request among them."""
+    url = f"http://127.0.0.1:{server.port}"
+    shown: set[str] = set()
+
+    def look() -> bool:
+        httpx.get(f"{url}/items")
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+            shown.add(family.name + "_total" * (family.type == "counter"))
+        return "http_requests_total" in shown
+
+    eventually(look, seconds=5, what="counted requests")
+    assert shown <= names("Metrics")
+    assert len(shown) > len(names("Metrics")) / 2
+
+
+def test_a_log_shows_what_is_listed(server):
+    """The events of a real server that are names, and not the sentences of a library, are all of the list."""
+    httpx.get(f"http://127.0.0.1:{server.port}/items")
+    said: set[str] = set()
+
+    def look() -> bool:
+        lines = [json.loads(line) for line in server.output().splitlines()]
+        said.update(line["event"] for line in lines if "logger" not in line)
+        return {"request_failed", "request_served", "worker_started"} <= said
+
+    eventually(look, seconds=5, what="lines of each kind")
+    assert {event for event in said if " " not in event} <= names("Log events")

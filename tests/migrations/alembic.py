@@ -1,0 +1,108 @@
+"""Runs `alembic` as an operator does, on the project's revisions or on a copy with throw-away ones."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from app.schema_state import Revisions
+from tests.cluster import PROJECT
+
+HEAD = Revisions().head or ""
+"""The newest revision."""
+
+_REVISION = """
+from alembic import op
+from migrations.indexes import create_index_concurrently, drop_index_concurrently
+
+revision = "{revision}"
+down_revision = "{down_revision}"
+runs_beside_previous_release = True
+
+
+def upgrade():
+    {upgrade}
+
+
+def downgrade():
+    {downgrade}
+"""
+
+
+def start(url: str | None, *arguments: str, folder: Path = PROJECT, **settings: Any) -> subprocess.Popen[str]:
+    """Start a command. Settings are by their names in lower case."""
+    environment = {
+        name: os.environ[name] for name in os.environ if name in ("PATH", "HOME") or name.startswith("COVERAGE_")
+    }
+    environment |= {"LOG_FORMAT": "json", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"DATABASE_URL": url} if url else {}
+    environment |= {name.upper(): str(value) for name, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "alembic", *arguments], cwd=folder, env=environment, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """Wait for its end, and kill it when that does not come."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"alembic did not end within {seconds} s: {err}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def alembic(
+    url: str | None, *arguments: str, folder: Path = PROJECT, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return finish(start(url, *arguments, folder=folder, **settings))
+
+
+def succeed(
+    url: str | None, *arguments: str, folder: Path = PROJECT, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that must succeed."""
+    done = alembic(url, *arguments, folder=folder, **settings)
+    assert 0 == done.returncode, done.stderr
+    return done
+
+
+def copy_project(folder: Path) -> Path:
+    """The project in a folder where revisions can be added to it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "migrations", folder / "migrations", ignore=ignored)
+    shutil.copy(PROJECT / "alembic.ini", folder)
+    (folder / "app").symlink_to(PROJECT / "app")
+    return folder
+
+
+def add_revision(folder: Path, revision: str, *, revises: str, upgrade: str, downgrade: str = "pass") -> None:
+    """Add a revision that runs these lines of Python."""
+    text = _REVISION.format(
+        revision=revision,
+        down_revision=revises,
+        upgrade=upgrade.replace("\n", "\n    "),
+        downgrade=downgrade.replace("\n", "\n    "),
+    )
+    (folder / "migrations" / "versions" / f"{revision}_throw_away.py").write_text(text)
+
+
+def fetch(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """The rows of one query."""
+
+    async def connect_and_fetch() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [tuple(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(connect_and_fetch())

@@ -1,0 +1,16 @@
+"""The schema of a database, to compare."""
+
+import subprocess
+
+from app.embedded_postgres.programs import find_binaries
+from tests.cluster import as_role
+
+
+def dump(url: str) -> str:
+    """All of it as SQL, but for who owns what and who may do what."""
+    command = [str(find_binaries() / "pg_dump"), "--schema-only", "--no-owner", "--no-privileges"]
+    done = subprocess.run(
+        [*command, "--dbname", as_role(url, "postgres")], text=True, capture_output=True, check=True, timeout=60
+    )
+    # Newer releases frame it by a random word.
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))

@@ -1,0 +1,112 @@
+import pytest
+
+from tests.migrations import versions
+from tests.migrations.lint import Linter, complaints, split
+from tests.migrations.versions import REVISIONS
+
+
+def rules(*revisions):
+    """The rules that the last of these revisions breaks."""
+    linter = Linter()
+    return [{finding.rule for finding in linter.findings(sql)} for sql in revisions][-1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "sql"),
+    [
+        ("index-not-concurrent", "CREATE INDEX i ON items (price)"),
+        ("index-not-concurrent", "CREATE UNIQUE INDEX i ON public.items USING btree (price)"),
+        ("index-not-concurrent", "DO $$ BEGIN IF true THEN CREATE INDEX i ON items (price); END IF; END $$"),
+        ("index-not-concurrent", "create index i on items (price)"),
+        ("index-not-concurrent", "DROP INDEX i"),
+        ("index-not-concurrent", "REINDEX TABLE items"),
+        ("rewrite", "ALTER TABLE items ALTER COLUMN price TYPE float"),
+        ("rewrite", "ALTER TABLE items ALTER price SET DATA TYPE float USING price::float"),
+        ("rewrite", "ALTER TABLE items DROP COLUMN a, ALTER COLUMN price TYPE float"),
+        ("rewrite", "ALTER TABLE items ADD COLUMN code uuid DEFAULT gen_random_uuid()"),
+        ("rewrite", "ALTER TABLE items ADD COLUMN size int GENERATED ALWAYS AS (length(name)) STORED"),
+        ("rewrite", "ALTER TABLE items ADD COLUMN number BIGSERIAL"),
+        ("rewrite", "ALTER TABLE items SET UNLOGGED"),
+        ("not-null-unchecked", "ALTER TABLE items ALTER COLUMN price SET NOT NULL"),
+        ("column-filled", "ALTER TABLE items ADD COLUMN colour text NOT NULL"),
+        ("constraint-validated", "ALTER TABLE items ADD CONSTRAINT c CHECK (price > 0)"),
+        ("constraint-validated", "ALTER TABLE items ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES other (id)"),
+        ("constraint-validated", "ALTER TABLE items ADD COLUMN a int REFERENCES other (id)"),
+        ("constraint-unique", "ALTER TABLE items ADD CONSTRAINT c UNIQUE (name)"),
+        ("constraint-unique", "ALTER TABLE items ADD COLUMN a int UNIQUE"),
+        ("exclusive", "LOCK TABLE items"),
+        ("exclusive", "VACUUM FULL items"),
+        ("exclusive", "TRUNCATE items"),
+        ("rows-changed", "UPDATE items SET price = 0"),
+        ("rows-changed", "DELETE FROM items WHERE price IS NULL"),
+        ("rows-changed", "DO $$ BEGIN UPDATE items SET price = 0; END $$"),
+        ("half-committed", "ALTER TABLE items ADD COLUMN a int; CREATE INDEX CONCURRENTLY i ON items (a)"),
+        ("unreadable", "DO $$ BEGIN EXECUTE 'ALTER TABLE ' || 'items SET UNLOGGED'; END $$"),
+    ],
+)  # fmt: skip
+def test_a_dangerous_statement_is_found(rule, sql):
+    """Each of these would keep readers or writers of a big table waiting, or leave a revision half done."""
+    assert {rule} == rules(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE INDEX CONCURRENTLY i ON items (price)",
+        "SELECT set_config('a', '1s', false); DROP INDEX CONCURRENTLY i; CREATE INDEX CONCURRENTLY i ON items (price)",
+        "CREATE TABLE new (id int); CREATE INDEX i ON new (id); ALTER TABLE new ADD UNIQUE (id)",
+        "CREATE TABLE new (id int); INSERT INTO new VALUES (1)",
+        "ALTER TABLE items ADD COLUMN colour text",
+        "ALTER TABLE items ADD COLUMN colour text DEFAULT 'it''s; UPDATE items' NOT NULL",
+        "ALTER TABLE items ADD COLUMN seen timestamptz DEFAULT now()",
+        "ALTER TABLE items DROP COLUMN colour",
+        "ALTER TABLE items ALTER COLUMN price DROP NOT NULL",
+        "ALTER TABLE items ADD CONSTRAINT c CHECK (price > 0) NOT VALID",
+        "ALTER TABLE items VALIDATE CONSTRAINT c",
+        "ALTER TABLE items ADD CONSTRAINT c UNIQUE USING INDEX i",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'UPDATE items'; UPDATE items; END $$",
+        "-- UPDATE items\n/* LOCK items; */ SELECT 1",
+        "BEGIN; UPDATE alembic_version SET version_num = '2'; COMMIT",
+    ],
+)  # fmt: skip
+def test_a_harmless_statement_passes(sql):
+    """What takes a strong lock only for a moment, or none, is nobody's harm."""
+    assert set() == rules(sql)
+
+
+def test_not_null_takes_three_revisions():
+    """A check that is not validated, its validation, and only then the column: each alone is harmless."""
+    add = "ALTER TABLE items ADD CONSTRAINT c CHECK (price IS NOT NULL) NOT VALID"
+    validate = "ALTER TABLE items VALIDATE CONSTRAINT c"
+    set_not_null = "ALTER TABLE items ALTER COLUMN price SET NOT NULL"
+
+    assert set() == rules(add, validate, set_not_null)
+    assert {"not-null-unchecked"} == rules(add, set_not_null)
+    assert {"not-null-unchecked"} == rules(add, validate, "ALTER TABLE items ALTER COLUMN name SET NOT NULL")
+    assert {"constraint-validated"} <= rules(f"{add}; {validate}")
+
+
+def test_statements_are_parted_where_they_end():
+    """Semicolons in texts, comments and bodies of functions end nothing."""
+    assert ["SELECT ';'", "DO $a$ x; y $a$", "END"] == split("select  ';'; -- a;b\ndo $a$ x; y $a$;\n/* ; */ end")
+
+
+def test_a_waiver_is_honoured():
+    """A rule that is waived with a reason passes; a waiver without a reason, or of a rule that is kept, does not."""
+    found = Linter().findings("ALTER TABLE settings ALTER COLUMN value TYPE jsonb")
+    reason = "This table has one row for each setting, and never more."
+
+    assert [] == complaints(found, {"rewrite": reason})
+    assert ["rewrite: ALTER TABLE SETTINGS"] == [text[:29] for text in complaints(found, {})]
+    assert ["rewrite is waived without"] == [text[:25] for text in complaints(found, {"rewrite": "small"})]
+    assert ["exclusive is waived but not broken."] == complaints(found, {"rewrite": reason, "exclusive": reason})
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_the_revision_does_no_harm_to_a_big_table(revision):
+    """No revision breaks a rule that it does not waive."""
+    linter = Linter()
+    for earlier in REVISIONS[: REVISIONS.index(revision)]:
+        linter.findings(versions.sql(earlier))
+
+    assert [] == complaints(linter.findings(versions.sql(revision)), versions.waivers(revision))

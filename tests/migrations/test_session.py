@@ -1,0 +1,160 @@
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from app.embedded_postgres.programs import account, identity
+from app.errors import StartupError
+from migrations import session
+from tests.cluster import as_role, execute
+from tests.migrations.alembic import HEAD, alembic, fetch, succeed
+from tests.proxy import proxied
+
+
+@contextmanager
+def pgbouncer(url: str, mode: str) -> Iterator[str]:
+    """A PgBouncer in front of the server of this URL; gives the URL that leads through it."""
+    parts = urlsplit(url)
+    server = parse_qs(parts.query)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "users").write_text(f'"{parts.username}" ""\n')
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={server['host'][0]} port={server['port'][0]}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
+            f"auth_file = {folder / 'users'}\npool_mode = {mode}\nlogfile = {folder / 'log'}\n"
+        )
+        if user := account():
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        process = subprocess.Popen(
+            ["/usr/sbin/pgbouncer", folder / "pgbouncer.ini"], cwd="/", stderr=subprocess.DEVNULL, **identity()
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, "PgBouncer has ended"
+                    assert time.monotonic() < deadline, "PgBouncer does not listen"
+                    time.sleep(0.05)
+            yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_pgbouncer_is_refused(empty_database_url, mode):
+    """A connection that turns out to lead through PgBouncer is refused, in one sentence that says what to set."""
+    with pgbouncer(empty_database_url, mode) as url:
+        assert [(1,)] == fetch(url, "SELECT 1")
+        done = alembic(url, "upgrade", "head")
+
+    assert 1 == done.returncode
+    assert 1 == len(done.stderr.splitlines())
+    assert "MIGRATION_DATABASE_URL" in done.stderr
+    assert [] == fetch(empty_database_url, "SELECT FROM pg_class WHERE relname = 'items'")
+
+
+def test_a_service_behind_pgbouncer_migrates_directly(empty_database_url):
+    """With DATABASE_POOLER=pgbouncer the address of PostgreSQL itself is asked for, and taken."""
+    through = "postgresql://postgres@127.0.0.1:1/nothing"
+    refused = alembic(through, "upgrade", "head", database_pooler="pgbouncer")
+    assert 1 == refused.returncode
+    assert "MIGRATION_DATABASE_URL" in refused.stderr
+
+    succeed(through, "upgrade", "head", database_pooler="pgbouncer", migration_database_url=empty_database_url)
+
+    assert [(HEAD,)] == fetch(empty_database_url, "TABLE alembic_version")
+
+
+@pytest.mark.parametrize("password", ["100%", "%s%(here)s", "a@b/c:d?e#f", "p%41ss"])
+def test_a_password_may_have_any_character(own_cluster, password):
+    """What a URL or a configuration file would take for something else works, percent-encoded as in any URL."""
+    quoted = password.replace("'", "''")
+    execute(own_cluster.url, f"CREATE ROLE migrator SUPERUSER LOGIN PASSWORD '{quoted}'")
+    rules = own_cluster.data / "pg_hba.conf"
+    rules.write_text("local all migrator scram-sha-256\n" + rules.read_text())
+    execute(own_cluster.url, "SELECT pg_reload_conf()")
+    encoded = "".join(f"%{byte:02X}" for byte in password.encode())
+
+    done = succeed(as_role(own_cluster.url, f"migrator:{encoded}"), "current")
+
+    assert HEAD in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://postgres:hunter2@127.0.0.1:1/items", "out of the migrator's reach"),
+        ("postgresql://postgres:hunter2@nowhere.invalid/items", "out of the migrator's reach"),
+        ("postgresql://postgres:hunter2/3@127.0.0.1/items", "must be a URL like"),
+        ("postgresql://postgres:hunter2@127.0.0.1:port/items", "must be a URL like"),
+        ("mysql://postgres:hunter2@127.0.0.1/items", "must be a URL like"),
+        (None, "DATABASE_URL is not set"),
+    ],
+)
+def test_a_server_out_of_reach_is_told_in_one_sentence(url, said):
+    """A non-zero exit, one line, no traceback, and never the password."""
+    done = alembic(url, "upgrade", "head")
+
+    assert 1 == done.returncode
+    assert 1 == len(done.stderr.splitlines()), done.stderr
+    assert said in done.stderr
+    assert "hunter" not in done.stderr
+
+
+def test_a_refusal_is_told_in_one_sentence(own_cluster):
+    """A wrong password, an unknown role or database: the server's words, and never the password."""
+    execute(own_cluster.url, "CREATE ROLE migrator LOGIN PASSWORD 'right'")
+    rules = own_cluster.data / "pg_hba.conf"
+    rules.write_text("local all migrator scram-sha-256\n" + rules.read_text())
+    execute(own_cluster.url, "SELECT pg_reload_conf()")
+
+    for url, said in [
+        (as_role(own_cluster.url, "migrator:hunter2"), "password authentication failed"),
+        (as_role(own_cluster.url, "nobody"), 'role "nobody" does not exist'),
+        (own_cluster.url.replace("/postgres?", "/none?"), 'database "none" does not exist'),
+    ]:
+        done = alembic(url, "upgrade", "head")
+        assert 1 == done.returncode
+        assert 1 == len(done.stderr.splitlines()), done.stderr
+        assert said in done.stderr
+        assert "hunter2" not in done.stderr
+
+
+def test_who_may_not_migrate_is_told_so(database_url):
+    """The service's own role has no DDL: the error repeats what PostgreSQL says."""
+    done = alembic(database_url, "downgrade", "base")
+
+    assert 1 == done.returncode
+    assert "must be owner of" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_server_that_never_answers_is_given_up(empty_database_url, monkeypatch):
+    """Connecting is bounded in time."""
+    monkeypatch.setattr(session, "CONNECT_SECONDS", 0.3)
+    async with proxied(empty_database_url) as proxy:
+        proxy.freeze()
+        with pytest.raises(StartupError, match=r"did not answer the migrator within 0\.3 s"):
+            await session.open_connection(proxy.url)
+
+
+async def test_a_migrator_says_what_it_is(empty_database_url):
+    """Who looks for it in pg_stat_activity finds it by its name."""
+    connection = await session.open_connection(empty_database_url)
+    assert "items-api migrations" == await connection.fetchval("SHOW application_name")
+    await connection.close()

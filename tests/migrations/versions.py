@@ -1,0 +1,38 @@
+"""The project's revisions, from the first to the newest, and what they say of themselves."""
+
+from functools import cache
+
+from alembic.script import Script, ScriptDirectory
+
+from tests.cluster import PROJECT
+from tests.migrations.alembic import succeed
+
+_scripts = ScriptDirectory(str(PROJECT / "migrations"))
+
+HEADS = _scripts.get_heads()
+REVISIONS = [script.revision for script in _scripts.walk_revisions()][::-1]
+
+
+def script(revision: str) -> Script:
+    """The revision's file."""
+    found = _scripts.get_revision(revision)
+    assert found is not None
+    return found
+
+
+def before(revision: str) -> str:
+    """The revision that it builds on."""
+    position = REVISIONS.index(revision)
+    return REVISIONS[position - 1] if position else "base"
+
+
+def waivers(revision: str) -> dict[str, str]:
+    """The rules that it may break, and why."""
+    found: dict[str, str] = getattr(script(revision).module, "lint_waivers", {})
+    return found
+
+
+@cache
+def sql(revision: str) -> str:
+    """What it does, as `--sql` writes it."""
+    return succeed(None, "upgrade", f"{before(revision)}:{revision}", "--sql").stdout

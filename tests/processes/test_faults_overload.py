@@ -1,0 +1,120 @@
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import time
+from statistics import median
+
+import pytest
+
+from tests.cluster import slow_down_creations
+from tests.processes.load import Report, Request, load, send_load
+from tests.processes.scrape import fetch, scrape, total
+from tests.processes.server import Server, eventually, service
+from tests.processes.watch import measured, watching
+
+CREATE = Request(method="POST", target="/items", headers=(("Content-Type", "application/json"),), body=b'{"name":"x"}')
+
+
+def created(report: Report) -> float:
+    """Creations a second that were answered within a second."""
+    good = [e for e in report.exchanges if e.answer and e.answer.status == 201 and e.seconds < 1]
+    return len(good) / span(report)
+
+
+def span(report: Report) -> float:
+    """The seconds from the first request to the last answer."""
+    return max(e.started + e.seconds for e in report.exchanges) - min(e.started for e in report.exchanges)
+
+
+def send(server: Server, rate: float, seconds: float, clients: int) -> Report:
+    """Ask for creations at an even rate, whatever becomes of them."""
+    return asyncio.run(
+        send_load(server.port, rate=rate, seconds=seconds, kept=clients, request=lambda _: CREATE, timeout_seconds=5)
+    )
+
+
+def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
+    """At five times the rate that the database can take, goodput stays above 80 % of its peak.
+
+    The rest is refused at once, probes are not, and the load is soon forgotten.
+    """
+    slow_down_creations(own_cluster.url, seconds=0.02)
+    # One connection for each worker, 20 ms a statement: 100 a second at most.
+    with service(own_cluster.url, workers=2, DATABASE_CONNECTIONS="3") as server:
+        server.serving(workers=2)
+        peak = created(send(server, rate=200, seconds=3, clients=8))
+        before = total(scrape(server.port), "requests_shed_total")
+        with watching(lambda: (fetch(server.port, "/health/ready")[0], fetch(server.port, "/health")[0])) as probes:
+            report = send(server, rate=5 * peak, seconds=4, clients=500)
+        ended = time.monotonic()
+        shed = total(scrape(server.port), "requests_shed_total") - before
+        eventually(
+            lambda: set(send(server, rate=peak / 2, seconds=0.5, clients=10).statuses) == {201},
+            seconds=5,
+            what="no refusal",
+        )
+        recovered = time.monotonic() - ended
+
+    refused = [e for e in report.exchanges if e.answer and e.answer.status == 503]
+    refusals = sorted(e.seconds for e in refused)
+    sent, goodput = len(report.exchanges) / span(report), created(report)
+    measured(
+        peak=peak,
+        sent=sent,
+        goodput=goodput,
+        goodput_of_peak=goodput / peak,
+        refused_median_seconds=median(refusals),
+        refused_99_percent_seconds=refusals[int(0.99 * len(refusals))],
+        normal_after_seconds=recovered,
+    )
+    assert set(report.statuses) == {201, 503}
+    assert goodput >= 0.8 * peak
+    assert sent > 3 * peak
+    assert median(refusals) < 0.1
+    assert {"overloaded"} <= {json.loads(e.answer.body)["code"] for e in refused if e.answer}
+    assert all(e.answer.headers["retry-after"] == "1" for e in refused if e.answer)
+    assert len(refused) == shed
+    assert {(200, 200)} == set(probes)
+
+
+def good_per_second(server: Server, connections: int, seconds: int) -> float:
+    """What wrk counts as answered well, each connection asking again as soon as it has an answer."""
+    wrk = shutil.which("wrk")
+    assert wrk, "Install wrk: apt-get install wrk"
+    url = f"http://127.0.0.1:{server.port}/items/1"
+    said = subprocess.run(
+        [wrk, "--threads=1", f"--connections={connections}", f"--duration={seconds}s", url],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    asked = int(re.findall(r"(\d+) requests in", said)[0])
+    failed = sum(int(count) for count in re.findall(r"(?:Non-2xx or 3xx responses:|timeout) (\d+)", said))
+    return (asked - failed) / seconds
+
+
+@pytest.mark.parametrize(("budget", "connections"), [("20", 32), ("3", 16)], ids=["ample", "scarce"])
+def test_more_clients_than_can_be_served_do_not_lessen_the_service(database_url, budget, connections):
+    """Five times the connections that keep both workers busy: goodput stays above 80 % of its peak.
+
+    None of them pauses after a refusal, and with few database connections most are refused.
+    """
+    with service(database_url, workers=2, DATABASE_CONNECTIONS=budget) as server:
+        server.serving(workers=2)
+        asyncio.run(send_load(server.port, rate=10, count=1, request=lambda _: CREATE))
+        good_per_second(server, connections, 1)
+        pairs = [
+            (good_per_second(server, connections, 2), good_per_second(server, 5 * connections, 2)) for _ in range(3)
+        ]
+        with load(server.port, rate=100, request=lambda _: Request(target="/items/1")) as report:
+            time.sleep(1)
+        shed = total(scrape(server.port), "requests_shed_total")
+    measured(
+        peak=median(peak for peak, _ in pairs),
+        goodput=median(over for _, over in pairs),
+        goodput_of_peak=median(over / peak for peak, over in pairs),
+        refused=shed,
+    )
+    assert {200} == set(report.statuses)
+    assert median(over / peak for peak, over in pairs) >= 0.8
+    assert budget == "20" or shed > 0

@@ -1,0 +1,107 @@
+import json
+import time
+
+from tests.cluster import as_role, execute
+from tests.migrations.alembic import HEAD, add_revision, copy_project, fetch, finish, start
+from tests.migrations.locks import block
+from tests.processes.load import Request, load
+from tests.processes.server import Server
+
+LOCK_SECONDS = 0.5
+ITEMS = 20_000
+
+MIXED = ("POST", "POST", "PATCH", "GET", "GET", "SEARCH", "LIST", "KEYED")
+
+
+def mixed(number):
+    """Of eight requests three store an item, one changes one, and four read."""
+    kind = MIXED[number % len(MIXED)]
+    headers = (("Content-Type", "application/json"),)
+    item_id = 1 + number * 7919 % ITEMS
+    body = json.dumps({"name": f"Request {number}", "price": number % 100}).encode()
+    if kind == "POST":
+        return Request(method="POST", target="/items", headers=headers, body=body)
+    if kind == "KEYED":
+        return Request(
+            method="POST", target="/items", headers=(*headers, ("Idempotency-Key", f"key-{number}")), body=body
+        )
+    if kind == "PATCH":
+        return Request(method="PATCH", target=f"/items/{item_id}", headers=headers, body=b'{"price": 5.5}')
+    return Request(
+        target={"GET": f"/items/{item_id}", "SEARCH": "/items?q=kettle", "LIST": "/items?is_active=true"}[kind]
+    )
+
+
+def test_a_migration_under_load_is_not_noticed(database_url, tmp_path):
+    """A column and an index are added and taken away under 200 mixed requests a second, with a reader in their way.
+
+    No request fails, none waits for longer than the lock timeout and a request's own
+    time, and every write that was acknowledged is there.
+    """
+    owner = as_role(database_url, "items_owner")
+    execute(database_url, f"INSERT INTO items (name) SELECT 'Kettle ' || n FROM generate_series(1, {ITEMS}) AS n")
+    revisions = copy_project(tmp_path)
+    add_revision(
+        revisions,
+        "9998",
+        revises=HEAD,
+        upgrade="""op.execute("ALTER TABLE items ADD COLUMN colour text DEFAULT 'red' NOT NULL")""",
+        downgrade="""op.execute("ALTER TABLE items DROP COLUMN colour")""",
+    )
+    index = '"ix_items_price", "items"'
+    add_revision(
+        revisions,
+        "9999",
+        revises="9998",
+        upgrade=f'create_index_concurrently({index}, ["price"])',
+        downgrade=f"drop_index_concurrently({index})",
+    )
+    limits = {"migration_lock_seconds": LOCK_SECONDS, "log_level": "info"}
+    environment = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2", "RATE_LIMIT_ENABLED": "false"}
+
+    logs = ""
+    with Server(environment=environment) as server:
+        server.serving(workers=2)
+        with load(server.port, rate=200, kept=20, fresh=4, request=mixed) as report:
+            time.sleep(1)
+            for command in (("upgrade", "head"), ("downgrade", HEAD), ("upgrade", "head")):
+                migrating = start(owner, *command, folder=revisions, **limits)
+                block(database_url, 1.5)
+                done = finish(migrating)
+                assert 0 == done.returncode, done.stderr
+                logs += done.stderr
+            time.sleep(1)
+
+    assert "migration_blocked" in logs, "nothing was in the way"
+    assert [] == report.failures(), report
+    assert len(report.exchanges) > 1000, report
+    assert report.seconds(1.0) < LOCK_SECONDS + 1, report.seconds(1.0)
+    made = {
+        json.loads(exchange.answer.body)["id"]: json.loads(exchange.request.body)["name"]
+        for exchange in report.exchanges
+        if exchange.request.method == "POST" and exchange.answer
+    }
+    assert len(made) > 300
+    stored = dict(fetch(database_url, "SELECT id, name FROM items WHERE name LIKE 'Request %'"))
+    assert made.items() <= stored.items()
+    assert [(True,)] == fetch(
+        database_url, "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_items_price')"
+    )
+
+
+def test_a_change_of_type_is_survived(database_url):
+    """Prepared statements that a change of the schema makes stale are prepared anew, once: no answer is a 5xx."""
+    owner = as_role(database_url, "items_owner")
+    environment = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2", "RATE_LIMIT_ENABLED": "false"}
+    execute(database_url, "INSERT INTO items (name) SELECT 'Kettle ' || n FROM generate_series(1, 200) AS n")
+
+    with Server(environment=environment) as server:
+        server.serving(workers=2)
+        with load(server.port, rate=100, kept=10, request=lambda n: Request(target=f"/items/{1 + n % 200}")) as report:
+            for kind in ("varchar(10000)", "text", "varchar(12000)", "text"):
+                time.sleep(0.7)
+                execute(owner, f"ALTER TABLE items ALTER COLUMN description TYPE {kind}")
+            time.sleep(0.7)
+
+    assert [] == report.failures(), report
+    assert {200} == set(report.statuses)

@@ -1,0 +1,57 @@
+import socket
+
+import pytest
+
+from tests.processes.server import Server
+
+SECRET = "hunter2"
+
+MISTAKES = {
+    "budget": {"DATABASE_CONNECTIONS": "4", "WEB_CONCURRENCY": "4"},
+    "connections": {"DATABASE_CONNECTIONS": "none"},
+    "url": {"DATABASE_URL": f"mysql://user:{SECRET}@host/name"},
+    "url file": {"DATABASE_URL_FILE": f"/nowhere/{SECRET}", "DATABASE_URL": ""},
+    "both urls": {"DATABASE_URL_FILE": "/dev/null"},
+    "limit": {"RATE_LIMIT_READ": "many"},
+    "storage scheme": {"RATE_LIMIT_STORAGE_URI": f"memcached://:{SECRET}@host"},
+    "storage port": {"RATE_LIMIT_STORAGE_URI": f"redis://:{SECRET}@host:port/0"},
+    "level": {"LOG_LEVEL": "loud"},
+    "format": {"LOG_FORMAT": "xml"},
+    "body": {"MAX_BODY_BYTES": "0"},
+    "ops port": {"OPS_PORT": "70000"},
+    "seconds": {"GRACEFUL_SECONDS": "-1"},
+    "pooler": {"DATABASE_POOLER": "pgpool"},
+    "enabled": {"RATE_LIMIT_ENABLED": "perhaps"},
+}
+"""Settings that a service cannot start with; the first variable of each is to be named."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_the_start_with_one_sentence(mistake):
+    """It names the variable; there is no traceback, no second line and no secret, and the exit code is not 0."""
+    settings = MISTAKES[mistake]
+    with Server(environment={"WEB_CONCURRENCY": "1", **settings}) as server:
+        assert server.wait() in {1, 3}
+        output = server.output()
+
+    assert next(iter(settings)) in output
+    assert 1 == len(output.strip().splitlines())
+    assert "Traceback" not in output
+    assert SECRET not in output
+
+
+def test_two_ports_must_differ():
+    """OPS_PORT and PORT cannot be one."""
+    with Server(environment={"OPS_PORT": "8123", "PORT": "8123"}) as server:
+        assert 1 == server.wait()
+        assert "Error: OPS_PORT and PORT must differ, or OPS_PORT not be set." == server.output().strip()
+
+
+def test_a_port_that_is_taken_ends_the_start():
+    """After some tries the server gives up, and says which address it could not have."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Server(environment={"PORT": str(port), "WEB_CONCURRENCY": "1"}) as server:
+            assert 0 != server.wait(seconds=15)
+            assert f"127.0.0.1', {port}" in server.output()
+            assert "Traceback" not in server.output()

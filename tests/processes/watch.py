@@ -1,0 +1,81 @@
+"""Looks at something again and again while a test does something else."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import asyncpg
+
+from tests.processes.scrape import Samples, scrape
+
+T = TypeVar("T")
+
+_BACKENDS = """
+SELECT count(*) FROM pg_stat_activity WHERE application_name = 'items-api' AND datname = current_database()
+"""
+
+
+@contextmanager
+def watching(look: Callable[[], T], *, every: float = 0.05) -> Iterator[list[T]]:
+    """What `look` has returned so far, looked at in a thread until the block ends.
+
+    Raises:
+        Exception: `look` has raised this.
+    """
+    seen: list[T] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            while not done.is_set():
+                seen.append(look())
+                done.wait(every)
+        except Exception as error:  # noqa: BLE001  # raised below, in the test's own thread
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join(30)
+    assert not thread.is_alive(), "a look did not end"
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def counters_never_fall(port: int) -> Iterator[list[Samples]]:
+    """Scrapes all along; no counter may be lower than the time before, or missing."""
+    with watching(lambda: scrape(port, counters_only=True), every=0.1) as scrapes:
+        yield scrapes
+    for before, after in itertools.pairwise(scrapes):
+        fallen = {key: (value, after.get(key)) for key, value in before.items() if after.get(key, -1) < value}
+        assert {} == fallen
+
+
+@contextmanager
+def counting_backends(url: str) -> Iterator[list[int]]:
+    """How many connections the service holds, as the server sees them, looked at every 20 ms."""
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(url, user="postgres"))
+
+    def look() -> int:
+        return int(loop.run_until_complete(connection.fetchval(_BACKENDS)))
+
+    try:
+        with watching(look, every=0.02) as counts:
+            yield counts
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()
+
+
+def measured(**figures: float) -> None:
+    """Print what a test has measured; `make test-faults` shows it, and docs/operations/failures.md quotes it."""
+    print("measured:", ", ".join(f"{name} {round(value, 3)}" for name, value in figures.items()))  # noqa: T201
