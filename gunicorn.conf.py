@@ -123,6 +123,6 @@ def _start_database() -> None:
 
     os.environ["DATABASE_URL"] = embedded_postgres.start(_ROOT / ".postgres")
     alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    upgrade = subprocess.run(alembic, cwd=_ROOT, check=False)  # nosec B603
+    upgrade = subprocess.run(alembic, cwd=_ROOT, check=False)  # noqa: S603  # nosec B603
     if upgrade.returncode != 0:
         raise StartupError("The embedded PostgreSQL could not be migrated: the lines above say why.")

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from app import logs
-from tests.logs.conftest import ROOT, Lines, Script
+from tests.log_lines import Lines
+from tests.logs.conftest import ROOT, Script
 
 
 def test_the_standard_library_logs_as_we_do(lines: Lines):
