@@ -121,7 +121,8 @@ def _start_database() -> None:
         _ = _settings.dsn  # says what to set
     from app import embedded_postgres  # noqa: PLC0415
 
-    os.environ["DATABASE_URL"] = embedded_postgres.start(_ROOT / ".postgres")
+    url = embedded_postgres.start(_ROOT / ".postgres")
+    os.environ.update(DATABASE_URL=url, MIGRATION_DATABASE_URL=url)
     alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
     upgrade = subprocess.run(alembic, cwd=_ROOT, check=False)  # noqa: S603  # nosec B603
     if upgrade.returncode != 0:

@@ -13,13 +13,17 @@ def found(names, look):
     return [name for name in names if look(name)]
 
 
+def _filled(folder):
+    return any(path.is_file() and path.stat().st_size for path in Path(folder).rglob("*"))
+
+
 print(  # noqa: T201
     json.dumps(
         {
             "tools": found(("pip", "pip3", "uv", "gcc", "cc", "make", "git", "curl", "wget"), shutil.which),
             "modules": found(("pip", "pytest", "ruff", "mypy", "app.embedded_postgres"), importlib.util.find_spec),
             "entries": sorted(path.name for path in APP.iterdir()),
-            "caches": found(("/root/.cache", "/var/lib/apt/lists"), lambda name: list(Path(name).glob("*"))),
+            "caches": found(("/root/.cache", "/var/lib/apt/lists"), _filled),
             "uncompiled": [
                 str(path)
                 for path in APP.rglob("*.py")

@@ -51,8 +51,13 @@ def pooled(request, images, cluster):
 def settings(pooled, database_url):
     """Settings of a service whose database is behind PgBouncer."""
     running, mode = pooled
-    url = running.url(database_url)
-    return Settings.load(database_url=url, database_pooler=mode, rate_limit_enabled=False, _env_file=None)
+    return Settings.load(
+        database_url=running.url(database_url),
+        database_pooler=mode,
+        database_wait_seconds=10,  # some tests send fifty requests at once, and machines may be slow
+        rate_limit_enabled=False,
+        _env_file=None,
+    )
 
 
 @pytest.fixture
