@@ -63,7 +63,6 @@ class Server:
         environment: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
         folder: Path = ROOT,
-        traced: bool = True,
     ) -> None:
         """Describe a server; without an application it serves the real one.
 
@@ -72,13 +71,12 @@ class Server:
             environment: Settings beside PORT. DATABASE_URL leads nowhere unless it is set.
             arguments: What follows `gunicorn` on the command line.
             folder: Where it is started.
-            traced: Whether its coverage is measured, which makes its own code slower than what is beneath.
         """
         self.port = free_port()
         self.folder = folder
         self.command = [str(Path(sys.executable).with_name("gunicorn")), *arguments, *([app] if app else [])]
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        measured = {name: value for name, value in os.environ.items() if traced and name.startswith("COVERAGE_")}
+        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         self.environment = {
             **kept,
             **measured,
@@ -192,8 +190,14 @@ class Server:
                 child.kill()
 
 
-def service(url: str, *, workers: int = 1, traced: bool = True, **settings: str) -> Server:
+def service(url: str, *, workers: int = 1, **settings: str) -> Server:
     """The real service with this database, its clients unlimited unless the settings say otherwise."""
     limited = any(name.startswith("RATE_LIMIT_") for name in settings)
     environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": str(workers), "RATE_LIMIT_ENABLED": str(limited).lower()}
-    return Server(environment=environment | settings, traced=traced)
+    return Server(environment=environment | settings)
+
+
+def untraced(server: Server) -> Server:
+    """The same server without its coverage measured, which makes its code slower in proportion than what it waits for."""
+    server.environment = {name: value for name, value in server.environment.items() if "COVERAGE_" not in name}
+    return server

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import slow_down_creations
 from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import fetch, scrape, total
-from tests.processes.server import Server, eventually, service
+from tests.processes.server import Server, eventually, service, untraced
 from tests.processes.watch import measured, watching
 
 CREATE = Request(method="POST", target="/items", headers=(("Content-Type", "application/json"),), body=b'{"name":"x"}')
@@ -42,7 +42,7 @@ def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
     """
     slow_down_creations(own_cluster.url, seconds=0.02)
     # One connection for each worker, 20 ms a statement: 100 a second at most.
-    with service(own_cluster.url, workers=2, traced=False, DATABASE_CONNECTIONS="3") as server:
+    with untraced(service(own_cluster.url, workers=2, DATABASE_CONNECTIONS="3")) as server:
         server.serving(workers=2)
         peak = created(send(server, rate=200, seconds=3, clients=8))
         before = total(scrape(server.port), "requests_shed_total")
@@ -99,7 +99,7 @@ def test_more_clients_than_can_be_served_do_not_lessen_the_service(database_url,
 
     None of them pauses after a refusal, and with few database connections most are refused.
     """
-    with service(database_url, workers=2, traced=False, DATABASE_CONNECTIONS=budget) as server:
+    with untraced(service(database_url, workers=2, DATABASE_CONNECTIONS=budget)) as server:
         server.serving(workers=2)
         asyncio.run(send_load(server.port, rate=10, count=1, request=lambda _: CREATE))
         good_per_second(server, connections, 1)
