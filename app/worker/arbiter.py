@@ -12,6 +12,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
 from app.worker import Worker
+from app.worker.closing import refuse_new_connections
 from app.worker.events import Event, Events
 from app.worker.stage import Stage
 
@@ -158,6 +159,12 @@ class RollingArbiter(Arbiter):
                 len(self.WORKERS),
                 pause,
             )
+
+    def stop(self, graceful: bool = True) -> None:
+        """End the workers, none of which resets a connection that has just begun."""
+        for listener in self.LISTENERS:
+            refuse_new_connections(listener.sock)
+        super().stop(graceful)
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:
         """Sleep until a signal comes, and not for long while workers come and go."""
