@@ -1,4 +1,4 @@
-"""How Gunicorn runs this service. What may be changed stands in app/settings.py, and is set in the environment."""
+"""How Gunicorn runs this service. What may be changed stands in app/settings/, and is set in the environment."""
 
 import gc
 import importlib

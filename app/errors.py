@@ -217,3 +217,10 @@ class RateLimitedError(RequestError):
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__(f"Too many requests. Try again in {retry_after_seconds} s.")
         self.retry_after_seconds = retry_after_seconds
+
+
+def root_cause(error: BaseException) -> str | None:
+    """What is beneath a failure that has a name here, in the driver's words: of connections, not of values."""
+    if error.__cause__ is None:
+        return None
+    return root_cause(error.__cause__) or f"{type(error.__cause__).__qualname__}: {error.__cause__}"

@@ -20,7 +20,7 @@ from app.metrics.requests import RequestMetrics
 from app.problems import Problems
 from app.rate_limits import RateLimit, RateLimits, limiter
 from app.routers import docs, item, system
-from app.routers.documentation import document
+from app.routers.openapi import document
 from app.settings import Settings
 
 _READABLE_HEADERS = (
@@ -54,6 +54,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        # It would look in the environment with every request for somebody to tell. Logs and metrics here know more.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # Not by include_router: that matches each request twice.
         routes=[*item.router.routes, *system.router.routes, *docs.router.routes],
         middleware=_middleware(settings, metrics, rate_limits),

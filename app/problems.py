@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import RequestError
+from app.errors import NotReadyError, RequestError, root_cause
 
 log = structlog.get_logger(__name__)
 
@@ -69,8 +69,8 @@ def answer(scope: Scope, error: Exception) -> Response:
     """The answer to a failure of this request. A defect is logged with its traceback and shows none of it."""
     request_id = scope["state"]["request_id"]
     if isinstance(error, RequestError):
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.warning("request_failed", code=error.code, cause=_cause(error))
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReadyError):
+            log.warning("request_failed", code=error.code, cause=root_cause(error))
         return _problem(error.status, error.code, str(error), request_id, error.headers, error.members)
     if isinstance(error, RequestValidationError):
         members = {"errors": [_field_problem(e) for e in error.errors()]}
@@ -85,13 +85,6 @@ def answer(scope: Scope, error: Exception) -> Response:
 async def handle(request: Request, error: Exception) -> Response:
     """`answer`, as FastAPI calls its exception handlers."""
     return answer(request.scope, error)
-
-
-def _cause(error: BaseException) -> str | None:
-    """What is beneath, down at the driver. Failures that have a name here speak of connections, not of values."""
-    if error.__cause__ is None:
-        return None
-    return _cause(error.__cause__) or f"{type(error.__cause__).__qualname__}: {error.__cause__}"
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:

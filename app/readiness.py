@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from app.database import Database
-from app.errors import PoolExhaustedError, RequestError
+from app.errors import PoolExhaustedError, RequestError, root_cause
 from app.schema_state import Revisions, SchemaState, current_revision
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ class Readiness:
         return self._checks
 
     async def _check(self) -> None:
-        schema = "unknown"
+        schema, cause = "unknown", None
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 schema = self._revisions.state(await current_revision(self._database))
@@ -70,12 +70,15 @@ class Readiness:
             # of service would only put its load on the others.
             database, schema = self._checks.database, self._checks.schema
         except RequestError as error:
-            database = error.code
+            database, cause = error.code, root_cause(error)
         except TimeoutError:
             database = "timeout"
         found = Checks(database=database, schema=schema)
         if found != self._checks:
-            log.info("readiness_changed", database=found.database, schema=found.schema)
+            if found.passed:
+                log.info("readiness_changed", database=found.database, schema=found.schema)
+            else:
+                log.warning("readiness_changed", database=found.database, schema=found.schema, cause=cause)
             self._observer.schema_is(found.schema)
         self._checks = found
         self._checked_at = monotonic()

@@ -110,10 +110,11 @@ async def test_a_failure_of_ours_is_logged_by_its_kind():
     ]
 
 
-async def test_a_refusal_is_no_warning():
-    """What a client does wrong is not logged as a failure."""
+@pytest.mark.parametrize("error", [errors.NotFoundError(), errors.NotReadyError({})])
+async def test_a_refusal_is_no_warning(error):
+    """What a client does wrong is not logged as a failure, nor is each of the probes that find a worker not ready."""
     with capture_logs() as lines:
-        async with served(errors.NotFoundError()) as client:
+        async with served(error) as client:
             await client.get("/")
 
     assert [] == [line for line in lines if line["log_level"] != "info"]

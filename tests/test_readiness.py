@@ -3,6 +3,7 @@ from time import perf_counter
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from app import readiness
 from app.readiness import Checks, Readiness
@@ -91,8 +92,11 @@ async def test_a_database_that_goes_and_comes_is_followed(database_url, fresh):
         await fresh()
         assert (await asked.checks()).passed
     async with connected("postgresql://a@127.0.0.1:1/b") as database:
-        refused = await ready(database).checks()
+        with capture_logs() as lines:
+            refused = await ready(database).checks()
         assert ("database_unavailable", "unknown") == (refused.database, refused.schema)
+        assert ["warning"] == [line["log_level"] for line in lines]
+        assert "ConnectionRefusedError" in lines[0]["cause"]
 
 
 async def test_a_busy_worker_stays_as_it_was(database_url, fresh):

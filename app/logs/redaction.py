@@ -1,6 +1,7 @@
 """What must not stand in a log line, whoever wrote the text."""
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 REDACTED: Final = "[redacted]"
@@ -38,9 +39,7 @@ _RULES: Final = (
 
 def redact_text(text: str) -> str:
     """The text without passwords, tokens and echoed rows, and without the middle of a very long one."""
-    if text.isalnum() or text.isidentifier():  # as ids and the names of events are
-        return text
-    if text.isidentifier():  # The name of an event, mostly: every rule wants a space or a sign.
+    if text.isalnum() or text.isidentifier():  # as ids and the names of events are: every rule wants a sign
         return text
     if len(text) > 2 * _END_CHARACTERS:
         text = f"{text[:_END_CHARACTERS]}…{text[-_END_CHARACTERS:]}"
@@ -54,7 +53,12 @@ def redact(value: Any) -> Any:
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, dict):
-        return {key: REDACTED if _SECRET_KEY.fullmatch(str(key)) else redact(inner) for key, inner in value.items()}
+        return {key: REDACTED if _names_secret(str(key)) else redact(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [redact(inner) for inner in value]
     return value
+
+
+@lru_cache
+def _names_secret(key: str) -> bool:
+    return _SECRET_KEY.fullmatch(key) is not None

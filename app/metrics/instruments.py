@@ -39,7 +39,9 @@ class Metrics:
             buckets=DURATION_BUCKETS,
             registry=self.registry,
         )
-        self.in_progress = self._gauge("http_requests_inprogress", "Requests being answered.")
+        self.in_progress = 0
+        """Requests being answered. Sampled: a gauge in a mapped file would be written twice for each of them."""
+        self._in_progress = self._gauge("http_requests_inprogress", "Requests being answered.")
         self._shed = self._counter("requests_shed_total", "Requests refused to bear the load.", "reason")
 
         self._pool_size = self._gauge("database_pool_size", "Connections that may be open.")
@@ -125,6 +127,10 @@ class Metrics:
     def pool_closed(self) -> None:
         """A connection was closed, by whichever side."""
         self._pool_closed.inc()
+
+    def show_in_progress(self) -> None:
+        """Show how many requests are being answered at this moment."""
+        self._in_progress.set(self.in_progress)
 
     def pool_is(self, *, size: int, open: int, in_use: int, waiting: int) -> None:  # noqa: A002
         """The pool at this moment, in connections, and requests waiting for one."""

@@ -31,8 +31,7 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
             should_group_status_codes=False,
             instrumentations=[metrics.request_answered],
         )
-        # Not the library's gauge of this name: that ignores the registry it is given.
-        self._in_progress = metrics.in_progress
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the rest, then measure it."""
@@ -54,7 +53,7 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
                 status = message["status"]
             await send(message)
 
-        self._in_progress.inc()
+        self._metrics.in_progress += 1
         started = perf_counter()
         try:
             await self.app(scope, watch_receive, watch_send)
@@ -62,7 +61,7 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
             status = 500
             raise
         finally:
-            self._in_progress.dec()
+            self._metrics.in_progress -= 1
             route = scope.get("route")
             info = Info(
                 request=Request(scope),

@@ -89,6 +89,7 @@ class _Sampler:
 
     def sample(self) -> None:
         metrics = self._metrics
+        metrics.show_in_progress()
         pool = self._pool()
         metrics.pool_is(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
         dropped, cpu_seconds = self._lines_dropped(), time.process_time()

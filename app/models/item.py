@@ -1,11 +1,9 @@
-"""The table `items`, and the table of first answers that `Idempotency-Key` is kept by."""
+"""The table `items`."""
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, LargeBinary, Numeric, Text, func, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, Numeric, Text, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base
@@ -45,18 +43,3 @@ class ItemRow(Base):
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-
-
-class IdempotencyKeyRow(Base):
-    """The first answer given to a key, for 24 hours."""
-
-    __tablename__ = "idempotency_keys"
-
-    key: Mapped[str] = mapped_column(Text, primary_key=True)
-    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
-    """SHA-256 of the validated body."""
-
-    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """The row as it was made."""
-
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)

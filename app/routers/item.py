@@ -10,16 +10,16 @@ from fastapi import APIRouter, Header, Query
 from pydantic import Field
 from starlette.responses import Response
 
-from app.crud import idempotency, item_page
 from app.crud import item as items
+from app.crud import item_idempotency, item_page
 from app.dataclasses.item import ItemData
 from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.routers import cursors
 from app.routers.answers import json_answer
-from app.routers.documentation import ETAG, failed, header
 from app.routers.etags import etag, expected_versions, is_known
 from app.routers.listing import Listing
+from app.routers.openapi import ETAG, failed, header
 from app.routers.route import Route
 from app.schemas.item import (
     ActiveFilter,
@@ -70,10 +70,10 @@ async def create_item(
     if idempotency_key is None:
         item, is_replay = await items.create(database, data.to_dict()), False
     else:
-        item, is_replay = await idempotency.create_once(
+        item, is_replay = await item_idempotency.create_once(
             database, data.to_dict(), key=idempotency_key[0], fingerprint=_fingerprint(data)
         )
-    log.info("item_created", item_id=item.id, is_replay=is_replay)
+    log.debug("item_created", item_id=item.id, is_replay=is_replay)
     headers = {"Location": f"/items/{item.id}", "ETag": etag(item)}
     if is_replay:
         headers["Idempotency-Replayed"] = "true"
@@ -135,7 +135,7 @@ async def replace_item(
     """Replace all that a client may say of an item."""
     versions = expected_versions(if_match, item_id)
     item = await items.change(database, item_id, body.to_data().to_dict(), versions=versions)
-    log.info("item_replaced", item_id=item_id)
+    log.debug("item_replaced", item_id=item_id)
     return json_answer(item, headers={"ETag": etag(item)})
 
 
@@ -148,7 +148,7 @@ async def change_item(
     if not changes:
         raise InvalidFieldError("body", "Send at least one field to change")
     item = await items.change(database, item_id, changes, versions=expected_versions(if_match, item_id))
-    log.info("item_changed", item_id=item_id)
+    log.debug("item_changed", item_id=item_id)
     return json_answer(item, headers={"ETag": etag(item)})
 
 
@@ -163,10 +163,10 @@ async def delete_item(
     versions = expected_versions(if_match, item_id)
     if permanent:
         await items.delete_permanently(database, item_id, versions=versions)
-        log.info("item_deleted", item_id=item_id)
+        log.debug("item_deleted", item_id=item_id)
     else:
         await items.deactivate(database, item_id, versions=versions)
-        log.info("item_deactivated", item_id=item_id)
+        log.debug("item_deactivated", item_id=item_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

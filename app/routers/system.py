@@ -8,7 +8,7 @@ from app.dependencies import ReadinessDependency
 from app.errors import NotReadyError
 from app.metrics.exposition import CONTENT_TYPE, Exposition
 from app.routers.answers import json_answer
-from app.routers.documentation import failed
+from app.routers.openapi import failed
 from app.routers.route import Route
 from app.schemas.system import Health, Index, Readiness
 

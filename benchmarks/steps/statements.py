@@ -53,7 +53,9 @@ async def measure_read(url: str, rounds: int) -> Times:
                 "asyncpg's pool": lambda: ways.pool.fetch(_READ, 5),
                 "asyncpg's pool without its reset": lambda: ways.pool_without_reset.fetch(_READ, 5),
                 "asyncpg, one connection": lambda: ways.connection.fetch(_READ, 5),
-                "here: asyncpg on SQLAlchemy's pool": lambda: ways.database.run(statement, {"item_id": 5}),
+                "here: asyncpg on a connection of SQLAlchemy's pool": lambda: ways.database.run(
+                    statement, {"item_id": 5}
+                ),
             },
             calls=CALLS,
             rounds=rounds,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.crud import idempotency, item_page
 from app.crud import item as items
+from app.crud import item_idempotency, item_page
 from app.errors import ItemNotFoundError, PreconditionFailedError
 from tests.cluster import PROJECT
 from tests.databases import connected
@@ -25,7 +25,7 @@ def test_it_works_without_fastapi():
     """A script that uses CRUD loads neither FastAPI nor Starlette nor Pydantic."""
     script = """if True:
         import sys
-        import app.crud.idempotency, app.crud.item, app.crud.item_page, app.database, app.models.item
+        import app.crud.item, app.crud.item_idempotency, app.crud.item_page, app.database, app.models.item
         print(*{name.partition(".")[0] for name in sys.modules} & {"fastapi", "starlette", "pydantic", "pydantic_core"})
     """
 
@@ -52,7 +52,7 @@ async def test_each_operation_is_one_round_trip(database_url):
                         database, limit=2, offset=0, is_active=is_active, q=q, count_exactly=exactly
                     )
                 yield await item_page.page_after(database, 0, limit=2, is_active=is_active, q=q)
-            yield await idempotency.create_once(database, KETTLE, key="k", fingerprint=b"f")
+            yield await item_idempotency.create_once(database, KETTLE, key="k", fingerprint=b"f")
             yield await items.delete_permanently(database, item.id)
 
         async for _ in all_operations():  # makes the server know the statements

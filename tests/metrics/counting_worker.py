@@ -56,7 +56,8 @@ def measure_all(metrics: Metrics) -> None:
     metrics.start_time.set(1.7e9)
     metrics.cpu.inc(0.5)
     metrics.lines_dropped.inc(0)
-    metrics.in_progress.inc()
+    metrics.in_progress += 1
+    metrics.show_in_progress()
     metrics.request_answered(Info(Request({"type": "http"}), None, "BREW", "/pot", "418", 40.0))
 
 

@@ -1,4 +1,4 @@
-"""What the kernel does with connections when a listener is closed; a whole server's end is in test_lifecycle."""
+"""What the kernel does with connections when a listener is closed; a whole server's end is in test_end."""
 
 import socket
 

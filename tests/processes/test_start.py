@@ -2,6 +2,7 @@ import socket
 
 import pytest
 
+from tests.processes.plain_server import plain
 from tests.processes.server import Server
 
 SECRET = "hunter2"
@@ -55,3 +56,39 @@ def test_a_port_that_is_taken_ends_the_start():
             assert 0 != server.wait(seconds=15)
             assert f"127.0.0.1', {port}" in server.output()
             assert "Traceback" not in server.output()
+
+
+@pytest.mark.parametrize(("name", "value"), [("KEEP_ALIVE_SECONDS", "soon"), ("DATABASE_URL", "mysql://u:hunter2@h/d")])
+def test_a_malformed_setting_ends_the_start_with_one_sentence(name, value):
+    """It names the variable, without a traceback and without the value."""
+    with plain(1, **{name: value}) as server:
+        assert 1 == server.wait()
+        assert name in server.output()
+        assert 1 == len(server.output().strip().splitlines())
+        assert "hunter2" not in server.output()
+
+
+def test_one_failing_start_leaves_the_others_alone(tmp_path):
+    """At the first start one worker fails and its sibling does not: the service comes up whole."""
+    file = tmp_path / "fault"
+    file.write_text("raise once")
+    with plain(2, TEST_FAULT_FILE=str(file)) as server:
+        server.serving(workers=2)
+        assert "This lifespan raises once." in server.output()
+
+
+def test_code_that_cannot_be_imported_ends_the_first_start():
+    """With no worker that ever served there is nothing to protect: the server ends with 3 and says why."""
+    with Server(app="tests.processes.nothing:app", environment={"WEB_CONCURRENCY": "2"}) as server:
+        assert 3 == server.wait()
+        assert "No module named 'tests.processes.nothing'" in server.output()
+        assert "No worker could start" in server.output()
+
+
+def test_a_lifespan_that_raises_ends_the_first_start(tmp_path):
+    """So the orchestrator sees the failure, and starts again at its own pace."""
+    file = tmp_path / "fault"
+    file.write_text("raise")
+    with plain(2, TEST_FAULT_FILE=str(file)) as server:
+        assert 3 == server.wait()
+        assert "This lifespan raises." in server.output()

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from app.database import WAITING_PER_CONNECTION
+from app.database.admission import WAITING_PER_CONNECTION
 from tests.cluster import as_role
 from tests.databases import (
     BACKENDS,

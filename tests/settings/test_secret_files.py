@@ -8,23 +8,15 @@ from app.settings import Settings
 URL = "postgresql://user:hunter2@host:5432/name"
 
 
-def load(monkeypatch, **variables):
-    """Settings of an environment that has these variables only."""
-    for name in ("DATABASE_URL", "MIGRATION_DATABASE_URL", "RATE_LIMIT_STORAGE_URI"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(f"{name}_FILE", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, str(value))
-    return Settings.load(_env_file=None)
-
-
-def test_a_secret_may_stand_in_a_file(tmp_path, monkeypatch):
+def test_a_secret_may_stand_in_a_file(environment, tmp_path):
     """The file's content is the value, without the white space around it."""
     database, storage = tmp_path / "database", tmp_path / "storage"
     database.write_text(f"{URL}\n")
     storage.write_text("redis://:hunter2@host:6379/0\n")
+    environment("DATABASE_URL_FILE", str(database))
+    environment("RATE_LIMIT_STORAGE_URI_FILE", str(storage))
 
-    settings = load(monkeypatch, DATABASE_URL_FILE=database, RATE_LIMIT_STORAGE_URI_FILE=storage)
+    settings = Settings.load()
 
     assert URL == settings.dsn
     assert settings.rate_limit_storage_uri
@@ -35,35 +27,39 @@ def test_a_secret_may_stand_in_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"), [("DATABASE_URL", URL), ("RATE_LIMIT_STORAGE_URI", "redis://:hunter2@host:6379/0")]
 )
-def test_a_value_and_a_file_contradict_each_other(tmp_path, monkeypatch, name, value):
+def test_a_value_and_a_file_contradict_each_other(environment, tmp_path, name, value):
     """Which of the two was meant cannot be known."""
     file = tmp_path / "secret"
     file.write_text(value)
+    environment(name, value)
+    environment(f"{name}_FILE", str(file))
 
     with pytest.raises(StartupError, match=f"^{name} and {name}_FILE must not both be set\\.$"):
-        load(monkeypatch, **{name: value, f"{name}_FILE": file})
+        Settings.load()
 
 
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not a text")]
 )
-def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch, content, reason):
+def test_a_file_that_cannot_be_read_is_refused(environment, tmp_path, content, reason):
     """The sentence names the variable and the reason."""
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
+    environment("DATABASE_URL_FILE", str(file))
 
     with pytest.raises(StartupError, match=f"^DATABASE_URL_FILE names a file that cannot be read: {reason}\\.$"):
-        load(monkeypatch, DATABASE_URL_FILE=file)
+        Settings.load()
 
 
 @pytest.mark.parametrize("content", ["", "\n", "mysql://user:hunter2@host/name"])
-def test_what_a_file_holds_is_checked(tmp_path, monkeypatch, content):
+def test_what_a_file_holds_is_checked(environment, tmp_path, content):
     """A file without a URL is refused as the variable would be, and its content is not repeated."""
     file = tmp_path / "secret"
     file.write_text(content)
+    environment("DATABASE_URL_FILE", str(file))
 
     with pytest.raises(StartupError, match=r"^DATABASE_URL must be a URL") as refused:
-        load(monkeypatch, DATABASE_URL_FILE=file)
+        Settings.load()
 
     assert "hunter2" not in str(refused.value)

@@ -1,62 +1,34 @@
 """The database of one worker: it runs one statement, or a transaction where one statement cannot say it."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Protocol, cast
 
 import asyncpg
 from sqlalchemy import ExceptionContext, PoolProxiedConnection, event
-from sqlalchemy.exc import DisconnectionError, MissingGreenlet
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
 
-from app.database_errors import is_read_only, is_stale_plan, named
-from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedError, StatementTimeoutError
-
-CONNECT_SECONDS = 1.5
-"""How long opening one connection may take. A server that is alive answers within milliseconds."""
-
-ANSWER_SECONDS = 0.5
-"""How much longer than the statement's time the client waits before it gives the connection up:
-the server cancels first, and only a server that is frozen or cut off does not."""
+from app.database.admission import Admission, QueueObserver
+from app.database.failures import is_read_only, is_stale_plan, named
+from app.database.opening import make_engine
+from app.errors import DatabaseUnavailableError, StatementTimeoutError
 
 REPLACE_SECONDS = 1.0
 """How often at most all connections are replaced because the server only reads."""
-
-WAITING_PER_CONNECTION = 20
-"""How many requests may wait for each connection; the next one is refused. With statements of
-20 ms the last of them waits for 0.4 s. See docs/decisions/0040-load-shedding.md."""
-
-REFUSAL_SECONDS = 0.004
-"""How far apart refusals are. A client that asks again at once would otherwise be refused so often that
-the worker does little else: a refusal takes a third of what an answer does."""
 
 COMPILED_STATEMENTS = 200
 """More than this code has. A statement that is made anew for each call would fill the memory unseen."""
 
 
-_UNNAMED = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
-"""Every statement has the empty name, which the next one takes over."""
-
-
-class PoolObserver(Protocol):
+class PoolObserver(QueueObserver, Protocol):
     """Who wants to know what the pool does."""
-
-    def pool_waited(self, seconds: float) -> None:
-        """A connection came free after so long."""
-
-    def pool_timed_out(self) -> None:
-        """A request gave up waiting."""
-
-    def request_shed(self, reason: str) -> None:
-        """A request was refused because there are too many."""
 
     def pool_opened(self) -> None:
         """A connection was opened."""
@@ -76,7 +48,7 @@ class PoolState:
 
 
 class Database:
-    """The connections of one worker. Each is held only while a statement runs.
+    """The connections of one worker. A request holds one only while its statement runs.
 
     SQLAlchemy compiles the statements and keeps the pool, asyncpg runs them: a
     statement by `Connection.execute` takes twice the CPU time.
@@ -85,12 +57,11 @@ class Database:
     def __init__(self, engine: AsyncEngine, *, size: int, wait_seconds: float, observer: PoolObserver) -> None:
         self._engine = engine
         self._pool = cast(QueuePool, engine.pool)
-        self._size = size
-        self._wait_seconds = wait_seconds
+        self._admission = Admission(size, wait_seconds=wait_seconds, observer=observer)
         self._observer = observer
-        self._free = asyncio.Semaphore(size)
-        self._waiting = 0
-        self._refused_last = self._outdated_before = float("-inf")
+        self._idle: list[PoolProxiedConnection] = []
+        """Checked out of the pool, used by nobody: checking one in and out takes as long as all the rest of `run`."""
+        self._outdated_before = float("-inf")
         self._compiled: dict[ClauseElement, tuple[str, dict[str, Any]]] = {}
         event.listen(engine.sync_engine, "checkout", self._refuse_dead_connection)
         event.listen(engine.sync_engine, "handle_error", self._name_failure)
@@ -100,8 +71,12 @@ class Database:
     @property
     def state(self) -> PoolState:
         """The pool at this moment."""
-        in_use = self._pool.checkedout()
-        return PoolState(size=self._size, open=in_use + self._pool.checkedin(), in_use=in_use, waiting=self._waiting)
+        return PoolState(
+            size=self._admission.places,
+            open=self._pool.checkedout() + self._pool.checkedin(),
+            in_use=self._pool.checkedout() - len(self._idle),
+            waiting=self._admission.waiting,
+        )
 
     async def run(
         self, statement: ClauseElement, parameters: Mapping[str, Any], *, may_be_shed: bool = True
@@ -124,14 +99,14 @@ class Database:
         """
         sql, defaults = self._compile(statement)
         values = [parameters.get(name, default) for name, default in defaults.items()]
-        await self._admit(may_be_shed=may_be_shed)
+        await self._admission.enter(may_be_shed=may_be_shed)
         try:
             try:
                 return await self._fetch(sql, values)
             except _StalePlanError:
                 return await self._fetch(sql, values)
         finally:
-            self._free.release()
+            self._admission.leave()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -140,14 +115,21 @@ class Database:
         Raises:
             RequestError: As `run` does.
         """
-        await self._admit()
+        await self._admission.enter()
         try:
+            if self._idle:
+                self._idle.pop().close()  # into the pool, from where SQLAlchemy takes it
             async with self._engine.connect() as connection:
                 await connection.execution_options(isolation_level="READ COMMITTED")
                 async with connection.begin():
                     yield connection
         finally:
-            self._free.release()
+            self._admission.leave()
+
+    def release(self) -> None:
+        """Give the idle connections back to the pool, which can close them then."""
+        while self._idle:
+            self._idle.pop().close()
 
     def _compile(self, statement: ClauseElement) -> tuple[str, dict[str, Any]]:
         """The statement's SQL, and its parameters in their order with the values they have by themselves."""
@@ -159,36 +141,9 @@ class Database:
             self._compiled[statement] = compiled.string, {name: compiled.params[name] for name in names}
         return self._compiled[statement]
 
-    async def _admit(self, *, may_be_shed: bool = True) -> None:
-        """Wait for a place among the connections, in order of arrival, for a bounded time."""
-        if not self._free.locked():
-            await self._free.acquire()
-            return
-        if may_be_shed and self._waiting >= self._size * WAITING_PER_CONNECTION:
-            await self._refuse()
-        started = perf_counter()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                await self._free.acquire()
-        except TimeoutError:
-            self._observer.pool_timed_out()
-            self._observer.request_shed("queue_timeout")
-            raise PoolExhaustedError from None
-        finally:
-            self._waiting -= 1
-        self._observer.pool_waited(perf_counter() - started)
-
-    async def _refuse(self) -> NoReturn:
-        """Refuse at once, or one after the other where many are, but nobody later than a wait would have ended."""
-        now = perf_counter()
-        self._refused_last = min(max(now, self._refused_last + REFUSAL_SECONDS), now + self._wait_seconds)
-        self._observer.request_shed("queue_full")
-        await asyncio.sleep(self._refused_last - now)
-        raise OverloadedError
-
     async def _fetch(self, sql: str, values: Sequence[Any]) -> Sequence[asyncpg.Record]:
-        connection = await self._connection()
+        # SQLAlchemy waits in greenlets only, and making one takes as long as all the rest of this.
+        connection = self._idle_connection() or cast(PoolProxiedConnection, await greenlet_spawn(self._pool.connect))
         driver = cast(asyncpg.Connection, connection.driver_connection)
         try:
             return await driver.fetch(sql, *values)
@@ -206,16 +161,21 @@ class Database:
         finally:
             # After a cancellation, too: asyncpg stops the statement in the server, and whoever uses
             # the connection next waits for that. Ended here, it would run on beside a new connection.
-            connection.close()
+            if connection.is_valid:
+                self._idle.append(connection)
+            else:
+                connection.close()
 
-    async def _connection(self) -> PoolProxiedConnection:
-        """A connection of the pool, in most cases without a round trip; a new one takes several."""
-        if self._pool.checkedin():
-            # SQLAlchemy waits in greenlets only, and making one takes as long as all the rest of
-            # this. An idle connection is not waited for, unless it turns out to be dead.
-            with suppress(MissingGreenlet):
-                return self._pool.connect()
-        return await greenlet_spawn(self._pool.connect)
+    def _idle_connection(self) -> PoolProxiedConnection | None:
+        """The connection used last, if it lives: that is found without a round trip, which a pre-ping costs."""
+        while self._idle:
+            connection = self._idle.pop()
+            driver = cast(asyncpg.Connection, connection.driver_connection)
+            if not driver.is_closed() and connection.info["opened"] >= self._outdated_before:
+                return connection
+            connection.invalidate()
+            connection.close()
+        return None
 
     def _note_opened(self, _connection: Any, record: ConnectionPoolEntry) -> None:
         self._observer.pool_opened()
@@ -266,60 +226,21 @@ async def connect(
 ) -> AsyncIterator[Database]:
     """Make the pool of one worker. The first statement opens the first connection.
 
-    asyncpg reads the URL by itself, so `sslmode`, several hosts and socket folders work as in libpq.
-
     Args:
+        dsn: As asyncpg reads it, so `sslmode`, several hosts and socket folders work as in libpq.
         prepared_statements: Whether a statement may be prepared once and run often. PgBouncer in
             transaction mode forgets the name of one, unless `max_prepared_statements` is set.
     """
-    options = _options(statement_seconds, through_pgbouncer=through_pgbouncer)
-    if not prepared_statements:
-        # asyncpg then parses each statement in the round trip that runs it: PgBouncer sends that as a
-        # whole to one server connection, and keeps this client on the one that described it before.
-        options["statement_cache_size"] = 0
-
-    def open_connection() -> Awaitable[asyncpg.Connection]:
-        if not in_greenlet():
-            raise MissingGreenlet
-        return _open(dsn, options)
-
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        # For `transaction`: SQLAlchemy prepares by itself, besides asyncpg.
-        connect_args={"async_creator_fn": open_connection} | ({} if prepared_statements else _UNNAMED),
-        isolation_level="AUTOCOMMIT",
-        pool_size=connections,
-        max_overflow=0,
-        pool_use_lifo=True,
-        pool_reset_on_return=None,
-        hide_parameters=True,
+    engine = make_engine(
+        dsn,
+        connections=connections,
+        statement_seconds=statement_seconds,
+        through_pgbouncer=through_pgbouncer,
+        prepared_statements=prepared_statements,
     )
+    database = Database(engine, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
-        yield Database(engine, size=connections, wait_seconds=wait_seconds, observer=observer)
+        yield database
     finally:
+        database.release()
         await engine.dispose()
-
-
-async def _open(dsn: str, options: Mapping[str, Any]) -> asyncpg.Connection:
-    try:
-        return await asyncpg.connect(dsn, **options)
-    except Exception as error:
-        raise named(error) or error from error
-
-
-def _options(statement_seconds: float, *, through_pgbouncer: bool) -> dict[str, Any]:
-    """How each connection is opened."""
-    options: dict[str, Any] = {
-        "timeout": CONNECT_SECONDS,
-        "command_timeout": statement_seconds + ANSWER_SECONDS,
-        "server_settings": {"application_name": "items-api"},
-    }
-    if through_pgbouncer:
-        # PgBouncer refuses the parameters below: the role carries the limits instead.
-        return options
-    options["server_settings"] |= {
-        "statement_timeout": str(int(statement_seconds * 1000)),
-        "idle_in_transaction_session_timeout": str(int((statement_seconds + 1) * 1000)),
-        "jit": "off",
-    }
-    return options

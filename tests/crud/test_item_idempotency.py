@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from app.crud import item as items
-from app.crud.idempotency import create_once
+from app.crud.item_idempotency import create_once
 from app.errors import IdempotencyKeyReusedError
 
 KETTLE = {"name": "Kettle", "description": 'Boils\na "litre" \\ of 🫖.', "price": 0.29, "is_active": False}

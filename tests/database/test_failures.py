@@ -3,7 +3,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from app.database_errors import named
+from app.database.failures import named
 
 UNAVAILABLE = ["08006", "25006", "28P01", "28000", "3D000", "40001", "40P01", "53300", "53200", "55P03", "57P01",
 "57P03", "57P05", "58030"]  # fmt: skip

@@ -1,0 +1,25 @@
+"""The table `idempotency_keys`: what was answered first to each `Idempotency-Key`."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import DateTime, LargeBinary, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base
+
+
+class IdempotencyKeyRow(Base):
+    """The first answer given to a key, for 24 hours."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of the validated body."""
+
+    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """The row as it was made."""
+
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)

@@ -1,0 +1,97 @@
+"""What a reload changes, and what it must not."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.processes.load import load
+from tests.processes.plain_server import facts, plain
+from tests.processes.server import PLAIN, ROOT, Server, eventually
+from tests.processes.watch import watching
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_reload_loses_no_request(workers):
+    """Five reloads under 300 requests a second, on kept and on new connections: every one is answered."""
+    with plain(workers) as server:
+        server.serving(workers=workers)
+        with load(server.port) as report, watching(lambda: len(server.workers()), every=0.02) as counts:
+            for _ in range(5):
+                server.reload()
+                time.sleep(0.2)
+
+        assert [] == report.failures()
+        assert len(report.exchanges) > 300
+        assert len(facts(report, "pid")) > 5 * workers / 2
+        assert max(counts) <= workers + 1
+        assert facts(report, "slot") <= {str(slot) for slot in range(workers + 1)}
+        assert min(counts) >= workers
+
+
+@pytest.mark.parametrize("fault", ["raise", "hang"])
+def test_a_reload_that_cannot_start_changes_nothing(tmp_path, fault):
+    """The old workers serve on, new ones are tried at growing intervals, and the next reload is free of the fault."""
+    file = tmp_path / "fault"
+    with plain(2, TEST_FAULT_FILE=str(file), WORKER_TIMEOUT_SECONDS="2") as server:
+        server.serving(workers=2)
+        old = set(server.workers())
+        with load(server.port) as report:
+            file.write_text(fault)
+            server.send(signal.SIGHUP)
+            time.sleep(4.5)
+            assert old < set(server.workers()) or old == set(server.workers())
+            tries = server.output().count("Booting worker") - 2
+            file.write_text("")
+            server.reload(seconds=6)
+
+        assert [] == report.failures()
+        assert 1 <= tries <= 6
+        assert "ended before it served" in server.output()
+
+
+def in_folder(folder: Path) -> Server:
+    """A server that reads its settings from a file `.env` in the folder."""
+    return Server(
+        app=PLAIN,
+        arguments=("--config", str(ROOT / "gunicorn.conf.py")),
+        environment={"PYTHONPATH": str(ROOT)},
+        folder=folder,
+    )
+
+
+def test_a_reload_reads_the_settings_anew(tmp_path):
+    """A setting that cannot be read is refused and changes nothing; one that can is taken."""
+    file = tmp_path / ".env"
+    file.write_text("WEB_CONCURRENCY=1\n")
+    with in_folder(tmp_path) as server:
+        server.serving()
+        old = server.workers()
+        file.write_text("WEB_CONCURRENCY=2\nKEEP_ALIVE_SECONDS=soon\n")
+        server.send(signal.SIGHUP)
+        eventually(lambda: "Reload refused" in server.output(), seconds=3, what="a refusal")
+        time.sleep(0.5)
+        assert old == server.workers()
+        assert "KEEP_ALIVE_SECONDS" in server.output()
+
+        file.write_text("WEB_CONCURRENCY=2\n")
+        server.send(signal.SIGHUP)
+        eventually(
+            lambda: len(server.workers()) == 2 and not set(old) & set(server.workers()),
+            seconds=5,
+            what="two new workers",
+        )
+
+
+def test_a_reload_cannot_change_the_address(tmp_path):
+    """Another port is refused as a whole: half of a change would be worse than none."""
+    file = tmp_path / ".env"
+    file.write_text("WEB_CONCURRENCY=1\n")
+    with in_folder(tmp_path) as server:
+        server.serving()
+        old = server.workers()
+        file.write_text("WEB_CONCURRENCY=1\nOPS_PORT=9\n")
+        server.send(signal.SIGHUP)
+        eventually(lambda: "change with a restart only" in server.output(), seconds=3, what="a refusal")
+        assert old == server.workers()
