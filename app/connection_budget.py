@@ -76,7 +76,7 @@ def _tell(budget: Budget) -> None:
         fits=budget.fits,
         instances=budget.instances,
         connections_per_instance=budget.connections_per_instance,
-        migrators=budget.migrators,
+        migrator_connections=budget.migrator_connections,
         wanted=budget.wanted,
         available=budget.available,
         server_connections=budget.server_connections,

@@ -30,8 +30,8 @@ class Budget:
     instances: int
     connections_per_instance: int
 
-    migrators: int = 1
-    """One connection more for `alembic upgrade head`, which runs beside the service."""
+    migrator_connections: int = 2
+    """`alembic upgrade head` runs beside the service: on one connection it works, from the other it watches."""
 
     server_connections: int
     """`max_connections` less the slots reserved for superusers."""
@@ -45,7 +45,7 @@ class Budget:
     @property
     def wanted(self) -> int:
         """Connections that may be open at once, every instance full and a migration running."""
-        return self.instances * self.connections_per_instance + self.migrators
+        return self.instances * self.connections_per_instance + self.migrator_connections
 
     @property
     def available(self) -> int:

@@ -83,6 +83,16 @@ class HostError(RequestError):
     status = HTTPStatus.BAD_REQUEST
 
 
+class PreflightRefusedError(RequestError):
+    """A page of another origin may not send what it asks for."""
+
+    code = "preflight_refused"
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("This origin, or this method or header of a cross-origin request, is not allowed here.")
+
+
 class MalformedBodyError(RequestError):
     """The body is not one JSON document in UTF-8."""
 

@@ -7,9 +7,9 @@ from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__, methods, problems
+from app.cors import CrossOrigin
 from app.hosts import HostCheck, OpsPort
 from app.lifespan import lifespan
 from app.logs import RequestLog
@@ -22,18 +22,6 @@ from app.rate_limits import RateLimit, RateLimits, limiter
 from app.routers import docs, item, system
 from app.routers.openapi import document
 from app.settings import Settings
-
-_READABLE_HEADERS = (
-    "ETag",
-    "Idempotency-Replayed",
-    "Link",
-    "Location",
-    "RateLimit",
-    "RateLimit-Policy",
-    "Retry-After",
-    "X-Request-ID",
-)
-"""Headers of our own that a page of an allowed origin may read."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -78,28 +66,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -> list[Middleware]:
     """What each request passes on its way in, outermost first."""
+    cors = [Middleware(CrossOrigin, origins=settings.cors_allow_origins)] if settings.cors_allow_origins else []
     ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
     return [
         Middleware(RequestLog),
         Middleware(RequestMetrics, metrics=metrics),
-        *_cors(settings),
+        *cors,
         Middleware(Problems),
         Middleware(HostCheck, allowed=settings.allowed_hosts),
         *ops_port,
         Middleware(RateLimit, limits=rate_limits),
         Middleware(HeadAsGet),
-    ]
-
-
-def _cors(settings: Settings) -> list[Middleware]:
-    if not settings.cors_allow_origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_allow_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID"],
-            expose_headers=_READABLE_HEADERS,
-        )
     ]

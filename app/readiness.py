@@ -75,10 +75,8 @@ class Readiness:
             database = "timeout"
         found = Checks(database=database, schema=schema)
         if found != self._checks:
-            if found.passed:
-                log.info("readiness_changed", database=found.database, schema=found.schema)
-            else:
-                log.warning("readiness_changed", database=found.database, schema=found.schema, cause=cause)
+            write = log.info if found.passed else log.warning
+            write("readiness_changed", database=found.database, schema=found.schema, cause=cause)
             self._observer.schema_is(found.schema)
         self._checks = found
         self._checked_at = monotonic()

@@ -51,7 +51,7 @@ def test_it_fits_where_every_connection_can_be_had(instances, connections, serve
         server_connections=server, role_connections=role, database_connections=database,
     )  # fmt: skip
 
-    wanted = instances * connections + 1
+    wanted = instances * connections + 2
     limits = [limit for limit in (server, role, database) if limit is not None]
     assert wanted == budget.wanted
     assert min(limits) == budget.available

@@ -1,6 +1,5 @@
-"""The PostgreSQL that all sides of a comparison share: a throw-away cluster, or the server that is named."""
+"""The PostgreSQL that all sides of a comparison share: a throw-away cluster."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -9,9 +8,6 @@ from tests.cluster import execute, migrate, throw_away_cluster
 
 ITEMS = 10_000
 """Rows of the table before a measurement."""
-
-URL_VARIABLE = "BENCHMARK_DATABASE_URL"
-"""Names a server to measure against, by a user who may make databases; those are removed at the end."""
 
 _FILL = f"""
 INSERT INTO items (name, description, price, is_active)
@@ -40,11 +36,6 @@ class Databases:
         self._names.append(name)
         return urlsplit(self._server)._replace(path=f"/{name}").geturl()
 
-    def remove(self) -> None:
-        """Remove all that were made."""
-        for name in self._names:
-            execute(self._server, f'DROP DATABASE "{name}" WITH (FORCE)')
-
 
 def restore(url: str) -> None:
     """Remove the items that a measurement has made."""
@@ -55,12 +46,5 @@ def restore(url: str) -> None:
 @contextmanager
 def databases() -> Iterator[Databases]:
     """Room for databases, which are gone at the end."""
-    if url := os.environ.get(URL_VARIABLE):
-        made = Databases(url)
-        try:
-            yield made
-        finally:
-            made.remove()
-        return
     with throw_away_cluster() as cluster:
         yield Databases(cluster.url)

@@ -39,4 +39,5 @@ def draw(plot: Plot, path: Path) -> None:
     axes.set_xlabel(plot.unit)
     axes.set_title(plot.title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
+    # A long label beside a long bar stands out of the figure: it grows.
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")

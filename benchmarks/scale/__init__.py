@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from benchmarks.harness.databases import URL_VARIABLE
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.reports import Report
 from benchmarks.scale.load import load
@@ -44,29 +42,21 @@ $$
 
 def run() -> Report:
     """Load a table of each size, and measure all questions on each."""
-    if url := os.environ.get(URL_VARIABLE):
-        return asyncio.run(_loaded_and_measured(url))
     with throw_away_cluster() as cluster:
         return asyncio.run(_loaded_and_measured(cluster.url))
 
 
 async def _loaded_and_measured(server: str) -> Report:
-    urls, names, seconds = {}, [], {}
+    urls, seconds = {}, {}
     for rows in SIZES:
         name = f"items_scale_{rows}"
         await asyncio.to_thread(execute, server, f'CREATE DATABASE "{name}"')
-        names.append(name)
         urls[rows] = urlsplit(server)._replace(path=f"/{name}").geturl()
-    try:
-        for rows, url in urls.items():
-            await asyncio.to_thread(migrate, url)
-            connection = await asyncpg.connect(url)
-            seconds[rows] = await load(connection, rows)
-            await connection.close()
-        return await measure(urls, seconds)
-    finally:
-        for name in names:
-            await asyncio.to_thread(execute, server, f'DROP DATABASE "{name}" WITH (FORCE)')
+        await asyncio.to_thread(migrate, urls[rows])
+        connection = await asyncpg.connect(urls[rows])
+        seconds[rows] = await load(connection, rows)
+        await connection.close()
+    return await measure(urls, seconds)
 
 
 async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[str, float]]) -> Report:
