@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -22,6 +23,8 @@ from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, service
 from tests.processes.watch import counting_backends, measured, watching
 from tests.proxy import Proxy, proxied
+
+Call = Callable[[Callable[[], None]], object]
 
 
 def probed(port: int) -> tuple[int, float]:
@@ -68,6 +71,13 @@ def assert_refused_in_time(report: Report, *, within: float) -> None:
             assert exchange.answer.headers["retry-after"].isdigit()
 
 
+def assert_all_stored(history: History, *reports: Report, at_least: int) -> None:
+    """Each acknowledged write is in the database, and so many there are."""
+    acknowledged = history.check(*reports)["acknowledged"]
+    measured(acknowledged=acknowledged)
+    assert acknowledged >= at_least
+
+
 def test_a_restart_of_the_database_is_survived(own_cluster):
     """It is away for 4 s: each request is 503 within 2 s, /health stays 200, and all is well within 3 s."""
     history = History(own_cluster.url)
@@ -92,7 +102,7 @@ def test_a_restart_of_the_database_is_survived(own_cluster):
     assert_refused_in_time(report, within=2)
     assert 503 in {e.answer.status for e in after(report, away) if e.answer}
     assert {200} == {status for status, _ in probes}
-    assert history.check(report)["acknowledged"] > 50
+    assert_all_stored(history, report, at_least=200)
 
 
 @contextmanager
@@ -110,8 +120,8 @@ def processes_stopped(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def proxy_beside(url: str) -> Iterator[tuple[str, Callable[[], AbstractContextManager[None]]]]:
-    """A proxy to the database in a thread of its own: its URL, and what freezes it for a while."""
+def proxy_beside(url: str) -> Iterator[tuple[Proxy, Call]]:
+    """A proxy to the database in a thread of its own, and what calls a function there."""
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     started: SimpleQueue[Proxy] = SimpleQueue()
 
@@ -122,20 +132,20 @@ def proxy_beside(url: str) -> Iterator[tuple[str, Callable[[], AbstractContextMa
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
-    proxy = started.get(timeout=10)
-
-    @contextmanager
-    def frozen() -> Iterator[None]:
-        loop.call_soon_threadsafe(proxy.freeze)
-        yield
-        loop.call_soon_threadsafe(proxy.thaw)
-
     try:
-        yield proxy.url, frozen
+        yield started.get(timeout=10), loop.call_soon_threadsafe
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
         loop.close()
+
+
+@contextmanager
+def swallowing(proxy: Proxy, call: Call) -> Iterator[None]:
+    """The proxy passes nothing on."""
+    call(proxy.freeze)
+    yield
+    call(proxy.thaw)
 
 
 @pytest.mark.parametrize("how", ["stopped", "swallowed"])
@@ -146,7 +156,8 @@ def test_a_frozen_database_holds_nobody_for_long(own_cluster, how):
         url = own_cluster.url
         frozen: Callable[[], AbstractContextManager[None]] = partial(processes_stopped, own_cluster)
         if how == "swallowed":
-            url, frozen = stack.enter_context(proxy_beside(own_cluster.url))
+            proxy, call = stack.enter_context(proxy_beside(own_cluster.url))
+            url, frozen = proxy.url, partial(swallowing, proxy, call)
         server = stack.enter_context(service(url, workers=2, DATABASE_STATEMENT_SECONDS="1"))
         server.serving(workers=2)
         workers = server.workers()
@@ -164,23 +175,32 @@ def test_a_frozen_database_holds_nobody_for_long(own_cluster, how):
         assert_refused_in_time(report, within=1 + 2)
         assert {503, 504} & set(report.statuses)
         assert {200} == {status for status, _ in probes}
-        history.check(report)
+        assert_all_stored(history, report, at_least=200)
 
 
 def test_connections_that_were_ended_while_idle_are_not_missed(own_cluster):
     """All backends are terminated between requests: none fails."""
+    history = History(own_cluster.url)
+    report = Report()
+
+    def create_100() -> None:
+        sent = len(report.exchanges)
+        asyncio.run(
+            send_load(server.port, rate=400, count=100, request=lambda n: history.creation(sent + n), report=report)
+        )
+        assert {201: sent + 100} == report.statuses
+
     with service(own_cluster.url, workers=2) as server:
         server.serving(workers=2)
         for _ in range(3):
-            report = asyncio.run(send_load(server.port, rate=400, count=100, request=create))
-            assert {201: 100} == report.statuses
+            create_100()
             execute(
                 own_cluster.url,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'",
             )
             time.sleep(0.3)
-        report = asyncio.run(send_load(server.port, rate=400, count=100, request=create))
-        assert {201: 100} == report.statuses
+        create_100()
+    assert_all_stored(history, report, at_least=400)
 
 
 def test_a_server_without_a_free_connection_is_waited_for(own_cluster):
@@ -233,7 +253,7 @@ def test_writes_leave_a_server_that_has_become_read_only(own_cluster):
     refused = [e for e in report.exchanges if e.answer and e.answer.status == 503]
     assert len(refused) > 10
     assert {"PUT", "POST"} == {e.request.method for e in refused if e.started > restored - 1.5}
-    history.check(report)
+    assert_all_stored(history, report, at_least=200)
 
 
 def test_a_locked_table_holds_neither_probes_nor_the_future(own_cluster):
@@ -241,23 +261,24 @@ def test_a_locked_table_holds_neither_probes_nor_the_future(own_cluster):
 
     The budget holds, and when the lock has gone all is well at once.
     """
-    execute(own_cluster.url, "INSERT INTO items (name) VALUES ('locked')")
+    history = History(own_cluster.url)
     with ExitStack() as stack:
         settings = {"DATABASE_CONNECTIONS": "8", "DATABASE_STATEMENT_SECONDS": "3"}
         server = stack.enter_context(service(own_cluster.url, workers=1, **settings))
         backends = stack.enter_context(counting_backends(own_cluster.url))
         server.serving()
+        before = asyncio.run(send_load(server.port, rate=400, count=200, kept=50, request=history.request))
         lock = stack.enter_context(asyncio.Runner())
         locker = lock.run(asyncpg.connect(own_cluster.url))
         lock.run(locker.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
         with watching(lambda: probed(server.port)) as probes:
             report = asyncio.run(
-                send_load(server.port, rate=2_000, count=200, kept=200, request=lambda _: Request(target="/items/1"))
+                send_load(server.port, rate=2_000, count=200, kept=200, request=lambda n: history.request(200 + n))
             )
         lock.run(locker.execute("COMMIT"))
         lock.run(locker.close())
         well = asyncio.run(
-            send_load(server.port, rate=400, count=200, kept=50, request=lambda _: Request(target="/items/1"))
+            send_load(server.port, rate=400, count=200, kept=50, request=lambda n: history.request(400 + n))
         )
 
     codes = {json.loads(e.answer.body)["code"] for e in report.exchanges if e.answer}
@@ -273,7 +294,9 @@ def test_a_locked_table_holds_neither_probes_nor_the_future(own_cluster):
     assert {200} == {status for status, _ in probes}
     assert max(seconds for _, seconds in probes) < 0.1
     assert max(backends) <= 4
-    assert {200: 200} == well.statuses
+    assert {200, 201} == set(before.statuses) == set(well.statuses)
+    assert {*range(200)} == {e.number for e in well.exchanges}
+    assert_all_stored(history, before, report, well, at_least=200)
 
 
 def test_a_connection_that_dies_during_a_create_tells_no_lie(own_cluster):
@@ -299,5 +322,67 @@ def test_a_connection_that_dies_during_a_create_tells_no_lie(own_cluster):
     assert {201: len(failed)} == retried.statuses
     replayed = [e for e in retried.exchanges if e.answer and "idempotency-replayed" in e.answer.headers]
     measured(sent=len(report.exchanges), failed=len(failed), of_them_stored=len(replayed))
-    both = Report([*report.exchanges, *retried.exchanges])
-    assert history.check(both)["acknowledged"] == len(report.exchanges)
+    assert_all_stored(history, report, retried, at_least=len(report.exchanges))
+
+
+LOST = 10
+"""The answer to one creation in so many is lost."""
+
+
+def creation_of_two_kinds(number: int) -> Request:
+    """With a key or without one; those whose answers are to be lost have another name."""
+    key = f"key-{number}" if number % 2 else None
+    return create(number, key=key, name="lost" if number % LOST < 2 else "created")
+
+
+def stored(url: str) -> Counter[str]:
+    """How many rows have which name, as PostgreSQL itself tells."""
+
+    async def names() -> list[str]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [row["name"] for row in await connection.fetch("SELECT name FROM items WHERE name LIKE 'lost-%'")]
+        finally:
+            await connection.close()
+
+    return Counter(asyncio.run(names()))
+
+
+# One that says nothing keeps its connection for 1.5 s: more of them would use up the pool.
+@pytest.mark.parametrize(("how", "status", "rate"), [("cut", 503, 50), ("silent", 504, 25)])
+def test_a_create_whose_answer_is_lost_is_no_success(own_cluster, how, status, rate):
+    """It is committed, and then the connection ends or says nothing more: an error, whatever is stored.
+
+    A retry with the key gets the first answer again. Without a key nobody can tell that it is a
+    retry, and the row stands twice.
+    """
+    history = History(own_cluster.url)
+    with ExitStack() as stack:
+        proxy, call = stack.enter_context(proxy_beside(own_cluster.url))
+        server = stack.enter_context(service(proxy.url, workers=2, DATABASE_STATEMENT_SECONDS="1"))
+        server.serving(workers=2)
+        call(lambda: proxy.lose_answers(b"lost-", how))
+        with load(server.port, rate=rate, kept=40, request=creation_of_two_kinds) as report:
+            time.sleep(4)
+        call(proxy.keep_answers)
+        lost = sorted((e for e in report.exchanges if b"lost-" in e.request.body), key=lambda e: e.number)
+        before_retries = stored(own_cluster.url)
+        retried = asyncio.run(send_load(server.port, rate=100, count=len(lost), request=lambda n: lost[n].request))
+
+    measured(sent=len(report.exchanges), lost=len(lost), slowest_answer_seconds=max(e.seconds for e in lost))
+    assert len(lost) > 10
+    assert {status} == {e.answer.status for e in lost if e.answer}
+    assert_refused_in_time(report, within=1 + 2)
+    assert {201: len(report.exchanges) - len(lost), status: len(lost)} == report.statuses
+    # All of them were committed before anybody was told that they failed.
+    assert proxy.answers_lost == len(lost)
+    assert before_retries == Counter(json.loads(e.request.body)["name"] for e in lost)
+    assert {201: len(lost)} == retried.statuses
+    for exchange in retried.exchanges:
+        has_key = lost[exchange.number].number % 2 == 1
+        assert exchange.answer
+        assert exchange.answer.headers.get("idempotency-replayed") == ("true" if has_key else None)
+    rows = stored(own_cluster.url)
+    assert {1, 2} == set(rows.values())
+    assert all(rows[f"lost-{e.number}"] == (1 if e.number % 2 else 2) for e in lost)
+    assert_all_stored(history, report, retried, at_least=len(report.exchanges))

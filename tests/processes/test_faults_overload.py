@@ -9,12 +9,11 @@ from statistics import median
 import pytest
 
 from tests.cluster import slow_down_creations
+from tests.processes.history import History, create
 from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, service, untraced
 from tests.processes.watch import measured, watching
-
-CREATE = Request(method="POST", target="/items", headers=(("Content-Type", "application/json"),), body=b'{"name":"x"}')
 
 
 def created(report: Report) -> float:
@@ -28,11 +27,33 @@ def span(report: Report) -> float:
     return max(e.started + e.seconds for e in report.exchanges) - min(e.started for e in report.exchanges)
 
 
-def send(server: Server, rate: float, seconds: float, clients: int) -> Report:
-    """Ask for creations at an even rate, whatever becomes of them."""
-    return asyncio.run(
-        send_load(server.port, rate=rate, seconds=seconds, kept=clients, request=lambda _: CREATE, timeout_seconds=5)
-    )
+def creation(number: int) -> Request:
+    """Every second one has a key."""
+    return create(number, key=f"key-{number}" if number % 2 else None)
+
+
+class Creations:
+    """Asks for creations, each other than those before."""
+
+    def __init__(self, server: Server) -> None:
+        self.reports: list[Report] = []
+        self._port = server.port
+
+    def send(self, rate: float, seconds: float, clients: int) -> Report:
+        """Ask at an even rate, whatever becomes of them."""
+        sent = sum(len(report.exchanges) for report in self.reports)
+        report = asyncio.run(
+            send_load(
+                self._port,
+                rate=rate,
+                seconds=seconds,
+                kept=clients,
+                request=lambda number: creation(sent + number),
+                timeout_seconds=5,
+            )
+        )
+        self.reports.append(report)
+        return report
 
 
 def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
@@ -40,23 +61,26 @@ def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
 
     The rest is refused at once, probes are not, and the load is soon forgotten.
     """
+    history = History(own_cluster.url)
     slow_down_creations(own_cluster.url, seconds=0.02)
     # One connection for each worker, 20 ms a statement: 100 a second at most.
     with untraced(service(own_cluster.url, workers=2, DATABASE_CONNECTIONS="3")) as server:
         server.serving(workers=2)
-        peak = created(send(server, rate=200, seconds=3, clients=8))
+        creations = Creations(server)
+        peak = created(creations.send(rate=200, seconds=3, clients=8))
         before = total(scrape(server.port), "requests_shed_total")
         with watching(lambda: (fetch(server.port, "/health/ready")[0], fetch(server.port, "/health")[0])) as probes:
-            report = send(server, rate=5 * peak, seconds=4, clients=500)
+            report = creations.send(rate=5 * peak, seconds=4, clients=500)
         ended = time.monotonic()
         shed = total(scrape(server.port), "requests_shed_total") - before
         eventually(
-            lambda: set(send(server, rate=peak / 2, seconds=0.5, clients=10).statuses) == {201},
+            lambda: set(creations.send(rate=peak / 2, seconds=0.5, clients=10).statuses) == {201},
             seconds=5,
             what="no refusal",
         )
         recovered = time.monotonic() - ended
 
+    acknowledged = history.check(*creations.reports)["acknowledged"]
     refused = [e for e in report.exchanges if e.answer and e.answer.status == 503]
     refusals = sorted(e.seconds for e in refused)
     sent, goodput = len(report.exchanges) / span(report), created(report)
@@ -68,9 +92,11 @@ def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
         refused_median_seconds=median(refusals),
         refused_99_percent_seconds=refusals[int(0.99 * len(refusals))],
         normal_after_seconds=recovered,
+        acknowledged=acknowledged,
     )
     assert set(report.statuses) == {201, 503}
     assert goodput >= 0.8 * peak
+    assert acknowledged > 300
     assert sent > 3 * peak
     assert median(refusals) < 0.1
     assert {"overloaded"} <= {json.loads(e.answer.body)["code"] for e in refused if e.answer}
@@ -97,7 +123,7 @@ def good_per_second(server: Server, connections: int, seconds: int) -> float:
     ("budget", "connections"),
     [
         pytest.param("20", 32, id="ample"),
-        # It stands at its bound: 72 to 110 % were measured, by what else the machine had to do.
+        # It stands at its bound: 67 to 110 % were measured, by what else the machine had to do.
         pytest.param("3", 16, id="scarce", marks=pytest.mark.slow),
     ],
 )
@@ -106,22 +132,28 @@ def test_more_clients_than_can_be_served_do_not_lessen_the_service(database_url,
 
     None of them pauses after a refusal, and with few database connections most are refused.
     """
+    history = History(database_url)
     with untraced(service(database_url, workers=2, DATABASE_CONNECTIONS=budget)) as server:
         server.serving(workers=2)
-        asyncio.run(send_load(server.port, rate=10, count=1, request=lambda _: CREATE))
         good_per_second(server, connections, 1)
-        pairs = [
-            (good_per_second(server, connections, 2), good_per_second(server, 5 * connections, 2)) for _ in range(3)
-        ]
+        # A few writes beside the reads: so few that they hardly show in what is measured.
+        with load(server.port, rate=10, kept=10, fresh=0, request=history.creation) as writes:
+            pairs = [
+                (good_per_second(server, connections, 2), good_per_second(server, 5 * connections, 2)) for _ in range(3)
+            ]
         with load(server.port, rate=100, request=lambda _: Request(target="/items/1")) as report:
             time.sleep(1)
         shed = total(scrape(server.port), "requests_shed_total")
+    acknowledged = history.check(writes)["acknowledged"]
     measured(
         peak=median(peak for peak, _ in pairs),
         goodput=median(over for _, over in pairs),
         goodput_of_peak=median(over / peak for peak, over in pairs),
         refused=shed,
+        acknowledged=acknowledged,
     )
     assert {200} == set(report.statuses)
+    assert set(writes.statuses) <= {201, 503}
+    assert acknowledged > 30
     assert median(over / peak for peak, over in pairs) >= 0.8
     assert budget == "20" or shed > 0

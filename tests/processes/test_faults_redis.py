@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.processes.history import History
 from tests.processes.load import Request, load
 from tests.processes.scrape import scrape, total
 from tests.processes.server import eventually, service
@@ -47,13 +48,20 @@ def broken(redis: RedisServer, how: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("how", ["refused", "frozen", "slow"])
 def test_limits_hold_without_redis(database_url, tmp_path, how):
-    """The host's own counters keep the limit, there is no 5xx and no added second, and Redis is taken up again."""
-    settings = {"RATE_LIMIT_READ": f"{LIMIT}/hour"}
+    """The host's own counters keep the limit, there is no 5xx and no added second, and Redis is taken up again.
+
+    Writes, which have a limit of their own that is not reached, all succeed.
+    """
+    history = History(database_url)
+    settings = {"RATE_LIMIT_READ": f"{LIMIT}/hour", "RATE_LIMIT_WRITE": "100000/hour"}
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(tmp_path))
         server = stack.enter_context(service(database_url, workers=2, **settings, RATE_LIMIT_STORAGE_URI=redis.uri))
         server.serving(workers=2)
-        with load(server.port, rate=100, kept=10, fresh=5, request=lambda _: Request(target="/items")) as report:
+        with (
+            load(server.port, rate=100, kept=10, fresh=5, request=lambda _: Request(target="/items")) as report,
+            load(server.port, rate=40, kept=5, fresh=5, request=history.creation) as writes,
+        ):
             time.sleep(0.5)
             with broken(redis, how):
                 time.sleep(4)
@@ -65,14 +73,20 @@ def test_limits_hold_without_redis(database_url, tmp_path, how):
                 what="Redis in use again",
             )
 
+    acknowledged = history.check(writes)["acknowledged"]
     measured(
         admitted=report.statuses[200],
         uncounted=uncounted,
         half_within=report.seconds(0.5),
         all_but_1_percent=report.seconds(0.99),
+        acknowledged=acknowledged,
+        slowest_write=writes.seconds(1.0),
     )
     assert [] == report.failures()
     assert {200: LIMIT} == {status: count for status, count in report.statuses.items() if status != 429}
     assert report.statuses[429] > 50
     assert report.seconds(1.0) < 1
+    assert {201: len(writes.exchanges)} == writes.statuses
+    assert writes.seconds(1.0) < 1
+    assert acknowledged == len(writes.exchanges) > 100
     assert how == "slow" or degraded == 1

@@ -1,15 +1,16 @@
 import asyncio
 import contextlib
+import dataclasses
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes.history import create
+from tests.processes.history import History
 from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import fetch, scrape, total
-from tests.processes.server import Server, eventually, service
+from tests.processes.server import Server, eventually, service, untraced
 from tests.processes.watch import measured
 
 
@@ -18,46 +19,94 @@ def in_namespace(*commands: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", "; ".join([*commands, 'exec "$@"']), "sh")
 
 
-def send(server: Server, count: int = 200) -> Report:
-    """Create so many items."""
-    return asyncio.run(send_load(server.port, rate=400, count=count, request=create))
+class Creations:
+    """Creations that all have to succeed, and that the database has to hold in the end."""
+
+    def __init__(self, url: str) -> None:
+        self._history = History(url)
+        self._report = Report()
+
+    def send(self, server: Server, count: int = 200) -> None:
+        """Ask for so many more."""
+        sent = len(self._report.exchanges)
+        asyncio.run(
+            send_load(
+                server.port,
+                rate=400,
+                count=count,
+                request=lambda number: self._history.creation(sent + number),
+                report=self._report,
+            )
+        )
+        assert {201: sent + count} == self._report.statuses
+
+    def check(self) -> None:
+        """Each of them is stored."""
+        acknowledged = self._history.check(self._report)["acknowledged"]
+        measured(acknowledged=acknowledged)
+        assert acknowledged == len(self._report.exchanges) > 0
+
+
+@pytest.fixture
+def creations(database_url: str) -> Creations:
+    """Creations of this test's database."""
+    return Creations(database_url)
+
+
+def lengthy(request: Request) -> Request:
+    """The request with an id that makes its line in the log long."""
+    return dataclasses.replace(request, headers=(*request.headers, ("X-Request-ID", "y" * 128)))
 
 
 @pytest.mark.slow
 def test_a_log_that_nobody_reads_holds_nobody(database_url):
     """Standard output is a pipe that is full: requests, a reload and the end go on, and lost lines are counted."""
+    history = History(database_url)
+
+    def flooding(number: int) -> Request:
+        if number % 24:
+            return lengthy(Request(target="/" + "x" * 190))
+        return lengthy(history.creation(100_000 + number // 24))
+
     reader, writer = os.pipe()
-    server = service(database_url, workers=2)
+    # What is bounded is the waiting for a reader, so the server is not slowed down by tracing.
+    server = untraced(service(database_url, workers=2))
     server.printing_to = writer
     with server:
         os.close(writer)
         server.serving(workers=2)
-        with load(server.port, rate=200, request=lambda _: Request(target="/items?q=" + "x" * 90)) as report:
+        with load(server.port, rate=200, request=lambda number: lengthy(history.request(number))) as report:
             time.sleep(2)
             server.reload()
         # A queue of 4 MiB a worker has to be full before lines are lost.
-        long = Request(target="/" + "x" * 190, headers=(("X-Request-ID", "y" * 128),))
-        flood = asyncio.run(send_load(server.port, rate=5_000, count=24_000, kept=40, request=lambda _: long))
+        flood = asyncio.run(send_load(server.port, rate=5_000, count=24_000, kept=40, request=flooding))
         dropped = eventually(
             lambda: total(scrape(server.port), "log_lines_dropped_total"), seconds=3, what="lines dropped"
         )
         assert 0 == server.stop(seconds=20)
         os.close(reader)
 
-    measured(all_but_1_percent=report.seconds(0.99), failed=len(report.failures()), lines_dropped=int(dropped))
+    acknowledged = history.check(report, flood)["acknowledged"]
+    measured(
+        all_but_1_percent=report.seconds(0.99),
+        failed=len(report.failures()),
+        lines_dropped=int(dropped),
+        acknowledged=acknowledged,
+    )
     assert [] == report.failures()
     assert report.seconds(0.99) < 0.5
-    assert {404: 24_000} == flood.statuses
+    assert {404: 23_000, 201: 1_000} == flood.statuses
+    assert acknowledged > 1_300
     assert dropped > 0
 
 
-def test_a_closed_standard_output_stops_nobody(database_url):
+def test_a_closed_standard_output_stops_nobody(database_url, creations):
     """Started without one, or with one whose reader has gone, the service serves."""
     with service(database_url, workers=2).inside("sh", "-c", 'exec "$@" >&- 2>&-', "sh") as server:
         server.serving(workers=2)
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         server.reload()
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         assert 0 == server.stop()
         assert "" == server.output()
 
@@ -68,14 +117,15 @@ def test_a_closed_standard_output_stops_nobody(database_url):
         os.close(writer)
         server.serving(workers=2)
         os.close(reader)
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         server.reload()
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         assert 0 == server.stop()
+    creations.check()
 
 
 @pytest.mark.parametrize("state", ["full", "read-only", "filling up"])
-def test_a_folder_for_metrics_without_room_stops_nobody(database_url, tmp_path, state):
+def test_a_folder_for_metrics_without_room_stops_nobody(database_url, creations, tmp_path, state):
     """Requests are served and limited all the same; a scrape says whether it shows one worker or all."""
     folder = tmp_path / "metrics"
     folder.mkdir()
@@ -86,12 +136,12 @@ def test_a_folder_for_metrics_without_room_stops_nobody(database_url, tmp_path, 
         server.serving(workers=2)
         workers = server.workers()
         if state == "filling up":
-            assert {201: 50} == send(server, 50).statuses
+            creations.send(server, 50)
             seen = Path(f"/proc/{server.process.pid}/root{folder}")
             with contextlib.suppress(OSError), (seen / "filler").open("wb", buffering=0) as filler:
                 while True:
                     filler.write(bytes(4096))
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         # New series want room.
         for number in range(200):
             fetch(server.port, f"/nothing/{number}")
@@ -99,19 +149,21 @@ def test_a_folder_for_metrics_without_room_stops_nobody(database_url, tmp_path, 
         samples = scrape(server.port)
         assert workers == server.workers()
         server.reload()
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         assert 0 == server.stop()
 
+    creations.check()
     assert (state == "filling up") == total(samples, "metrics_shared")
 
 
-def test_a_read_only_root_file_system_is_enough(database_url):
+def test_a_read_only_root_file_system_is_enough(database_url, creations):
     """With nothing to write to but shared memory the service starts, serves, reloads and ends."""
     with service(database_url, workers=2).inside(*in_namespace("mount -o remount,bind,ro /")) as server:
         server.serving(workers=2)
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         assert 200 == fetch(server.port, "/health/ready")[0]
         assert 200 == total(scrape(server.port), "http_requests_total", {"method": "POST", "status": "201"})
         server.reload()
-        assert {201: 200} == send(server).statuses
+        creations.send(server)
         assert 0 == server.stop()
+    creations.check()

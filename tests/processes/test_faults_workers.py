@@ -34,7 +34,9 @@ def test_a_killed_worker_costs_its_own_requests_only(database_url):
     # The process takes a moment to die, and a client may still connect to it.
     assert all(e.started - 0.3 < killed < e.started + e.seconds + 0.2 for e in failures), report
     assert {"refused"}.isdisjoint({e.failure for e in failures})
-    assert history.check(report)["acknowledged"] > 100
+    acknowledged = history.check(report)["acknowledged"]
+    measured(acknowledged=acknowledged)
+    assert acknowledged > 100
 
 
 def test_a_hung_worker_is_replaced_while_the_others_serve(database_url):
@@ -57,7 +59,9 @@ def test_a_hung_worker_is_replaced_while_the_others_serve(database_url):
     meanwhile = [e for e in report.exchanges if began + 0.1 < e.started < began + 2]
     quick = [e for e in meanwhile if e.answer and e.seconds < 1]
     assert len(quick) > 60
-    history.check(report)
+    acknowledged = history.check(report)["acknowledged"]
+    measured(acknowledged=acknowledged)
+    assert acknowledged > 100
 
 
 @pytest.mark.parametrize("how", ["reload", "recycling", "end"])
@@ -82,4 +86,7 @@ def test_replacing_workers_loses_nothing(database_url, how):
     measured(sent=len(report.exchanges), failed=len(report.failures(apart_from=("refused",))))
     assert [] == report.failures(apart_from=("refused",) if how == "end" else ())
     assert set(report.statuses) == {200, 201}
-    assert 0 == history.check(report)["unknown"] or how == "end"
+    counts = history.check(report)
+    measured(acknowledged=counts["acknowledged"])
+    assert counts["acknowledged"] > 30
+    assert 0 == counts["unknown"] or how == "end"
