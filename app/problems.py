@@ -13,11 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import NotReadyError, RequestError, root_cause
+from app.errors import NotReadyError, OverloadedError, RequestError, root_cause
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+_TOLD_ELSEWHERE = (NotReadyError, OverloadedError)
+"""Readiness logs its changes, and not each probe; refusals under load are counted, for logging them adds to it."""
 
 _INVALID = "The request is not as documented; `errors` says where."
 _CRASHED = "This request met a defect of the service. Its operators can find it by the request's id."
@@ -69,7 +72,7 @@ def answer(scope: Scope, error: Exception) -> Response:
     """The answer to a failure of this request. A defect is logged with its traceback and shows none of it."""
     request_id = scope["state"]["request_id"]
     if isinstance(error, RequestError):
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, NotReadyError):
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _TOLD_ELSEWHERE):
             log.warning("request_failed", code=error.code, cause=root_cause(error))
         return _problem(error.status, error.code, str(error), request_id, error.headers, error.members)
     if isinstance(error, RequestValidationError):

@@ -110,9 +110,9 @@ async def test_a_failure_of_ours_is_logged_by_its_kind():
     ]
 
 
-@pytest.mark.parametrize("error", [errors.NotFoundError(), errors.NotReadyError({})])
+@pytest.mark.parametrize("error", [errors.NotFoundError(), errors.NotReadyError({}), errors.OverloadedError()])
 async def test_a_refusal_is_no_warning(error):
-    """What a client does wrong is not logged as a failure, nor is each of the probes that find a worker not ready."""
+    """What a client does wrong is not logged as a failure, nor is a probe or a refusal under load: others tell them."""
     with capture_logs() as lines:
         async with served(error) as client:
             await client.get("/")

@@ -12,7 +12,7 @@ WAITING_PER_CONNECTION = 20
 """How many requests may wait for each connection; the next one is refused. With statements of
 20 ms the last of them waits for 0.4 s. See docs/decisions/0040-load-shedding.md."""
 
-REFUSAL_SECONDS = 0.004
+REFUSAL_SECONDS = 0.005
 """How far apart refusals are. A client that asks again at once would otherwise be refused so often that
 the worker does little else: a refusal takes a third of what an answer does."""
 
