@@ -10,13 +10,11 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.exchanges import Exchange
 from app.logs.rendering import current_request
 
 QUIET: Final = frozenset({"/health", "/health/ready", "/metrics"})
 """Paths that machines ask every few seconds: their lines are at debug."""
-
-CLIENT_GONE: Final = 499
-"""The status of a request that was never answered, because its client had gone. It is only logged, as nginx does."""
 
 _PATH_CHARACTERS: Final = 200
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -45,34 +43,25 @@ class RequestLog:
         scope.setdefault("state", {})["request_id"] = request_id
         token = current_request.set((request_id, trace_id))
         header = (b"x-request-id", request_id.encode())
-        status = sent = 0
-        started = perf_counter()
 
-        async def watch_receive() -> Message:
-            nonlocal status
-            message = await receive()
-            if message["type"] == "http.disconnect" and not status:
-                status = CLIENT_GONE
-            return message
-
-        async def watch_send(message: Message) -> None:
-            nonlocal status, sent
+        async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = status or message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
-            else:
-                sent += len(message.get("body", b""))
             await send(message)
 
+        exchange = Exchange(receive, send_named)
+        crashed = False
+        started = perf_counter()
         try:
-            await self.app(scope, watch_receive, watch_send)
+            await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:  # nothing stands further out that could answer
+            crashed = True
             log.exception("request_crashed", exc_info=error)
-            if not status:
-                await _answer_defect(watch_send, request_id)
-            status = 500
+            if exchange.is_open:
+                await _answer_defect(exchange.send, request_id)
         finally:
-            self._write(scope, status or CLIENT_GONE, perf_counter() - started, sent)
+            status = 500 if crashed else exchange.status
+            self._write(scope, status, perf_counter() - started, exchange.sent_bytes)
             current_request.reset(token)
 
     def _write(self, scope: Scope, status: int, seconds: float, sent: int) -> None:

@@ -1,17 +1,14 @@
 """Counts every request, by its method, its route's template and its exact status."""
 
 from time import perf_counter
-from typing import Final
 
 from prometheus_fastapi_instrumentator.metrics import Info
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.exchanges import Exchange
 from app.metrics.instruments import Metrics
-
-CLIENT_GONE: Final = 499
-"""The status under which a request is counted whose client left before its answer began."""
 
 
 class RequestMetrics(PrometheusInstrumentatorMiddleware):
@@ -38,27 +35,14 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = 0
-
-        async def watch_receive() -> Message:
-            nonlocal status
-            message = await receive()
-            if message["type"] == "http.disconnect" and not status:
-                status = CLIENT_GONE
-            return message
-
-        async def watch_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start" and not status:
-                status = message["status"]
-            await send(message)
-
+        exchange = Exchange(receive, send)
+        crashed = False
         self._metrics.in_progress += 1
         started = perf_counter()
         try:
-            await self.app(scope, watch_receive, watch_send)
+            await self.app(scope, exchange.receive, exchange.send)
         except Exception:
-            status = 500
+            crashed = True
             raise
         finally:
             self._metrics.in_progress -= 1
@@ -68,7 +52,7 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
                 response=None,
                 method=scope["method"],
                 modified_handler="none" if route is None else route.path,
-                modified_status=str(status or CLIENT_GONE),
+                modified_status="500" if crashed else str(exchange.status),
                 modified_duration=perf_counter() - started,
             )
             for instrumentation in self.instrumentations:

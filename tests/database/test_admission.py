@@ -14,7 +14,7 @@ def admission(places=1, wait_seconds=5.0):
 
 
 async def test_places_are_given_in_order_of_arrival():
-    """Who comes later waits, and whoever leaves gives his place to the one who waits longest."""
+    """Who comes later waits, and whoever leaves gives the place to the one who waits longest."""
     full, order = admission(), []
     await full.enter()
 
@@ -79,7 +79,7 @@ async def test_the_queue_has_an_end(may_be_shed):
 
 
 async def test_a_place_for_one_who_has_just_given_up_goes_to_the_next():
-    """Whether he gave up before it was given to him or in the same moment."""
+    """Whether that one gave up before the place was given or in the same moment."""
     full = admission()
     await full.enter()
     before, after, last = (asyncio.create_task(full.enter()) for _ in range(3))

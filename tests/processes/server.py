@@ -152,6 +152,17 @@ class Server:
         """Send a signal to the master."""
         self.process.send_signal(number)
 
+    def kill_worker(self, *, seconds: float = 10) -> None:
+        """Kill the oldest worker, and wait until as many serve as before without it."""
+        serving = self.serving_workers()
+        os.kill(serving[0], signal.SIGKILL)
+
+        def look() -> bool:
+            # A process that was killed still shows for a moment.
+            return len(now := self.serving_workers()) == len(serving) and serving[0] not in now
+
+        eventually(look, seconds=seconds, what=f"another worker in the place of {serving[0]}")
+
     def reload(self, *, seconds: float = 30) -> None:
         """Send SIGHUP and wait until as many workers serve as before, all of them new."""
         count, old = len(self.serving_workers()), set(self.workers())
@@ -161,7 +172,7 @@ class Server:
             workers = set(self.workers())
             return len(workers) == len(self.serving_workers()) == count and old.isdisjoint(workers)
 
-        eventually(look, seconds=seconds, what="all replaced")
+        eventually(look, seconds=seconds, what=f"{count} workers instead of {sorted(old)}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 40) -> int:
         """Send a signal, wait for the end, and return the exit code."""

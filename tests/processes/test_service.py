@@ -62,8 +62,7 @@ def test_the_counters_never_go_back(database_url, tmp_path):
         with load(server.port, rate=100, request=mixed) as report, counters_never_fall(server.port) as scrapes:
             for number in range(6):
                 if number in {1, 4}:
-                    os.kill(server.serving_workers()[0], signal.SIGKILL)
-                    eventually(lambda: len(server.serving_workers()) == 3, seconds=10, what="three workers")
+                    server.kill_worker()
                 server.reload()
         time.sleep(0.2)
         counted = served(server.port)

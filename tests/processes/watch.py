@@ -1,6 +1,7 @@
 """Looks at something again and again while a test does something else."""
 
 import asyncio
+import http.client
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -52,7 +53,15 @@ def watching(look: Callable[[], T], *, every: float = 0.05) -> Iterator[list[T]]
 @contextmanager
 def counters_never_fall(port: int) -> Iterator[list[Samples]]:
     """Scrapes all along; no counter may be lower than the time before, or missing."""
-    with watching(lambda: scrape(port, counters_only=True), every=0.1) as scrapes:
+
+    def look() -> Samples:
+        try:
+            return scrape(port, counters_only=True)
+        except (ConnectionResetError, http.client.IncompleteRead):
+            # The worker that was asked may have been killed: another one is, as a scraper would the next time.
+            return scrape(port, counters_only=True)
+
+    with watching(look, every=0.1) as scrapes:
         yield scrapes
     for before, after in itertools.pairwise(scrapes):
         fallen = {key: (value, after.get(key)) for key, value in before.items() if after.get(key, -1) < value}
