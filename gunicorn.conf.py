@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from app import logs
-from app.connections import share
+from app.connection_budget import worker_share
 from app.errors import StartupError
 from app.metrics import directory
 from app.settings import Settings
+from app.settings.shared_memory import shared_memory_folder
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
 
 _ROOT = Path(__file__).resolve().parent
-_SHARED_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  # nosec B108
 
 _LIBRARIES = (
     "alembic.script",
@@ -44,7 +44,7 @@ once for all workers (40 MB a worker instead of 70), and a worker starts in half
 
 try:
     _settings = Settings.load()
-    share(budget=_settings.database_connections, workers=_settings.web_concurrency)
+    worker_share(budget=_settings.database_connections, workers=_settings.web_concurrency)
 except StartupError as _error:
     sys.exit(f"Error: {_error}")
 
@@ -66,7 +66,7 @@ max_requests_jitter = _settings.max_requests_jitter
 timeout = _settings.worker_timeout_seconds
 # Some time is left to close the application once the last request in flight has ended or was cut short.
 graceful_timeout = math.ceil(_settings.graceful_seconds) + 3
-worker_tmp_dir = _SHARED_MEMORY
+worker_tmp_dir = (folder := shared_memory_folder()) and str(folder)
 # It would write a socket under $HOME, which a read-only root file system refuses.
 control_socket_disable = True
 logger_class = "app.logs.gunicorn.GunicornLogger"
@@ -91,7 +91,7 @@ def pre_fork(server: RollingArbiter, worker: Worker) -> None:
 
 def post_fork(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
     """Tell the worker its number and its limits."""
-    os.environ["WORKER_SLOT"] = str(worker.slot)
+    os.environ[directory.SLOT_VARIABLE] = str(worker.slot)
     worker.limits = Limits(
         receive_seconds=_settings.request_receive_seconds,
         keep_alive_seconds=_settings.keep_alive_seconds,

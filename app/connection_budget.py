@@ -1,85 +1,59 @@
-"""Does what all instances may ask of the server fit into what the server has? Asked once it can be reached."""
+"""Arithmetic: the connection budget of an instance, and each worker's share of it."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from dataclasses import dataclass
 
-import structlog
-from sqlalchemy import text
-
-from app.connections import Budget
-from app.database import Database
-from app.errors import RequestError
-from app.settings import DatabasePooler, Settings
-
-log = structlog.get_logger(__name__)
-
-RETRY_SECONDS = 5.0
-
-_limits = text("""
-SELECT
-    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-        - coalesce(current_setting('reserved_connections', true)::int, 0) AS server,
-    (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user) AS role,
-    (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()) AS database
-""")
+from app.errors import StartupError
 
 
-class BudgetObserver(Protocol):
-    """Who wants to know the arithmetic, for the metrics."""
+def worker_share(*, budget: int, workers: int) -> int:
+    """The connections that one worker may hold.
 
-    worker: str
-    """The worker's slot."""
+    While a worker is being replaced there is one more of them than `workers`;
+    the budget is divided so that it holds during that time too.
 
-    def budget_is(self, *, instance: int, wanted: int, available: int) -> None:
-        """Take the arithmetic, in connections."""
-
-
-@asynccontextmanager
-async def checking(database: Database, settings: Settings, observer: BudgetObserver) -> AsyncIterator[None]:
-    """Check the budget in the background while the body runs."""
-    task = asyncio.create_task(_check(database, settings, observer))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    Raises:
+        StartupError: A worker would get none.
+    """
+    connections = budget // (workers + 1)
+    if connections < 1:
+        raise StartupError(
+            f"DATABASE_CONNECTIONS is {budget}, too few for {workers} workers and the one that replaces another: "
+            f"set it to at least {workers + 1}, or WEB_CONCURRENCY to at most {budget - 1}."
+        )
+    return connections
 
 
-async def _check(database: Database, settings: Settings, observer: BudgetObserver) -> None:
-    if settings.database_pooler is not DatabasePooler.NONE:
-        return  # The limits are the pooler's then, and the server cannot tell them.
-    while True:
-        try:
-            rows = await database.run(_limits, {})
-        except RequestError:
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            break
-    budget = Budget(
-        instances=settings.instances,
-        connections_per_instance=settings.database_connections,
-        server_connections=rows[0]["server"],
-        role_connections=rows[0]["role"],
-        database_connections=rows[0]["database"],
-    )
-    observer.budget_is(instance=budget.connections_per_instance, wanted=budget.wanted, available=budget.available)
-    if observer.worker == "0":  # One line an instance, not one a worker.
-        _tell(budget)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What all instances together may ask of the server, and what the server has."""
 
+    instances: int
+    connections_per_instance: int
 
-def _tell(budget: Budget) -> None:
-    write = log.info if budget.fits else log.warning
-    write(
-        "connection_budget_checked",
-        fits=budget.fits,
-        instances=budget.instances,
-        connections_per_instance=budget.connections_per_instance,
-        migrator_connections=budget.migrator_connections,
-        wanted=budget.wanted,
-        available=budget.available,
-        server_connections=budget.server_connections,
-        role_connections=budget.role_connections,
-        database_connections=budget.database_connections,
-    )
+    migrator_connections: int = 2
+    """`alembic upgrade head` runs beside the service: on one connection it works, from the other it watches."""
+
+    server_connections: int
+    """`max_connections` less the slots reserved for superusers."""
+
+    role_connections: int | None = None
+    """The role's own limit, None without one."""
+
+    database_connections: int | None = None
+    """The database's own limit, None without one."""
+
+    @property
+    def wanted(self) -> int:
+        """Connections that may be open at once, every instance full and a migration running."""
+        return self.instances * self.connections_per_instance + self.migrator_connections
+
+    @property
+    def available(self) -> int:
+        """Connections that the server grants this role."""
+        limits = (self.server_connections, self.role_connections, self.database_connections)
+        return min(limit for limit in limits if limit is not None)
+
+    @property
+    def fits(self) -> bool:
+        """Whether no instance can ever be refused a connection within its budget."""
+        return self.wanted <= self.available

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.database import Database
-from app.readiness import Readiness
+from app.health.readiness import Readiness
 
 
 async def _database(request: Request) -> Database:

@@ -29,28 +29,28 @@ class RequestError(Exception):
 
 
 class NotFoundError(RequestError):
-    """Nothing answers at this path."""
+    """No route has this path."""
 
     code = "not_found"
     status = HTTPStatus.NOT_FOUND
 
     def __init__(self) -> None:
-        super().__init__("Nothing answers at this path.")
+        super().__init__("No such path.")
 
 
 class MethodNotAllowedError(RequestError):
-    """This path answers, but not to this method."""
+    """The path exists, and does not allow this method."""
 
     code = "method_not_allowed"
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(allowed))
-        super().__init__(f"This path answers to {self.allowed} only.")
+        super().__init__(f"Allowed methods: {self.allowed}.")
 
     @property
     def headers(self) -> dict[str, str]:
-        """All methods that do."""
+        """`Allow`, with every method of this path."""
         return {"Allow": self.allowed}
 
 
@@ -72,7 +72,7 @@ class PreconditionFailedError(RequestError):
 
     def __init__(self, item_id: int) -> None:
         super().__init__(
-            f"The item {item_id} is no longer as If-Match describes it. Read it again, then repeat the change."
+            f"Item {item_id} does not match If-Match: it has changed since. Read it again, then repeat the change."
         )
 
 
@@ -130,7 +130,7 @@ class InvalidFieldError(RequestError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__("The request is not as documented; `errors` says where.")
+        super().__init__("Validation failed; `errors` lists the invalid fields.")
         self.errors = [{"field": field, "message": message}]
 
     @property

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
-from app import connections, database, logs
-from app.connection_budget import checking
+from app import connection_budget, database, logs
+from app.health.budget_check import checking
+from app.health.readiness import Readiness
+from app.health.schema_state import Revisions
 from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
-from app.readiness import Readiness
-from app.schema_state import Revisions
 from app.settings import DatabasePooler, Settings
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     metrics: Metrics = app.state.metrics
     logs.configure(settings.log_level, settings.log_format)
     logs.watch(asyncio.get_running_loop())
-    share = connections.share(budget=settings.database_connections, workers=settings.web_concurrency)
+    share = connection_budget.worker_share(budget=settings.database_connections, workers=settings.web_concurrency)
     async with (
         database.connect(
             settings.dsn,

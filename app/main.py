@@ -8,19 +8,22 @@ from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from app import __version__, methods, problems
-from app.cors import CrossOrigin
-from app.hosts import HostCheck, OpsPort
+from app import TITLE, __version__
+from app.http.openapi import document
+from app.http.unmatched import answer_method_not_allowed, answer_not_found
 from app.lifespan import lifespan
-from app.logs import RequestLog
-from app.methods import HeadAsGet
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
-from app.metrics.requests import RequestMetrics
-from app.problems import Problems
-from app.rate_limits import RateLimit, RateLimits, limiter
+from app.middleware import problems
+from app.middleware.cors import CrossOrigin
+from app.middleware.head import HeadAsGet
+from app.middleware.hosts import HostCheck, OpsPort
+from app.middleware.problems import Problems
+from app.middleware.rate_limit import RateLimit
+from app.middleware.request_log import RequestLog
+from app.middleware.request_metrics import RequestMetrics
+from app.rate_limits import RateLimits, limiter
 from app.routers import docs, item, system
-from app.routers.openapi import document
 from app.settings import Settings
 
 
@@ -34,7 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics(version=settings.build_version or __version__, revision=settings.build_revision or "")
     rate_limits = RateLimits(settings, metrics)
     app = FastAPI(
-        title="Items API",
+        title=TITLE,
         version=__version__,
         description="Items: stored, found, changed and deleted.",
         openapi_url=None,
@@ -48,8 +51,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         routes=[*item.router.routes, *system.router.routes, *docs.router.routes],
         middleware=_middleware(settings, metrics, rate_limits),
         exception_handlers={
-            404: methods.answer_not_found,
-            405: methods.answer_not_allowed,
+            404: answer_not_found,
+            405: answer_method_not_allowed,
             HTTPException: problems.handle,
             RequestValidationError: problems.handle,
             RateLimitExceeded: rate_limits.refuse,

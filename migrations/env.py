@@ -16,8 +16,8 @@ from sqlalchemy import Connection, text
 
 from app import logs
 from app.errors import StartupError
+from app.health.schema_state import Revisions, SchemaState
 from app.models import Base
-from app.schema_state import Revisions, SchemaState
 from app.settings import Settings
 from migrations import guard, session
 from migrations.blockers import watching

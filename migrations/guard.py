@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import NAME
 from app.errors import StartupError
 from app.logs.redaction import redact_text
 from app.settings import Settings
@@ -19,7 +20,7 @@ from migrations.session import limits
 
 log = structlog.get_logger("migrations")
 
-LOCK_KEY = zlib.crc32(b"items-api migrations")
+LOCK_KEY = zlib.crc32(f"{NAME} migrations".encode())
 """The advisory lock that a migrator holds, in the database that it migrates."""
 
 POLL_SECONDS = 0.5

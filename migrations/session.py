@@ -7,6 +7,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app import NAME
 from app.errors import StartupError
 from app.settings import DatabasePooler, Settings
 
@@ -61,7 +62,7 @@ async def open_connection(dsn: str) -> asyncpg.Connection:
             dsn,
             timeout=CONNECT_SECONDS,
             statement_cache_size=0,
-            server_settings={"application_name": "items-api migrations"},
+            server_settings={"application_name": f"{NAME} migrations"},
         )
     except asyncpg.PostgresError as error:
         raise StartupError(f"PostgreSQL refuses the migrator: {error.args[0]}.") from None

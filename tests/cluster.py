@@ -14,10 +14,9 @@ import asyncpg
 
 from app.embedded_postgres.cluster import Cluster
 from app.embedded_postgres.programs import account, find_binaries, identity
+from tests.paths import ROOT
 
-PROJECT = Path(__file__).parent.parent
-
-ROLES = PROJECT / "deploy" / "postgresql" / "roles.sql"
+ROLES = ROOT / "deploy" / "postgresql" / "roles.sql"
 
 _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "timezone": "UTC"}
 
@@ -105,6 +104,6 @@ def migrate(url: str) -> None:
     """
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
-        check=True, cwd=os.environ.get("SCHEMA_OF", PROJECT), stdin=subprocess.DEVNULL,
+        check=True, cwd=os.environ.get("SCHEMA_OF", ROOT), stdin=subprocess.DEVNULL,
         env=os.environ | {"MIGRATION_DATABASE_URL": url},
     )  # fmt: skip

@@ -14,6 +14,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.cluster import as_role, create_database, execute, migrate, migrate_as_owner, throw_away_cluster
 from tests.databases import connected
+from tests.log_lines import Lines, reading_lines
 
 # How long an example takes says more of the machine's other work than of the example.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -101,3 +102,10 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url, user="postgres")
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """Configures this process at debug, and gives back what it has logged since the last call."""
+    with reading_lines() as read:
+        yield read

@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ import pytest
 from benchmarks.__main__ import LONG, QUESTIONS
 from benchmarks.harness.numbers import paired
 from benchmarks.harness.reports import Claim, Plot, Report, Table
+from tests.paths import ROOT
 
-PROJECT = Path(__file__).parent.parent
-BENCHMARKS = PROJECT / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def facts(question: str) -> Any:
@@ -25,7 +24,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """Call `python -m benchmarks`."""
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=PROJECT, env=os.environ | environment, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def test_results_do_not_tell_where_they_were_made():
     for file in BENCHMARKS.glob("*/result.*"):
         text = file.read_text()
 
-        assert str(PROJECT) not in text
+        assert str(ROOT) not in text
         assert host not in text
 
 

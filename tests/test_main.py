@@ -7,7 +7,7 @@ import pytest
 from app.errors import StartupError
 from app.main import create_app
 from app.settings import Settings
-from tests.cluster import PROJECT
+from tests.paths import ROOT
 
 
 def test_importing_reads_and_opens_nothing(tmp_path):
@@ -40,7 +40,7 @@ def test_importing_reads_and_opens_nothing(tmp_path):
     """
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(PROJECT),
+        "PYTHONPATH": str(ROOT),
         "PORT": "malformed",
         "DATABASE_URL": "malformed",
     }

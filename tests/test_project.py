@@ -9,9 +9,9 @@ import pytest
 from packaging.requirements import Requirement
 
 import app
+from tests.paths import ROOT
 
-PROJECT = Path(__file__).parent.parent
-PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PYPROJECT["project"]["dependencies"]
 DEVELOPMENT = RUNTIME + PYPROJECT["dependency-groups"]["dev"]
 
@@ -26,7 +26,7 @@ def test_the_version_is_the_same_everywhere():
 
 def locked(name: str) -> list[list[str]]:
     """The requirements of a lock file, each as its pin and its hashes."""
-    lines = (PROJECT / "requirements" / name).read_text().replace(" \\\n", "\n").splitlines()
+    lines = (ROOT / "requirements" / name).read_text().replace(" \\\n", "\n").splitlines()
     requirements: list[list[str]] = []
     for line in lines:
         if line.startswith(" ") and not line.lstrip().startswith("#"):
@@ -75,7 +75,7 @@ def test_the_lock_holds_releases_and_hashes_only(name):
 @pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
 def test_the_lock_does_not_tell_where_it_was_made(name):
     """Its comments name no address and no absolute path either."""
-    text = (PROJECT / "requirements" / name).read_text()
+    text = (ROOT / "requirements" / name).read_text()
 
     assert re.findall(r"\S*://\S*|(?<!\S)[/~]\S*|--\S*(?:index|find-links)\S*", text) == []
 
@@ -84,7 +84,7 @@ def test_the_lock_does_not_tell_where_it_was_made(name):
 def test_every_everyday_line_installs_first(line):
     """Each line of the Makefile works by itself on a fresh clone."""
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", line], cwd=PROJECT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", line], cwd=ROOT, capture_output=True, text=True, check=True
     )
 
     first, *_ = (command for command in done.stdout.splitlines() if command.startswith(".venv/bin/"))
@@ -99,7 +99,7 @@ def test_an_old_python_is_refused_in_one_sentence(tmp_path):
     old.chmod(0o755)
 
     done = subprocess.run(
-        ["make", "--always-make", "install", f"PYTHON={old}"], cwd=PROJECT, capture_output=True, text=True, check=False
+        ["make", "--always-make", "install", f"PYTHON={old}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
     assert done.returncode != 0
@@ -110,8 +110,8 @@ def test_an_old_python_is_refused_in_one_sentence(tmp_path):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the application whose imports may be broken."""
-    shutil.copytree(PROJECT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 

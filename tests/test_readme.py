@@ -1,12 +1,11 @@
 """What the README says is true."""
 
-from pathlib import Path
-
 from pydantic.fields import FieldInfo
 
 from app.settings import Settings
+from tests.paths import ROOT
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def row(name: str, field: FieldInfo) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app import NAME
 from app.database.failures import named
 
 CONNECT_SECONDS = 1.5
@@ -53,7 +54,7 @@ def _options(statement_seconds: float, *, through_pgbouncer: bool) -> dict[str, 
     options: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
         "command_timeout": statement_seconds + ANSWER_SECONDS,
-        "server_settings": {"application_name": "items-api"},
+        "server_settings": {"application_name": NAME},
     }
     if through_pgbouncer:
         # PgBouncer refuses the parameters below: the role carries the limits instead.

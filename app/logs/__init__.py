@@ -9,7 +9,6 @@ from app.logs.foreign import adopt
 from app.logs.foreign import watch as watch
 from app.logs.output import Output
 from app.logs.rendering import steps
-from app.logs.requests import RequestLog as RequestLog
 
 output = Output()
 """Where the lines of this process go. It opens nothing before the first line."""

@@ -15,14 +15,19 @@ from typing import Final
 
 import structlog
 
+from app import NAME
+from app.settings.shared_memory import temporary_folder
+
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Where `prometheus_client` looks for the folder. It has to be set before the first import of it."""
+
+SLOT_VARIABLE: Final = "WORKER_SLOT"
+"""The environment variable in which a worker finds its slot."""
 
 EVENTS_FILE: Final = "worker_events.json"
 """Where in the folder the master counts what happens to the workers."""
 
-_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  # nosec B108
-_PREFIX: Final = "items-api-metrics-"
+_PREFIX: Final = f"{NAME}-metrics-"
 _LOCK: Final = "in-use"
 
 log = structlog.get_logger(__name__)
@@ -63,7 +68,7 @@ def _emptied_folder(folder: Path) -> Path:
 
 
 def _fresh_folder() -> Path:
-    parent = Path(_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else tempfile.gettempdir())
+    parent = temporary_folder()
     for folder in parent.glob(f"{_PREFIX}*"):
         _remove_if_abandoned(folder)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))

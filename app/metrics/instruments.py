@@ -5,6 +5,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_fastapi_instrumentator.metrics import Info
 
+from app import NAME
 from app.metrics.slot_files import make_room, open_files, own_slot
 
 DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -87,7 +88,7 @@ class Metrics:
         self.lines_dropped = self._counter("log_lines_dropped_total", "Log lines that were not written.")
         shared = self._gauge("metrics_shared", "0 when a scrape shows only the worker that answers it.", mode="max")
         shared.set(self.folder is not None)
-        build = self._gauge("items_api_build_info", "What runs.", "version", "revision", mode="max")
+        build = self._gauge(f"{NAME.replace('-', '_')}_build_info", "What runs.", "version", "revision", mode="max")
         build.labels(version, revision).set(1)
 
     def request_answered(self, info: Info) -> None:

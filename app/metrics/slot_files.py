@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from app.metrics.directory import VARIABLE
+from app.metrics.directory import SLOT_VARIABLE, VARIABLE
 
 SIZES: Final = {
     "counter": 128 * 1024,
@@ -23,8 +23,6 @@ a hole while the file system is full kills the process with SIGBUS."""
 
 _USED: Final = struct.Struct("i")
 """How a file says, at its very beginning, how many of its bytes are in use."""
-
-_SLOT_VARIABLE: Final = "WORKER_SLOT"
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +49,7 @@ def open_files() -> Path | None:
 
 def own_slot() -> str:
     """The number of this worker, unique among the living ones."""
-    return os.environ.get(_SLOT_VARIABLE, "0")
+    return os.environ.get(SLOT_VARIABLE, "0")
 
 
 def make_room(folder: Path) -> bool:

@@ -2,6 +2,5 @@
 
 from app.rate_limits.limiter import limiter
 from app.rate_limits.limits import Observer, RateLimits
-from app.rate_limits.middleware import EXEMPT, RateLimit
 
-__all__ = ["EXEMPT", "Observer", "RateLimit", "RateLimits", "limiter"]
+__all__ = ["Observer", "RateLimits", "limiter"]

@@ -14,6 +14,7 @@ from typing import Final
 import lmdb
 
 from app.rate_limits.window import Decision, current, expired, pack, spend, take_back, unpack
+from app.settings.shared_memory import temporary_folder
 
 MAX_KEYS: Final = 10_000
 """Clients that are remembered, each for reading and for writing; past that one whose window ends soon makes room."""
@@ -56,10 +57,7 @@ class SharedMemory:
             lmdb.Error: The folder holds something else.
         """
         if directory is None:
-            # A folder of our own is made in it.
-            shared = "/dev/shm"  # noqa: S108  # nosec B108
-            place = shared if os.access(shared, os.W_OK) else None
-            with tempfile.TemporaryDirectory(prefix="rate-limits-", dir=place) as folder:
+            with tempfile.TemporaryDirectory(prefix="rate-limits-", dir=temporary_folder()) as folder:
                 # The files last for as long as they are open.
                 self.open(Path(folder))
             return

@@ -5,19 +5,20 @@ from importlib.resources import files
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from app.routers.answers import json_answer
+from app import TITLE
+from app.http.responses import json_response
 
 router = APIRouter(include_in_schema=False)
 
 _ASSETS = files("fastapi_swagger.resources")
 
-_PAGE = """<!DOCTYPE html>
+_PAGE = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>Items API</title>
+<title>{TITLE}</title>
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
@@ -56,7 +57,7 @@ _KEPT = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "no
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The document. FastAPI's own route for it is a plain one of Starlette's, which log and metrics cannot name."""
-    return json_answer(request.app.openapi())
+    return json_response(request.app.openapi())
 
 
 @router.get("/docs")

@@ -15,12 +15,12 @@ from app.crud import item_idempotency, item_page
 from app.dataclasses.item import ItemData
 from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
-from app.routers import cursors
-from app.routers.answers import json_answer
-from app.routers.etags import etag, expected_versions, is_known
-from app.routers.listing import Listing
-from app.routers.openapi import ETAG, failed, header
-from app.routers.route import Route
+from app.http import cursors
+from app.http.etags import etag, expected_versions, is_known
+from app.http.openapi import ETAG, failed, header
+from app.http.pagination import Listing
+from app.http.responses import json_response
+from app.http.route import Route
 from app.schemas.item import (
     ActiveFilter,
     Flag,
@@ -77,7 +77,7 @@ async def create_item(
     headers = {"Location": f"/items/{item.id}", "ETag": etag(item)}
     if is_replay:
         headers["Idempotency-Replayed"] = "true"
-    return json_answer(item, headers=headers, status=HTTPStatus.CREATED)
+    return json_response(item, headers=headers, status=HTTPStatus.CREATED)
 
 
 @router.get("", response_model=ItemList, responses=_LISTED)
@@ -116,7 +116,7 @@ async def list_items(
     else:
         found = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
     answer = listing.body(found.items, found)
-    return json_answer(answer, headers={"Link": listing.links(answer)})
+    return json_response(answer, headers={"Link": listing.links(answer)})
 
 
 @router.get("/{item_id}", response_model=ItemRead, responses=_CONDITIONAL)
@@ -125,7 +125,7 @@ async def read_item(item_id: ItemId, database: DatabaseDependency, if_none_match
     item = await items.get(database, item_id)
     if is_known(if_none_match, item):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag(item)})
-    return json_answer(item, headers={"ETag": etag(item)})
+    return json_response(item, headers={"ETag": etag(item)})
 
 
 @router.put("/{item_id}", response_model=ItemRead, responses=_SHOWN)
@@ -136,7 +136,7 @@ async def replace_item(
     versions = expected_versions(if_match, item_id)
     item = await items.change(database, item_id, body.to_data().to_dict(), versions=versions)
     log.debug("item_replaced", item_id=item_id)
-    return json_answer(item, headers={"ETag": etag(item)})
+    return json_response(item, headers={"ETag": etag(item)})
 
 
 @router.patch("/{item_id}", response_model=ItemRead, responses=_SHOWN)
@@ -149,7 +149,7 @@ async def change_item(
         raise InvalidFieldError("body", "Send at least one field to change")
     item = await items.change(database, item_id, changes, versions=expected_versions(if_match, item_id))
     log.debug("item_changed", item_id=item_id)
-    return json_answer(item, headers={"ETag": etag(item)})
+    return json_response(item, headers={"ETag": etag(item)})
 
 
 @router.delete("/{item_id}", status_code=HTTPStatus.NO_CONTENT, responses=_NOT_FOUND)

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from app.cpus import available_cpus
 from app.errors import StartupError
+from app.settings.cpus import available_cpus
 from app.settings.environment import FromEnvironment
 from app.settings.values import (
     AnyCase,

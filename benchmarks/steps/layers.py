@@ -16,13 +16,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import logs
-from app.hosts import HostCheck
-from app.logs import RequestLog
-from app.methods import HeadAsGet
 from app.metrics.instruments import Metrics
-from app.metrics.requests import RequestMetrics
-from app.problems import Problems
-from app.rate_limits import RateLimit, RateLimits
+from app.middleware.head import HeadAsGet
+from app.middleware.hosts import HostCheck
+from app.middleware.problems import Problems
+from app.middleware.rate_limit import RateLimit
+from app.middleware.request_log import RequestLog
+from app.middleware.request_metrics import RequestMetrics
+from app.rate_limits import RateLimits
 from app.settings import Settings
 from benchmarks.harness.timing import Times, in_turns_async
 from benchmarks.steps.routes import receive, scope, send

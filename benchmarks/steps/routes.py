@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from app.routers.route import Route
+from app.http.route import Route
 from app.schemas.item import ItemId
 from benchmarks.harness.timing import Times, in_turns_async
 

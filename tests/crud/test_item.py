@@ -9,8 +9,8 @@ import pytest
 from app.crud import item as items
 from app.crud import item_idempotency, item_page
 from app.errors import ItemNotFoundError, PreconditionFailedError
-from tests.cluster import PROJECT
 from tests.databases import connected
+from tests.paths import ROOT
 from tests.proxy import proxied
 
 KETTLE = {"name": "Kettle", "description": "Boils a litre.", "price": 34.5, "is_active": False}
@@ -29,7 +29,7 @@ def test_it_works_without_fastapi():
         print(*{name.partition(".")[0] for name in sys.modules} & {"fastapi", "starlette", "pydantic", "pydantic_core"})
     """
 
-    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "" == done.stdout.strip()
 

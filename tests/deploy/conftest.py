@@ -7,7 +7,7 @@ import pytest
 
 from tests.deploy import base_images
 from tests.deploy.engine import Engine, engine
-from tests.processes.server import ROOT
+from tests.paths import ROOT
 
 VERSION, REVISION = "1.2.3", "0123abc"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.processes.server import ROOT
+from tests.paths import ROOT
 
 KUBECTL = str(Path(sys.executable).with_name("kubectl"))
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 from app.embedded_postgres.cluster import Cluster
 from app.embedded_postgres.programs import account, identity
 from tests.deploy.engine import Engine
-from tests.processes.server import ROOT, eventually, free_port
+from tests.paths import ROOT
+from tests.processes.server import eventually, free_port
 
 INI = ROOT / "deploy" / "pgbouncer" / "pgbouncer.ini"
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from tests.deploy.conftest import REVISION
+from tests.paths import ROOT
 from tests.processes.load import Request, load
-from tests.processes.server import ROOT, free_port
+from tests.processes.server import free_port
 
 FILE = ROOT / "deploy" / "compose" / "compose.yaml"
 

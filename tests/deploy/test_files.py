@@ -10,7 +10,7 @@ import yaml
 
 from app.settings import Settings
 from tests.deploy.engine import COMPOSE
-from tests.processes.server import ROOT
+from tests.paths import ROOT
 
 COMPOSE_FILE = ROOT / "deploy" / "compose" / "compose.yaml"
 

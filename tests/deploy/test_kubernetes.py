@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from app.connections import share
+from app.connection_budget import worker_share
 from app.settings import Settings
 from tests.cluster import ROLES
 from tests.deploy.manifests import FOLDER, OVERLAYS, configuration, manifest, manifests, pods, rendered
-from tests.processes.server import ROOT
+from tests.paths import ROOT
 
 OLDEST, NEWEST = "1.31", "1.37"
 """Versions of Kubernetes, as deploy/README.md names them."""
@@ -138,7 +138,7 @@ def test_the_most_pods_find_their_connections(overlay):
     (limit,) = map(int, re.findall(r"ALTER ROLE items_app .*CONNECTION LIMIT (\d+)", ROLES.read_text()))
 
     assert instances == used.instances
-    assert 1 <= share(budget=used.database_connections, workers=used.web_concurrency)
+    assert 1 <= worker_share(budget=used.database_connections, workers=used.web_concurrency)
     if "none" == used.database_pooler:
         assert wanted <= limit
         return

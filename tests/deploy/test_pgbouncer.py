@@ -13,7 +13,8 @@ from app.settings import DatabasePooler, Settings
 from tests.cluster import execute
 from tests.databases import connected
 from tests.deploy.poolers import SERVER_CONNECTIONS, pooler
-from tests.routers import test_cursors, test_etags, test_idempotency, test_item, test_listing
+from tests.http import test_cursors, test_etags, test_pagination
+from tests.routers import test_idempotency, test_item
 
 SUM = text("SELECT CAST(:a AS bigint) + CAST(:b AS bigint) AS sum, pg_backend_pid() AS server")
 SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
@@ -21,7 +22,7 @@ SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
 MODES = {"1.18": "pgbouncer", "1.24": "pgbouncer", "1.24-prepared": "pgbouncer-prepared"}
 
 # What the items promise is tested there; here it is tested once more, with other settings.
-for _module in (test_cursors, test_etags, test_idempotency, test_item, test_listing):
+for _module in (test_cursors, test_etags, test_idempotency, test_item, test_pagination):
     for _name, _value in vars(_module).items():
         if _name.startswith("test_"):
             globals()[f"{_name}__{_module.__name__.rsplit('.')[-1]}"] = _value

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 
-from tests.processes.server import ROOT
+from tests.paths import ROOT
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RUNBOOK = ROOT / "docs" / "operations" / "alerts.md"

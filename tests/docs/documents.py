@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
 
 COMMANDS = "sh"
 """Commands that a test runs as they stand, block after block, in a copy of the project."""
@@ -37,13 +37,13 @@ class Block:
 
     def __str__(self) -> str:
         """Where it stands."""
-        return f"{self.document.relative_to(PROJECT)}:{self.line}"
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
 
 
 def documents() -> list[Path]:
     """All of them, the README first."""
-    root = sorted(PROJECT.glob("*.md"), key=lambda path: path.name != "README.md")
-    return [*root, *sorted(PROJECT.glob("docs/**/*.md")), *sorted(PROJECT.glob("deploy/**/*.md"))]
+    root = sorted(ROOT.glob("*.md"), key=lambda path: path.name != "README.md")
+    return [*root, *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
 
 
 def blocks(document: Path) -> Iterator[Block]:

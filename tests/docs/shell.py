@@ -14,7 +14,8 @@ import httpx
 import psutil
 
 from app.embedded_postgres.programs import find_binaries
-from tests.docs.documents import PROJECT, Block
+from tests.docs.documents import Block
+from tests.paths import ROOT
 from tests.processes.server import eventually, free_port
 
 _LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "images")
@@ -109,8 +110,8 @@ def reader(environment: Mapping[str, str]) -> Iterator[Reader]:
     folder = Path(tempfile.mkdtemp(prefix="items-reader-"))
     folder.chmod(0o755)  # PostgreSQL's user must come through
     try:
-        shutil.copytree(PROJECT, folder, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
-        shutil.copytree(PROJECT / ".ci", folder / ".ci")
+        shutil.copytree(ROOT, folder, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
+        shutil.copytree(ROOT / ".ci", folder / ".ci")
         virtual = folder / ".venv"
         virtual.mkdir()
         for part in ("bin", "lib", "pyvenv.cfg"):

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import pytest
 
 from tests.cluster import as_role
-from tests.docs.documents import ANSWERS, COMMANDS, LEFT_OUT, PROJECT, Block, blocks, documents
+from tests.docs.documents import ANSWERS, COMMANDS, LEFT_OUT, Block, blocks, documents
 from tests.docs.shell import SERVED_AT, STARTED, reader
+from tests.paths import ROOT
 from tests.processes.server import Server
 
 WITH_COMMANDS = [document for document in documents() if any(block.kind == COMMANDS for block in blocks(document))]
@@ -42,7 +43,7 @@ def assert_answers(block: Block, printed: str) -> None:
     assert set(shown_head.splitlines()) <= set(head.splitlines()), f"{block}: {printed}"
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_says_what_it_is(document):
     """Each fenced block is run, compared, or of a kind that is left out for a reason."""
     kinds = {block.kind for block in blocks(document)}
@@ -50,16 +51,16 @@ def test_every_block_says_what_it_is(document):
     assert kinds <= {COMMANDS, *ANSWERS, *LEFT_OUT}
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_is_not_run_names_files_that_exist(document):
     """A command that needs a cluster or an engine is at least about this project's files."""
     for block in blocks(document):
         if block.kind == "console":
             for path in re.findall(r"(?<![\w./-])(?:deploy|migrations|app|docs)/[\w./-]*", block.text):
-                assert (PROJECT / path).exists(), f"{block}: {path}"
+                assert (ROOT / path).exists(), f"{block}: {path}"
 
 
-@pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_does_what_is_shown(document, database_url, tmp_path):
     """The blocks of a document run in their order, end well, and print what is shown below them."""
     environment = {

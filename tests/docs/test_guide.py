@@ -2,10 +2,10 @@
 
 import re
 
-from app.connections import Budget, share
-from tests.docs.documents import PROJECT
+from app.connection_budget import Budget, worker_share
+from tests.paths import ROOT
 
-GUIDE = PROJECT / "docs" / "operations"
+GUIDE = ROOT / "docs" / "operations"
 
 
 def test_the_example_of_the_arithmetic_is_right():
@@ -23,12 +23,12 @@ def test_the_example_of_the_arithmetic_is_right():
     budget = Budget(instances=pods + 1, connections_per_instance=each, server_connections=maximum - reserved)
     assert (instances, wanted, available, True) == (pods + 1, budget.wanted, budget.available, budget.fits)
     assert ("Four", 12, 5, 2) == (workers[1], *map(int, workers.groups()[1:]))
-    assert int(workers[4]) == share(budget=int(workers[2]), workers=4)
+    assert int(workers[4]) == worker_share(budget=int(workers[2]), workers=4)
 
 
 def test_every_secret_of_the_manifests_is_made():
     """The deploy page makes each secret that a manifest mounts, and no other."""
-    manifests = [file.read_text() for file in PROJECT.glob("deploy/kubernetes/**/*.yaml")]
+    manifests = [file.read_text() for file in ROOT.glob("deploy/kubernetes/**/*.yaml")]
     mounted = {name for text in manifests for name in re.findall(r"secretName: ([\w-]+)", text)}
 
     assert mounted == set(re.findall(r"create secret generic ([\w-]+)", (GUIDE / "deploy.md").read_text()))

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from tests.docs.documents import PROJECT, documents
+from tests.docs.documents import documents
+from tests.paths import ROOT
 
-ALL = pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(PROJECT)))
+ALL = pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 
-GUIDE = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/operations/*.md"))]
+GUIDE = [ROOT / "README.md", *sorted(ROOT.glob("docs/operations/*.md"))]
 
 WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "WRITE_IMAGES"}
 """Variables of the commands, not of the service."""
@@ -40,18 +41,18 @@ def test_every_file_that_is_named_is_there(document):
         r"`((?:app|benchmarks|deploy|docs|migrations|requirements|tests)/[\w./-]*)`", document.read_text()
     ):
         if "part" not in path:  # what the walk in the README makes
-            assert (PROJECT / path).exists(), path
+            assert (ROOT / path).exists(), path
 
 
 def test_the_operations_index_names_every_page():
     """No page of the guide is to be found by chance only."""
-    folder = PROJECT / "docs" / "operations"
+    folder = ROOT / "docs" / "operations"
     linked = set(re.findall(r"\]\((\w+\.md)\)", (folder / "README.md").read_text()))
 
     assert {page.name for page in folder.glob("*.md")} - {"README.md"} == linked
 
 
-@pytest.mark.parametrize("page", sorted(PROJECT.glob("docs/decisions/[0-9]*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/decisions/[0-9]*.md")), ids=lambda page: page.stem)
 def test_a_decision_says_why(page):
     """Each is numbered as its file is, and has a context, a decision and its consequences."""
     text = page.read_text()
@@ -61,7 +62,7 @@ def test_a_decision_says_why(page):
         assert f"**{part}.**" in text or f"## {part}" in text, part
 
 
-@pytest.mark.parametrize("document", GUIDE, ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize("document", GUIDE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_setting_that_is_named_is_one(document):
     """An environment variable in the guide is a setting, or a variable of its commands."""
     settings = {name.upper() for name in Settings.model_fields} | WORDS

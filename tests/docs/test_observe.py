@@ -9,10 +9,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.docs.documents import PROJECT
+from tests.paths import ROOT
 from tests.processes.server import Server, eventually
 
-PAGE = (PROJECT / "docs" / "operations" / "observe.md").read_text()
+PAGE = (ROOT / "docs" / "operations" / "observe.md").read_text()
 
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "write"}
 
@@ -40,7 +40,7 @@ def names(heading: str) -> set[str]:
 def logged() -> set[str]:
     """The events of the code: what a logger is called with in the form noun_verbed, and what is called `event`."""
     found = set()
-    for file in (*PROJECT.glob("app/**/*.py"), *PROJECT.glob("migrations/**/*.py"), PROJECT / "gunicorn.conf.py"):
+    for file in (*ROOT.glob("app/**/*.py"), *ROOT.glob("migrations/**/*.py"), ROOT / "gunicorn.conf.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and node.args:
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -60,7 +60,7 @@ def text_of(node: ast.AST | None) -> str:
 def test_every_metric_is_listed_as_it_is_declared():
     """Name, kind, labels and meaning of each metric stand in the table, and no other row does."""
     declared = subprocess.run(
-        [sys.executable, "-c", DECLARED], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
 
     master = "| `worker_events_total` | counter | `event` | What has happened to the workers. |"

@@ -12,10 +12,10 @@ from matplotlib.image import imread
 from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.docs.documents import PROJECT
+from tests.paths import ROOT
 from tests.processes.server import Server
 
-IMAGES = PROJECT / "docs" / "images"
+IMAGES = ROOT / "docs" / "images"
 """Written by `WRITE_IMAGES=yes pytest tests/docs/test_page.py`."""
 
 CHROMIUM = "/usr/bin/chromium"

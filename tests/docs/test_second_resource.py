@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.docs.documents import COMMANDS, PROJECT, blocks
+from tests.docs.documents import COMMANDS, blocks
 from tests.docs.shell import reader
+from tests.paths import ROOT
 
-WALK = [block for block in blocks(PROJECT / "README.md") if (block.section, block.kind) == ("Add a resource", COMMANDS)]
+WALK = [block for block in blocks(ROOT / "README.md") if (block.section, block.kind) == ("Add a resource", COMMANDS)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from app import embedded_postgres
-from tests.cluster import PROJECT, execute
+from tests.cluster import execute
+from tests.paths import ROOT
 
 _SERVE = """
 import os, sys
@@ -39,7 +40,7 @@ def _served(checkout: Path, user: str | None = None) -> Iterator[tuple[str, subp
         environment = {"PATH": os.defpath}
     with subprocess.Popen(
         [sys.executable, "-c", _SERVE, checkout / ".postgres", *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
     ) as process:  # fmt: skip
         assert process.stdout
         try:

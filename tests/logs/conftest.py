@@ -2,13 +2,11 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.log_lines import Lines, reading_lines
+from tests.paths import ROOT
 
 
 class Script(Protocol):
@@ -16,16 +14,6 @@ class Script(Protocol):
 
     def __call__(self, code: str, level: str = ..., format: str = ...) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
         """Run the code and wait for its end."""
-
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    """Configures this process at debug, and gives back what it has logged since the last call."""
-    with reading_lines() as read:
-        yield read
 
 
 @pytest.fixture

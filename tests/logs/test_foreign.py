@@ -9,7 +9,8 @@ import pytest
 
 from app import logs
 from tests.log_lines import Lines
-from tests.logs.conftest import ROOT, Script
+from tests.logs.conftest import Script
+from tests.paths import ROOT
 
 
 def test_the_standard_library_logs_as_we_do(lines: Lines):

@@ -7,7 +7,8 @@ import time
 import orjson
 import pytest
 
-from tests.logs.conftest import ROOT, Script
+from tests.logs.conftest import Script
+from tests.paths import ROOT
 
 LOG_MANY = """
 import sys, time, structlog

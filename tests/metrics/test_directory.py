@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.metrics import directory
-from tests.metrics.conftest import ROOT
+from tests.paths import ROOT
 
 PREPARE = """
 import os, sys

@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncpg
 
-from app.schema_state import Revisions
-from tests.cluster import PROJECT
+from app.health.schema_state import Revisions
+from tests.paths import ROOT
 
 HEAD = Revisions().head or ""
 """The newest revision."""
@@ -34,7 +34,7 @@ def downgrade():
 """
 
 
-def start(url: str | None, *arguments: str, folder: Path = PROJECT, **settings: Any) -> subprocess.Popen[str]:
+def start(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.Popen[str]:
     """Start a command. Settings are by their names in lower case."""
     environment = {
         name: os.environ[name] for name in os.environ if name in ("PATH", "HOME") or name.startswith("COVERAGE_")
@@ -59,16 +59,12 @@ def finish(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def alembic(
-    url: str | None, *arguments: str, folder: Path = PROJECT, **settings: Any
-) -> subprocess.CompletedProcess[str]:
+def alembic(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return finish(start(url, *arguments, folder=folder, **settings))
 
 
-def succeed(
-    url: str | None, *arguments: str, folder: Path = PROJECT, **settings: Any
-) -> subprocess.CompletedProcess[str]:
+def succeed(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run a command that must succeed."""
     done = alembic(url, *arguments, folder=folder, **settings)
     assert 0 == done.returncode, done.stderr
@@ -78,9 +74,9 @@ def succeed(
 def copy_project(folder: Path) -> Path:
     """The project in a folder where revisions can be added to it."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PROJECT / "migrations", folder / "migrations", ignore=ignored)
-    shutil.copy(PROJECT / "alembic.ini", folder)
-    (folder / "app").symlink_to(PROJECT / "app")
+    shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=ignored)
+    shutil.copy(ROOT / "alembic.ini", folder)
+    (folder / "app").symlink_to(ROOT / "app")
     return folder
 
 

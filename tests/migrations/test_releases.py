@@ -11,12 +11,12 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.cluster import PROJECT
 from tests.migrations.alembic import HEAD, add_revision, copy_project, succeed
 from tests.migrations.versions import REVISIONS, script
+from tests.paths import ROOT
 
-CONTRACT = ("test_item.py", "test_listing.py", "test_etags.py", "test_idempotency.py")
-"""The tests of what clients rely on, in tests/routers."""
+CONTRACT = ("routers/test_item.py", "routers/test_idempotency.py", "http/test_pagination.py", "http/test_etags.py")
+"""The tests of what clients rely on, in tests/."""
 
 EXPANSION = """op.execute("ALTER TABLE items ADD COLUMN colour text, ADD COLUMN stock int DEFAULT 0 NOT NULL")
 op.execute("ALTER TABLE items ADD CONSTRAINT ck_items_stock_range CHECK (stock >= 0) NOT VALID")
@@ -32,20 +32,20 @@ def contract(code: Path, *, schema: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [*command, *(f"tests/routers/{name}" for name in CONTRACT)],
+        [*command, *(f"tests/{name}" for name in CONTRACT)],
         cwd=code, env=kept | {"SCHEMA_OF": str(schema)}, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
 def git(*arguments: str) -> bytes:
     """What git says of this project."""
-    return subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, check=True).stdout
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 def release_before() -> str | None:
     """The tag of the newest release that is not the version at hand, None before the second one."""
     tags = git("tag", "--list", "v*", "--sort=-version:refname").decode().split()
-    version = re.search(r'^version = "(.*)"', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
     return next((tag for tag in tags if tag != f"v{version[1]}"), None)
 
@@ -58,7 +58,7 @@ def test_this_release_runs_on_the_next_schema(tmp_path):
     next_release = copy_project(tmp_path)
     add_revision(next_release, "9999", revises=HEAD, upgrade=EXPANSION)
 
-    done = contract(PROJECT, schema=next_release)
+    done = contract(ROOT, schema=next_release)
 
     assert 0 == done.returncode, done.stdout
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
@@ -69,7 +69,7 @@ def test_a_schema_that_takes_something_away_is_noticed(tmp_path):
     next_release = copy_project(tmp_path)
     add_revision(next_release, "9999", revises=HEAD, upgrade=CONTRACTION)
 
-    done = contract(PROJECT, schema=next_release)
+    done = contract(ROOT, schema=next_release)
 
     assert 1 == done.returncode, done.stdout
 
@@ -81,7 +81,7 @@ def test_the_release_before_runs_on_this_schema(tmp_path):
     """
     tag = release_before()
     if tag is None:
-        changelog = (PROJECT / "CHANGELOG.md").read_text()
+        changelog = (ROOT / "CHANGELOG.md").read_text()
         assert len(re.findall(r"^## \[\d", changelog, re.MULTILINE)) <= 1, "the tags of earlier releases are missing"
         return
     archive = git("archive", "--format=tar", tag)
@@ -89,7 +89,7 @@ def test_the_release_before_runs_on_this_schema(tmp_path):
     known = {path.name.partition("_")[0] for path in (tmp_path / "migrations" / "versions").glob("*.py")}
     since = [revision for revision in REVISIONS if revision not in known]
 
-    done = contract(tmp_path, schema=PROJECT)
+    done = contract(tmp_path, schema=ROOT)
 
     declared = all(script(revision).module.runs_beside_previous_release for revision in since)
     assert declared == (done.returncode == 0), done.stdout

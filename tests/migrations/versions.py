@@ -4,10 +4,10 @@ from functools import cache
 
 from alembic.script import Script, ScriptDirectory
 
-from tests.cluster import PROJECT
 from tests.migrations.alembic import succeed
+from tests.paths import ROOT
 
-_scripts = ScriptDirectory(str(PROJECT / "migrations"))
+_scripts = ScriptDirectory(str(ROOT / "migrations"))
 
 HEADS = _scripts.get_heads()
 REVISIONS = [script.revision for script in _scripts.walk_revisions()][::-1]

@@ -16,10 +16,9 @@ from typing import Self, TypeVar
 import psutil
 
 from app.worker.stage import Stage
+from tests.paths import ROOT
 
 T = TypeVar("T")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PLAIN = "tests.processes.apps:plain()"
 """An application that answers without a database."""

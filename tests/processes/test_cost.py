@@ -3,7 +3,6 @@ import subprocess
 import sys
 import time
 from http import HTTPStatus
-from pathlib import Path
 from statistics import median
 
 import httpx
@@ -16,9 +15,9 @@ from benchmarks.harness.progress import Progress
 from benchmarks.harness.servers import service, uvicorn
 from benchmarks.memory import weights
 from benchmarks.request.sides import FLOOR, SERVICE, Samples, running, take_turns, warm
+from tests.paths import ROOT
 
-PROJECT = Path(__file__).resolve().parents[2]
-COMMITTED = json.loads((PROJECT / "benchmarks" / "request" / "result.json").read_text())["facts"]["multiple_of_floor"]
+COMMITTED = json.loads((ROOT / "benchmarks" / "request" / "result.json").read_text())["facts"]["multiple_of_floor"]
 
 WORSE = 1.3
 """What a ratio may be worse than the committed one: a machine that others use as well is not exact."""
@@ -79,7 +78,7 @@ def test_a_start_takes_little_longer_than_one_import(filled_database_url):
     starts, imports = [], []
     for _ in range(3):
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import app.main"], cwd=PROJECT, check=True)
+        subprocess.run([sys.executable, "-c", "import app.main"], cwd=ROOT, check=True)
         imports.append(time.monotonic() - began)
         with service("start", filled_database_url, workers=4) as server:
             starts.append(server.ready_seconds)
@@ -102,7 +101,7 @@ print(*sorted(own))
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=PROJECT, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, capture_output=True, text=True,
+        cwd=ROOT, env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
 

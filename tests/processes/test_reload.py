@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.processes.load import load
 from tests.processes.plain_server import facts, plain
-from tests.processes.server import PLAIN, ROOT, Server, eventually
+from tests.processes.server import PLAIN, Server, eventually
 from tests.processes.watch import watching
 
 

@@ -1,0 +1,1 @@
+"""Whether this worker can serve: the database, its schema, the connection budget."""

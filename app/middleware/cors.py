@@ -1,0 +1,48 @@
+"""What pages of other origins may do: Starlette's middleware, whose refusals become problems like all others."""
+
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import PreflightRefusedError
+from app.middleware import problems
+
+READABLE_HEADERS = (
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Request-ID",
+)
+"""Headers of our own that a page of an allowed origin may read."""
+
+
+class CrossOrigin(CORSMiddleware):
+    """Answers preflights, and says on every other answer, an error included, which origin may read it."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID"],
+            expose_headers=READABLE_HEADERS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a preflight of what is not allowed; leave the rest to Starlette."""
+        if scope.get("method") == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and "access-control-request-method" in headers:
+                response = self.preflight_response(request_headers=headers)
+                if response.status_code != HTTPStatus.OK:
+                    response = problems.answer(scope, PreflightRefusedError())
+                    response.headers["Vary"] = "Origin"
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)

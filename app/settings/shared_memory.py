@@ -1,0 +1,18 @@
+"""The folder of the operating system whose files are in memory."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+_LINUX_FOLDER: Final = Path("/dev/shm")  # noqa: S108  # nosec B108 -- each user of it makes a private folder inside
+
+
+def shared_memory_folder() -> Path | None:
+    """The folder, or None where there is none that can be written."""
+    return _LINUX_FOLDER if os.access(_LINUX_FOLDER, os.W_OK) else None
+
+
+def temporary_folder() -> Path:
+    """The folder in shared memory, or else the system's folder for temporary files."""
+    return shared_memory_folder() or Path(tempfile.gettempdir())

@@ -1,0 +1,146 @@
+import httpx
+import pytest
+
+from app.errors import RequestError
+from app.main import create_app
+from app.middleware.hosts import HostCheck, OpsPort
+from app.settings import Settings
+from tests.answers import problem
+
+
+class Reached(Exception):  # noqa: N818  # it is no error to get here
+    """The application inside was called."""
+
+
+async def inside(*_):
+    """Stand for the rest of the application."""
+    raise Reached
+
+
+async def passes(middleware, *, hosts=("testserver",), path="/items", server=("127.0.0.1", 8000)):
+    """Whether such a request gets through; the refusal where it does not."""
+    scope = {"type": "http", "path": path, "server": server, "headers": [(b"host", host.encode()) for host in hosts]}
+    try:
+        await middleware(scope, inside, inside)
+    except Reached:
+        return True
+    except RequestError as error:
+        return error.code
+    return False
+
+
+@pytest.fixture
+def named():
+    """A check for some names."""
+    return HostCheck(inside, allowed=["Items.example", "*.example.org", "[::1]"])
+
+
+@pytest.mark.parametrize("path", ["/items", "/health", "/health/ready", "/"])
+@pytest.mark.parametrize("allowed", [["*"], ["items.example"]])
+async def test_a_request_has_one_host(path, allowed):
+    """None, an empty one and two are refused, wherever they ask."""
+    check = HostCheck(inside, allowed=allowed)
+
+    assert await passes(check, hosts=["items.example"], path=path) is True
+    for hosts in ([], [""], ["items.example", "items.example"], ["items.example", "other.example"]):
+        assert "bad_host" == await passes(check, hosts=hosts, path=path)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "items.example",
+        "ITEMS.EXAMPLE",
+        "items.example:8000",
+        "a.example.org",
+        "a.b.example.org:1",
+        "[::1]",
+        "[::1]:8000",
+    ],
+)
+async def test_a_name_that_is_served_passes(named, host):
+    """Names are compared whatever their case and port; a star stands for all names below."""
+    assert await passes(named, hosts=[host]) is True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "other.example",
+        "items.example.evil",
+        "evilitems.example",
+        "example.org",
+        "evilexample.org",
+        "127.0.0.1",
+        "[::2]",
+        "::1",
+        ":",
+        "*.example.org.evil",
+    ],
+)
+async def test_any_other_name_is_refused(named, host):
+    """A name that only looks like one that is served is not served."""
+    assert "bad_host" == await passes(named, hosts=[host])
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/metrics"])
+async def test_probes_come_by_address(named, path):
+    """Who probes asks an address, not a name."""
+    assert await passes(named, hosts=["10.0.0.7:8000"], path=path) is True
+
+
+@pytest.mark.parametrize(
+    ("path", "at_port", "at_ops_port"),
+    [("/items", True, "not_found"), ("/docs", True, "not_found"), ("/", True, "not_found"),
+    ("/nowhere", True, "not_found"),
+     ("/metrics", "not_found", True), ("/health/ready", "not_found", True), ("/health", True, True)],
+)  # fmt: skip
+async def test_the_ops_port_has_its_own_paths(path, at_port, at_ops_port):
+    """What is for operators answers at their port only, and nothing else does there, except /health."""
+    ops = OpsPort(inside, port=9000)
+
+    assert at_port == await passes(ops, path=path, server=("127.0.0.1", 8000))
+    assert at_ops_port == await passes(ops, path=path, server=("10.0.0.1", 9000))
+    assert at_port == await passes(ops, path=path, server=None)
+
+
+async def test_other_scopes_are_left_alone():
+    """A lifespan has no host."""
+    for middleware in (HostCheck(inside, allowed=["a"]), OpsPort(inside, port=1)):
+        with pytest.raises(Reached):
+            await middleware({"type": "lifespan"}, inside, inside)
+
+
+async def test_a_refusal_is_a_problem():
+    """The application answers 400 to a host that it does not serve, and to two, without repeating them."""
+    app = create_app(
+        Settings.load(
+            database_url="postgresql://a@b/c", allowed_hosts="items.example", rate_limit_enabled=False, _env_file=None
+        )
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example") as client:
+        other = await client.get("/")
+        two = await client.get("/", headers=[("Host", "items.example"), ("Host", "items.example")])
+        request = client.build_request("GET", "/")
+        del request.headers["host"]
+        none = await client.send(request)
+        served = await client.get("/", headers={"Host": "items.example"})
+
+    for answer in (other, two, none):
+        assert "example" not in str(problem(answer, 400, "bad_host"))
+    assert 200 == served.status_code
+
+
+async def test_the_ops_port_stands_in_the_application():
+    """With OPS_PORT set, the main port does not know what stands there."""
+    app = create_app(
+        Settings.load(database_url="postgresql://a@b/c", ops_port=9000, rate_limit_enabled=False, _env_file=None)
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver:8000") as client:
+        problem(await client.get("/metrics"), 404, "not_found")
+        problem(await client.get("http://testserver:9000/items"), 404, "not_found")
+        assert (
+            200
+            == (await client.get("http://testserver:9000/health")).status_code
+            == (await client.get("/health")).status_code
+        )

@@ -1,0 +1,261 @@
+import asyncio
+import re
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from slowapi.errors import RateLimitExceeded
+from starlette.responses import Response
+from starlette.types import Message
+
+from app.errors import ItemNotFoundError, RateLimitedError, RequestError
+from app.middleware.rate_limit import RateLimit
+from app.rate_limits import RateLimits, limiter
+from app.settings import Settings
+
+
+class Observed:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.decisions: list[tuple[str, str]] = []
+
+    def decided(self, bucket: str, outcome: str) -> None:
+        """Keep it."""
+        self.decisions.append((bucket, outcome))
+
+    def degraded(self, degraded: bool) -> None:
+        """Never happens here."""
+        raise AssertionError
+
+
+def declare(observer: Observed | None = None, **settings: Any) -> RateLimits:
+    """Limits as an operator sets them."""
+    return RateLimits(Settings.load(_env_file=None, **settings), observer)
+
+
+def application(limits: RateLimits) -> FastAPI:
+    """An application with some routes behind the limits."""
+    app = FastAPI()
+    app.add_middleware(RateLimit, limits=limits)
+    app.add_exception_handler(RateLimitExceeded, limits.refuse)
+
+    @app.get("/items")
+    @app.head("/items")
+    async def read() -> Response:
+        return Response("read", headers={"ETag": '"1"'})
+
+    @app.post("/items")
+    async def write(body: dict[str, int]) -> dict[str, int]:
+        return body
+
+    @app.get("/items/{item_id}")
+    async def missing(item_id: int) -> None:
+        raise ItemNotFoundError(item_id)
+
+    for path in ("/health", "/health/ready", "/metrics"):
+        app.add_api_route(path, read)
+    return app
+
+
+def connect(app: FastAPI, client: tuple[str, int] = ("192.0.2.1", 1)) -> httpx.AsyncClient:
+    """A client with an address."""
+    transport = httpx.ASGITransport(app, client=client)
+    return httpx.AsyncClient(transport=transport, base_url="http://testserver")
+
+
+async def ignore(message: Message) -> None:
+    """Send an answer nowhere."""
+
+
+@pytest.fixture
+def observed() -> Observed:
+    """What the metrics hear of."""
+    return Observed()
+
+
+@pytest.fixture
+async def client(observed):
+    """A client that may read three times and write twice in a minute."""
+    limits = declare(observed, rate_limit_read="3/minute", rate_limit_write="2/minute")
+    async with limits.opened(), connect(application(limits)) as running:
+        yield running
+
+
+async def test_reading_is_one_bucket(client):
+    """GET, HEAD and OPTIONS count together, on known paths, on unknown ones, and where a method is missing."""
+    assert 200 == (await client.get("/items")).status_code
+    assert 404 == (await client.get("/nowhere")).status_code
+    assert 405 == (await client.options("/items")).status_code
+
+    for request in (client.get("/items"), client.head("/items"), client.get("/nowhere")):
+        with pytest.raises(RateLimitedError):
+            await request
+
+
+async def test_writing_is_one_bucket_of_its_own(client):
+    """Refused bodies and unknown methods count as writing; reading is not touched by it."""
+    assert 422 == (await client.post("/items", json={"a": "no number"})).status_code
+    assert 405 == (await client.request("PROPFIND", "/items")).status_code
+
+    with pytest.raises(RateLimitedError):
+        await client.post("/items", json={"a": 1})
+    assert 200 == (await client.get("/items")).status_code
+
+
+async def test_a_refused_request_is_not_read(client):
+    """Past the limit not one byte of the body is taken."""
+
+    async def body():
+        raise AssertionError
+
+    for _ in range(2):
+        await client.post("/items", json={})
+    scope = {"type": "http", "method": "POST", "path": "/items", "headers": [], "client": ("192.0.2.1", 1)}
+    app = client._transport.app
+    with pytest.raises(RateLimitedError):
+        await app(scope, body, ignore)
+
+
+async def test_probes_and_metrics_are_exempt(client, observed):
+    """Those who watch over the service get through, and their answers tell of no limit."""
+    for path in ("/health", "/health/ready", "/metrics") * 4:
+        answer = await client.get(path)
+        assert 200 == answer.status_code
+        assert "ratelimit" not in answer.headers
+
+    assert [] == observed.decisions
+
+
+async def test_answers_tell_the_limit(client):
+    """`RateLimit-Policy` and `RateLimit` follow the IETF draft, beside the answer's own headers."""
+    for remaining in (2, 1, 0):
+        answer = await client.get("/items")
+        assert '"read";q=3;w=60' == answer.headers["ratelimit-policy"]
+        assert f'"read";r={remaining};t=60' == answer.headers["ratelimit"]
+        assert '"1"' == answer.headers["etag"]
+
+    answer = await client.post("/items", json={})
+    assert '"write";q=2;w=60' == answer.headers["ratelimit-policy"]
+    assert '"write";r=1;t=60' == answer.headers["ratelimit"]
+
+
+async def test_an_answer_made_further_out_can_tell_the_limit_too(client):
+    """A problem, and the refusal itself, find their headers in the request's state."""
+    app = client._transport.app
+
+    async def send(method: str, path: str) -> tuple[RequestError, dict[bytes, bytes]]:
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "headers": [],
+            "client": ("192.0.2.9", 1),
+        }
+        scope |= {"query_string": b"", "raw_path": path.encode(), "state": {}}
+        with pytest.raises(RequestError) as error:
+            await app(scope, None, ignore)
+        return error.value, dict(scope["state"]["rate_limit_headers"])
+
+    for remaining in (2, 1, 0):
+        error, headers = await send("GET", "/items/1")
+        assert isinstance(error, ItemNotFoundError)
+        assert b'"read";r=%d;t=60' % remaining == headers[b"ratelimit"]
+    error, headers = await send("GET", "/items/1")
+    assert isinstance(error, RateLimitedError)
+    assert {b"ratelimit-policy": b'"read";q=3;w=60', b"ratelimit": b'"read";r=0;t=60'} == headers
+    assert {"Retry-After": "60"} == error.headers
+
+
+async def test_clients_do_not_share(client):
+    """One client at its limit leaves the others alone; a /64 of IPv6 is one client."""
+    app = client._transport.app
+    async with connect(app, ("2001:db8::1", 1)) as one, connect(app, ("2001:db8::ffff", 1)) as two:
+        for _ in range(3):
+            await one.get("/items")
+        with pytest.raises(RateLimitedError):
+            await two.get("/items")
+    async with connect(app, ("2001:db8:0:1::1", 1)) as other:
+        assert 200 == (await other.get("/items")).status_code
+
+
+async def test_decisions_are_observed(client, observed):
+    """The metrics hear of each decision, by bucket."""
+    for _ in range(3):
+        await client.get("/items")
+    with pytest.raises(RateLimitedError):
+        await client.get("/items")
+    await client.post("/items", json={})
+
+    assert [*[("read", "admitted")] * 3, ("read", "refused"), ("write", "admitted")] == observed.decisions
+
+
+async def test_waiting_as_told_admits_again():
+    """After as many whole seconds as Retry-After says, the next request is admitted."""
+    limits = declare(rate_limit_read="2/second")
+    async with limits.opened(), connect(application(limits)) as client:
+        for _ in range(2):
+            await client.get("/items")
+        with pytest.raises(RateLimitedError) as refused:
+            await client.get("/items")
+        assert 1 == refused.value.retry_after_seconds
+        await asyncio.sleep(refused.value.retry_after_seconds)
+        assert 200 == (await client.get("/items")).status_code
+
+
+async def test_limits_can_be_switched_off(observed):
+    """Without limits nothing is counted, nothing is told, and nothing is opened."""
+    limits = declare(observed, rate_limit_enabled=False, rate_limit_read="1/minute")
+    async with limits.opened(), connect(application(limits)) as client:
+        for _ in range(5):
+            answer = await client.get("/items")
+            assert 200 == answer.status_code
+            assert "ratelimit-policy" not in answer.headers
+    assert [] == observed.decisions
+
+
+async def test_a_request_before_the_start_fails_with_a_sentence():
+    """An application whose lifespan was not entered does not silently run without limits."""
+    async with connect(application(declare())) as client:
+        with pytest.raises(RuntimeError, match="lifespan"):
+            await client.get("/items")
+
+
+async def test_a_route_can_have_a_limit_of_its_own(client, observed):
+    """The decorator of slowapi counts a route, not a path, in asynchronous and synchronous handlers.
+
+    The service's limits count it as well, and its refusal is the same error, with whole seconds to wait.
+    """
+    app = client._transport.app
+
+    @app.post("/own/{number}")
+    @limiter.limit("1/minute")
+    async def own(request: Request, number: int) -> int:
+        return number
+
+    @app.get("/synchronous/{number}")
+    @limiter.limit("1/hour")
+    def synchronous(request: Request, number: int) -> int:
+        return number
+
+    assert 200 == (await client.post("/own/1")).status_code
+    with pytest.raises(RateLimitedError) as refused:
+        await client.post("/own/2")
+    assert 60 == refused.value.retry_after_seconds
+
+    answer = await client.get("/synchronous/1")
+    assert '"read";r=2;t=60' == answer.headers["ratelimit"]
+    with pytest.raises(RateLimitedError) as refused:
+        await client.get("/synchronous/2")
+    assert 3600 == refused.value.retry_after_seconds
+    assert ("route", "refused") == observed.decisions[-1]
+
+
+def test_the_policy_is_a_structured_field():
+    """Names are strings and numbers are integers, as RFC 9651 asks for."""
+    bucket = declare(rate_limit_read="20 per 5 seconds").bucket("GET")
+    ((name, value),) = bucket.headers(None)
+
+    assert b"ratelimit-policy" == name
+    assert re.fullmatch(rb'"[a-z]+";q=20;w=5', value)

@@ -1,0 +1,122 @@
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.types import Message, Receive, Scope, Send
+
+from app.metrics.instruments import Metrics
+from app.middleware.request_metrics import RequestMetrics
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_request_is_counted_by_route_and_exact_status():
+    """429 and 503 are not hidden in 4xx and 5xx."""
+    metrics = Metrics()
+    for status in (200, 200, 429, 503):
+        await ask(metrics, status, route="/items/{item_id}")
+
+    assert {("/items/{item_id}", "200"): 2, ("/items/{item_id}", "429"): 1, ("/items/{item_id}", "503"): 1} == counted(
+        metrics
+    )
+
+
+async def test_random_paths_are_one_series():
+    """What no route answers at is `none`, whatever its path."""
+    metrics = Metrics()
+    for _ in range(200):
+        await ask(metrics, 404, path=f"/{random.random()}")
+
+    assert {("none", "404"): 200} == counted(metrics)
+
+
+async def test_a_request_in_progress_is_seen():
+    """The number is up while a request runs, and down again after it, even after a failure."""
+    metrics = Metrics()
+    seen = []
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(metrics.in_progress)
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        await RequestMetrics(app, metrics)({"type": "http", "method": "GET", "path": "/"}, receive, send)
+
+    assert [1] == seen
+    assert 0 == metrics.in_progress
+    assert {("none", "500"): 1} == counted(metrics)
+
+
+async def test_a_client_that_has_gone_is_499():
+    """As in the log: no answer was begun."""
+    metrics = Metrics()
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+
+    await RequestMetrics(app, metrics)({"type": "http", "method": "GET", "path": "/"}, receive, send)
+
+    assert {("none", "499"): 1} == counted(metrics)
+
+
+async def test_an_instrumentation_of_the_library_can_be_added():
+    """Any function written for the instrumentator gets its `Info`."""
+    metrics = Metrics()
+    middleware = RequestMetrics(answer(201, "/items"), metrics)
+    seen: list[Info] = []
+    middleware.instrumentations = [*middleware.instrumentations, seen.append]
+    await middleware({"type": "http", "method": "POST", "path": "/items", "headers": []}, receive, send)
+
+    (info,) = seen
+    assert ("POST", "/items", "201") == (info.method, info.modified_handler, info.modified_status)
+    assert "/items" == info.request.url.path
+    assert {("/items", "201"): 1} == counted(metrics)
+
+
+async def test_what_is_not_http_is_not_counted():
+    """The lifespan is not a request."""
+    metrics = Metrics()
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
+
+    await RequestMetrics(app, metrics)({"type": "lifespan"}, receive, send)
+
+    assert {} == counted(metrics)
+
+
+def answer(status: int, route: str | None = None) -> Any:
+    """An application that answers this."""
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if route is not None:
+            scope["route"] = SimpleNamespace(path=route)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+async def ask(metrics: Metrics, status: int, route: str | None = None, path: str = "/") -> None:
+    """One request through the middleware."""
+    await RequestMetrics(answer(status, route), metrics)({"type": "http", "method": "GET", "path": path}, receive, send)
+
+
+async def receive() -> Message:
+    """The client has gone."""
+    return {"type": "http.disconnect"}
+
+
+async def send(message: Message) -> None:
+    """Nobody listens."""
+
+
+def counted(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Requests by handler and status."""
+    (family,) = (family for family in metrics.registry.collect() if family.name == "http_requests")
+    return {
+        (sample.labels["handler"], sample.labels["status"]): sample.value
+        for sample in family.samples
+        if sample.name == "http_requests_total"
+    }

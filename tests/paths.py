@@ -1,0 +1,6 @@
+"""Where the project is."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder of the project."""
