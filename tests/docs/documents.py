@@ -21,6 +21,7 @@ LEFT_OUT = {
     "python": "lines of a file",
     "sql": "statements, to be read",
     "yaml": "lines of a file",
+    "mermaid": "a diagram",
 }
 """Blocks that no test runs, and why. Paths that they name must exist all the same."""
 

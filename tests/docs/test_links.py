@@ -40,8 +40,7 @@ def test_every_file_that_is_named_is_there(document):
     for path in re.findall(
         r"`((?:app|benchmarks|deploy|docs|migrations|requirements|tests)/[\w./-]*)`", document.read_text()
     ):
-        if "part" not in path:  # what the walk in the README makes
-            assert (ROOT / path).exists(), path
+        assert (ROOT / path).exists(), path
 
 
 def test_the_operations_index_names_every_page():
