@@ -9,10 +9,9 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
-    """The CPUs that the scheduler and the cgroup's quota leave to this process, at least 1.
+    """The CPUs that the scheduler and the cgroup's quota allow this process, at least 1.
 
-    A quota of a fraction counts as the whole number above it: half a CPU still
-    takes one worker, one and a half take two.
+    A fraction is rounded up: half a CPU counts as one, one and a half count as two.
     """
     cpus = len(os.sched_getaffinity(0))
     quotas = [quota for folder in _folders(cgroups, membership) if (quota := _quota(folder)) is not None]
@@ -20,7 +19,7 @@ def available_cpus(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> 
 
 
 def _folders(cgroups: Path, membership: Path) -> list[Path]:
-    """This process's cgroup and those above it: the tightest quota of them counts."""
+    """This process's cgroup and its parents. The smallest quota of them applies."""
     folders = {cgroups, cgroups / "cpu"}
     try:
         lines = membership.read_text().splitlines()
@@ -36,7 +35,7 @@ def _folders(cgroups: Path, membership: Path) -> list[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """The folder's quota in CPUs, by version 2 or version 1 of the interface; None without one."""
+    """The quota of this folder in CPUs, read by version 2 or version 1 of the interface, or None."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How settings are read: from the environment, `.env` and files of secrets, and the sentence when that fails."""
+"""Reads settings from the environment, `.env` and secret files, and says in one sentence what is wrong with them."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -10,9 +10,9 @@ from app.errors import StartupError
 
 
 class FromEnvironment(BaseSettings):
-    """Fields that are read from the environment once, and stay as they are.
+    """Fields that are read from the environment once and never change.
 
-    Where a field has a neighbour with `_file` behind its name, its value may stand in the file named there.
+    Where there is also a field of the same name with `_file` appended, the value may be in the file that it names.
     """
 
     model_config = SettingsConfigDict(
@@ -46,15 +46,15 @@ class FromEnvironment(BaseSettings):
                 continue
             if name in values:
                 raise ValueError(f"{name.upper()} and {file.upper()} must not both be set.")
-            read[name] = _content(values[file], file)
+            read[name] = _read_text(values[file], file)
         return values | read
 
 
-def _content(file: str, name: str) -> str:
+def _read_text(file: str, name: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(f"{name.upper()} names a file that cannot be read: {reason}.") from None
 
 

@@ -1,4 +1,4 @@
-"""The folder of the operating system whose files are in memory."""
+"""The folder of the operating system whose files are in shared memory."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ _LINUX_FOLDER: Final = Path("/dev/shm")  # noqa: S108  # nosec B108 -- each user
 
 
 def shared_memory_folder() -> Path | None:
-    """The folder, or None where there is none that can be written."""
+    """The folder, or None where there is none that this process may write to."""
     return _LINUX_FOLDER if os.access(_LINUX_FOLDER, os.W_OK) else None
 
 

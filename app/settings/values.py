@@ -1,4 +1,4 @@
-"""What the values of settings may be: the choices, the bounds, and how each kind is checked."""
+"""The types of the settings: their choices, their bounds and their checks."""
 
 import re
 from enum import StrEnum
@@ -22,7 +22,7 @@ class LogFormat(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """The least severe line that is written."""
+    """The lowest level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -36,7 +36,7 @@ class DatabasePooler(StrEnum):
     NONE = "none"
 
     PGBOUNCER = "pgbouncer"
-    """PgBouncer of any version. Each statement is parsed anew, which takes a second round trip."""
+    """PgBouncer of any version. Each statement is parsed every time, which takes a second round trip."""
 
     PGBOUNCER_PREPARED = "pgbouncer-prepared"
     """PgBouncer 1.21 or newer with `max_prepared_statements` of at least 100."""
@@ -47,7 +47,7 @@ def _lower_case(value: Any) -> Any:
 
 
 AnyCase = BeforeValidator(_lower_case)
-"""Beside one of the choices: it may be written in any case."""
+"""Makes a choice readable in upper and lower case."""
 
 
 def _split(value: Any) -> Any:
@@ -70,7 +70,7 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Networks = Annotated[List, AfterValidator(_check_networks)]
-"""Addresses and networks, separated by commas; `*` stands for all."""
+"""Addresses and networks, separated by commas. `*` stands for all."""
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
@@ -87,7 +87,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-"""Where a PostgreSQL is. It begins with `postgresql://`, whatever else other tools call that."""
+"""The address of a PostgreSQL. Its scheme becomes `postgresql`, whichever one it was written with."""
 
 
 def _check_storage_uri(value: SecretStr) -> SecretStr:
@@ -102,7 +102,7 @@ def _check_storage_uri(value: SecretStr) -> SecretStr:
 
 
 StorageUri = Annotated[SecretStr, AfterValidator(_check_storage_uri)]
-"""Where a Redis is."""
+"""The address of a Redis."""
 
 
 def _check_limit(value: str) -> str:
@@ -116,4 +116,4 @@ def _check_limit(value: str) -> str:
 
 
 Limit = Annotated[str, AfterValidator(_check_limit)]
-"""So many requests in a time, as `limits` writes it."""
+"""A number of requests in a period, in the notation of `limits`."""

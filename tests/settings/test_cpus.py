@@ -6,14 +6,14 @@ from app.settings.cpus import available_cpus
 
 
 @pytest.fixture
-def many(monkeypatch):
+def cores_64(monkeypatch):
     """A host of 64 cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
 
 
 @pytest.fixture
-def host(tmp_path, many):
-    """Counts the CPUs of a process whose interface files are these, by their paths below /sys/fs/cgroup."""
+def host(tmp_path, cores_64):
+    """Counts the CPUs of a process whose files below /sys/fs/cgroup are these."""
 
     def count(membership, **files):
         for path, content in files.items():
@@ -32,23 +32,23 @@ def host(tmp_path, many):
     ("400000 50000", 8),
      ("9900000 100000", 64), ("", 64), ("max", 64), ("a b", 64), ("100000 0", 64), ("-1 100000", 64), ("0 100000", 64)],
 )  # fmt: skip
-def test_version_2(host, quota, cpus):
-    """`cpu.max` bounds the CPUs, a fraction counts as a whole one, and what is no quota bounds nothing."""
+def test_the_quota_of_version_2_bounds_the_cpus(host, quota, cpus):
+    """`cpu.max` bounds the CPUs. A fraction is rounded up, and a malformed quota is ignored."""
     assert cpus == host("0::/\n", cpu_DOT_max=quota)
 
 
 @pytest.mark.parametrize(("quota", "cpus"), [("-1", 64), ("200000", 2), ("250000", 3), ("10000", 1), ("", 64)])
 @pytest.mark.parametrize("folder", ["cpu", "cpu__docker__abc", "cpu,cpuacct__docker__abc"])
-def test_version_1(host, folder, quota, cpus):
-    """`cpu.cfs_quota_us` by its period does the same, in the container's own folder or at the root."""
+def test_the_quota_of_version_1_bounds_the_cpus(host, folder, quota, cpus):
+    """`cpu.cfs_quota_us` divided by its period bounds the CPUs, in the container's own folder or at the root."""
     controllers = folder.partition("__")[0]
     files = {f"{folder}__cpu_DOT_cfs_quota_us": quota + "\n", f"{folder}__cpu_DOT_cfs_period_us": "100000\n"}
 
     assert cpus == host(f"3:{controllers}:/docker/abc\n2:memory:/docker/abc\n0::/\n", **files)
 
 
-def test_the_tightest_of_nested_quotas_counts(host):
-    """A process is bound by its own cgroup and by all above."""
+def test_the_smallest_of_nested_quotas_applies(host):
+    """A process is limited by its own cgroup and by all parents of it."""
     quotas = {
         "cpu_DOT_max": "max 100000",
         "pods__cpu_DOT_max": "300000 100000",
@@ -60,18 +60,18 @@ def test_the_tightest_of_nested_quotas_counts(host):
     assert 64 == host("0::/elsewhere\n")
 
 
-def test_a_host_without_cgroups_counts_what_the_scheduler_grants(tmp_path, many):
-    """Where there are no such files, the affinity alone counts."""
+def test_without_cgroups_the_affinity_applies(tmp_path, cores_64):
+    """Where the files of cgroups are missing, the affinity alone bounds the CPUs."""
     assert 64 == available_cpus(tmp_path / "none", tmp_path / "nothing")
 
 
-def test_the_affinity_bounds_too(host, monkeypatch):
-    """A process that is pinned to two cores has two, whatever its quota."""
+def test_the_affinity_bounds_the_cpus(host, monkeypatch):
+    """A process that is pinned to two cores has two, also with a larger quota."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
 
     assert 2 == host("0::/\n", cpu_DOT_max="800000 100000")
 
 
-def test_this_process_has_some():
-    """Read from this machine, the answer is a possible one."""
+def test_the_cpus_of_this_machine_are_counted():
+    """On this machine the number is between 1 and the size of the affinity."""
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))

@@ -25,15 +25,15 @@ URL = f"postgresql://user:{SECRET}@host:5432/name"
     ],
 )  # fmt: skip
 def test_a_variable_sets_the_field_of_its_name(environment, variable, text, value):
-    """A setting is read from the environment, in whichever case it is written there."""
+    """A setting is read from the environment. The case of the variable does not matter."""
     environment(variable, text)
 
     assert value == getattr(Settings.load(), variable.lower())
 
 
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
-def test_an_empty_variable_is_not_set(environment, name):
-    """A variable without a value, as compose files leave behind, means the default."""
+def test_an_empty_variable_counts_as_not_set(environment, name):
+    """A variable without a value, which compose files can produce, gives the default."""
     default = getattr(Settings.load(), name.lower())
 
     environment(name, "")
@@ -41,8 +41,8 @@ def test_an_empty_variable_is_not_set(environment, name):
     assert default == getattr(Settings.load(), name.lower())
 
 
-def test_each_malformed_value_is_told(environment):
-    """Who has two things wrong learns of both at once."""
+def test_all_malformed_values_are_reported_at_once(environment):
+    """Two malformed values give two sentences in one message."""
     environment("PORT", "http")
     environment("LOG_LEVEL", "loud")
 
@@ -62,13 +62,13 @@ def test_secrets_are_not_shown(environment):
 
 
 def test_settings_are_frozen(environment):
-    """What was read once stays."""
+    """A field cannot be assigned."""
     with pytest.raises(ValidationError):
         Settings.load().port = 1  # type: ignore[misc]
 
 
-def test_a_file_sets_what_the_environment_leaves_open(environment, tmp_path):
-    """`.env` in the folder of the start is read; a variable of the environment goes first; unknown lines are left."""
+def test_a_dot_env_file_sets_what_the_environment_does_not(environment, tmp_path):
+    """`.env` in the working directory is read. The environment takes precedence, and unknown lines are ignored."""
     (tmp_path / ".env").write_text(f"DATABASE_URL={URL}\nPORT=9001\nLOG_LEVEL=debug\nOTHER=1\n")
     environment("PORT", "9002")
 

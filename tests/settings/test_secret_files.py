@@ -1,4 +1,4 @@
-"""Secrets that stand in files."""
+"""Secrets that are read from files."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from app.settings import Settings
 URL = "postgresql://user:hunter2@host:5432/name"
 
 
-def test_a_secret_may_stand_in_a_file(environment, tmp_path):
-    """The file's content is the value, without the white space around it."""
+def test_a_secret_can_be_in_a_file(environment, tmp_path):
+    """The value is the content of the file, without leading and trailing white space."""
     database, storage = tmp_path / "database", tmp_path / "storage"
     database.write_text(f"{URL}\n")
     storage.write_text("redis://:hunter2@host:6379/0\n")
@@ -27,8 +27,8 @@ def test_a_secret_may_stand_in_a_file(environment, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"), [("DATABASE_URL", URL), ("RATE_LIMIT_STORAGE_URI", "redis://:hunter2@host:6379/0")]
 )
-def test_a_value_and_a_file_contradict_each_other(environment, tmp_path, name, value):
-    """Which of the two was meant cannot be known."""
+def test_a_value_together_with_a_file_is_refused(environment, tmp_path, name, value):
+    """The sentence names both settings, because only the operator knows which one is meant."""
     file = tmp_path / "secret"
     file.write_text(value)
     environment(name, value)
@@ -39,7 +39,7 @@ def test_a_value_and_a_file_contradict_each_other(environment, tmp_path, name, v
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not a text")]
+    ("content", "reason"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not UTF-8 text")]
 )
 def test_a_file_that_cannot_be_read_is_refused(environment, tmp_path, content, reason):
     """The sentence names the variable and the reason."""
@@ -53,8 +53,8 @@ def test_a_file_that_cannot_be_read_is_refused(environment, tmp_path, content, r
 
 
 @pytest.mark.parametrize("content", ["", "\n", "mysql://user:hunter2@host/name"])
-def test_what_a_file_holds_is_checked(environment, tmp_path, content):
-    """A file without a URL is refused as the variable would be, and its content is not repeated."""
+def test_the_content_of_a_file_is_checked(environment, tmp_path, content):
+    """A malformed value in a file is refused like one in the variable, and is not repeated."""
     file = tmp_path / "secret"
     file.write_text(content)
     environment("DATABASE_URL_FILE", str(file))

@@ -1,4 +1,4 @@
-"""What values are understood, and which are refused."""
+"""Which values are accepted, and which are refused."""
 
 import re
 
@@ -12,16 +12,16 @@ SENTENCE = re.compile(r"[A-Z].*[^.]\.")
 
 
 @pytest.mark.parametrize("hosts", ["", "h", "h:1", "[::1]:5432", "h1:5432,h2:5433", "h1,h2"])
-def test_the_hosts_may_be_several(environment, hosts):
-    """One host or more, with a port or without, or none: a socket's folder then stands behind."""
+def test_a_database_url_can_name_several_hosts(environment, hosts):
+    """One host or more, with or without a port, or none."""
     environment("DATABASE_URL", f"postgresql://user@{hosts}/name")
 
     assert hosts in Settings.load().dsn
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
-def test_the_database_url_may_be_written_in_other_ways(environment, scheme):
-    """What other tools call the scheme is understood; the rest stays as it is, a `%` in the password included."""
+def test_a_database_url_can_have_the_scheme_of_other_tools(environment, scheme):
+    """Only the scheme is changed. A `%` in the password stays."""
     environment("DATABASE_URL", f"{scheme}://user:p%25w@host/name?sslmode=require")
 
     assert "postgresql://user:p%25w@host/name?sslmode=require" == Settings.load().dsn
@@ -47,7 +47,7 @@ def test_the_database_url_may_be_written_in_other_ways(environment, scheme):
     ],
 )  # fmt: skip
 def test_a_malformed_value_stops_the_start(environment, variable, text):
-    """The start ends with one sentence that begins with the variable, says what to write, and shows no value."""
+    """One sentence begins with the variable, says what to write, and does not show the value."""
     environment(variable, text)
 
     with pytest.raises(StartupError) as raised:
