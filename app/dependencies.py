@@ -1,4 +1,4 @@
-"""What a handler may ask for."""
+"""The dependencies that a handler can declare."""
 
 from typing import Annotated
 
@@ -22,4 +22,4 @@ DatabaseDependency = Annotated[Database, Depends(_database)]
 """The database of this worker."""
 
 ReadinessDependency = Annotated[Readiness, Depends(_readiness)]
-"""Whether this worker should get requests."""
+"""The readiness checks of this worker."""

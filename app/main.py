@@ -1,4 +1,4 @@
-"""The application: its routes, its middleware, its error answers. It opens nothing."""
+"""Builds the application: routes, middleware and error responses. Opens nothing."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from app import TITLE, __version__
 from app.http.openapi import document
-from app.http.unmatched import answer_method_not_allowed, answer_not_found
+from app.http.unmatched import method_not_allowed, not_found
 from app.lifespan import lifespan
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
@@ -28,7 +28,7 @@ from app.settings import Settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application of one worker.
+    """Return the application of one worker.
 
     Raises:
         StartupError: A setting is missing, malformed or contradictory.
@@ -39,20 +39,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title=TITLE,
         version=__version__,
-        description="Items: stored, found, changed and deleted.",
+        description="Create, read, search, change and delete items.",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        # It would look in the environment with every request for somebody to tell. Logs and metrics here know more.
+        # It would read the environment with every request. Logs and metrics of this service are in `middleware`.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        # Not by include_router: that matches each request twice.
+        # Not include_router, which matches the path of each request twice.
         routes=[*item.router.routes, *system.router.routes, *docs.router.routes],
         middleware=_middleware(settings, metrics, rate_limits),
         exception_handlers={
-            404: answer_not_found,
-            405: answer_method_not_allowed,
+            404: not_found,
+            405: method_not_allowed,
             HTTPException: problems.handle,
             RequestValidationError: problems.handle,
             RateLimitExceeded: rate_limits.refuse,
@@ -63,12 +63,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = metrics
     app.state.exposition = Exposition(metrics)
     app.state.rate_limits = rate_limits
-    app.state.limiter = limiter  # where slowapi's decorators look for it
+    app.state.limiter = limiter  # slowapi's decorators look for it here
     return app
 
 
 def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -> list[Middleware]:
-    """What each request passes on its way in, outermost first."""
+    """Return the middleware, outermost first."""
     cors = [Middleware(CrossOrigin, origins=settings.cors_allow_origins)] if settings.cors_allow_origins else []
     ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
     return [

@@ -11,7 +11,7 @@ from tests.paths import ROOT
 
 
 def test_importing_reads_and_opens_nothing(tmp_path):
-    """To import the application is no start: nothing is read from the environment, opened or connected to."""
+    """Importing the application reads no environment variable and opens no file or connection."""
     script = """if True:
         import sys, os
         seen = []
@@ -53,8 +53,8 @@ def test_importing_reads_and_opens_nothing(tmp_path):
     assert [] == list(tmp_path.iterdir())
 
 
-def test_the_application_is_built_from_what_it_is_given(monkeypatch):
-    """Only a call without settings reads the environment, and a malformed one stops it there."""
+def test_the_application_uses_the_settings_it_is_given(monkeypatch):
+    """`create_app` reads the environment only if it is called without settings, and then refuses malformed ones."""
     monkeypatch.setenv("PORT", "1234")
     settings = Settings.load(_env_file=None)
     monkeypatch.setenv("PORT", "http")

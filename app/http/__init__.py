@@ -1,1 +1,1 @@
-"""What routes share of HTTP: the fast route, bodies, responses, pagination, ETags, cursors, the OpenAPI document."""
+"""HTTP code that the routes share: the fast route, bodies, responses, pagination, ETags, cursors, OpenAPI."""

@@ -1,4 +1,4 @@
-"""A body: read once, within bounds, and parsed strictly."""
+"""Reads a request body once, within the size limit, and parses it as strict JSON."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from starlette.requests import Request
 
 from app.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
 
-_PLAIN = b"application/json"
+_JSON = b"application/json"
 _UTF8 = {"charset=utf-8", "charset=utf8"}
 
 
 async def read_json(request: Request) -> Any:
-    """The document that the body holds.
+    """Return the parsed JSON document of the request body.
 
-    The standard library's parser would take NaN, lone surrogates, UTF-16 and
-    integers of thousands of digits as well.
+    orjson, because the standard library's parser also accepts NaN, lone surrogates,
+    UTF-16 and integers of thousands of digits.
 
     Raises:
-        UnsupportedMediaTypeError: It is not declared as JSON in UTF-8, or it is compressed.
-        BodyTooLargeError: It is longer than MAX_BODY_BYTES. No more than that was read.
-        MalformedBodyError: It is not one JSON document.
+        UnsupportedMediaTypeError: The content type is not JSON in UTF-8, or there is a Content-Encoding.
+        BodyTooLargeError: The body is longer than MAX_BODY_BYTES. Reading stops at that limit.
+        MalformedBodyError: The body is not exactly one JSON document.
     """
     limit_bytes = request.app.state.settings.max_body_bytes
     _check_headers(request, limit_bytes)
@@ -40,7 +40,7 @@ def _check_headers(request: Request, limit_bytes: int) -> None:
     for name, value in request.scope["headers"]:
         if name == b"content-type":
             is_declared = True
-            if value != _PLAIN:
+            if value != _JSON:
                 _check_content_type(value.decode("latin-1"))
         elif name == b"content-encoding":
             raise UnsupportedMediaTypeError
@@ -58,5 +58,5 @@ def _check_content_type(content_type: str) -> None:
 
 
 def _is_above(digits: bytes, limit: int) -> bool:
-    # Python refuses to read thousands of digits, and no limit has that many.
+    # `int()` raises ValueError for thousands of digits. No limit has more than 18.
     return len(digits) > 18 or int(digits) > limit

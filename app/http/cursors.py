@@ -1,4 +1,4 @@
-"""Cursors: the position after an item, opaque to clients."""
+"""Cursors: a position in a list, after an item. Opaque to clients."""
 
 import base64
 from hashlib import blake2s
@@ -7,29 +7,29 @@ from app.errors import InvalidFieldError
 
 _ID_BYTES = 8
 _CHECK_BYTES = 4
-"""With those of the id they are twelve, which base64 writes without padding."""
+"""Together with the id these are 12 bytes, which base64 encodes without padding."""
 
 
 def encode(item_id: int) -> str:
-    """The position after this item."""
+    """Return the cursor for the position after this item."""
     position = item_id.to_bytes(_ID_BYTES, signed=True)
     return base64.urlsafe_b64encode(position + _check(position)).decode()
 
 
 def decode(cursor: str) -> int:
-    """The id of the item that the position is after.
+    """Return the id of the item that the cursor's position is after.
 
     Raises:
-        InvalidFieldError: The cursor is not one of ours. It is guarded against
-            accidents, not against clients who forge one: a position is no secret.
+        InvalidFieldError: This service did not make the cursor. The checksum detects
+            accidental changes, not forgery: a position is not a secret.
     """
     try:
         item_id = int.from_bytes(base64.urlsafe_b64decode(cursor)[:_ID_BYTES], signed=True)
     except ValueError:
         item_id = 0
-    # Compared as text: the decoder overlooks characters beside the alphabet, and takes some for others.
+    # Compare the text, because the decoder ignores characters outside the alphabet and accepts aliases of others.
     if cursor != encode(item_id):
-        raise InvalidFieldError("cursor", "Take `next_cursor` of the page before, unchanged")
+        raise InvalidFieldError("cursor", "Send the `next_cursor` of the previous page, unchanged")
     return item_id
 
 

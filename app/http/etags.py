@@ -1,4 +1,4 @@
-"""Entity tags: what version of an item an answer shows, and what version a client expects."""
+"""Entity tags: the version of an item in a response, and the versions that a client's conditions name."""
 
 import re
 from collections.abc import Sequence
@@ -9,38 +9,38 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _LIST = re.compile(rf"[ \t,]*(?:{_TAG.pattern}[ \t]*(?:,[ \t,]*|$))*")
-_OURS = re.compile(r"([1-9][0-9]{0,18})-([1-9][0-9]{0,16})")
+_OWN_TAG = re.compile(r"([1-9][0-9]{0,18})-([1-9][0-9]{0,16})")
 
 
 class Versioned(Protocol):
-    """What has an entity tag, such as an item."""
+    """A stored resource with an entity tag, such as an item."""
 
     id: int
     updated_at: datetime
 
 
 def etag(item: Versioned) -> str:
-    """The item's strong entity tag: `updated_at` is another one after every write."""
+    """Return the item's strong entity tag. It changes with every write, because `updated_at` does."""
     return f'"{item.id}-{(item.updated_at - _EPOCH) // _MICROSECOND}"'
 
 
 def expected_versions(if_match: Sequence[str] | None, item_id: int) -> list[datetime] | None:
-    """The versions (`updated_at`) of the item that `If-Match` allows; None where any will do.
+    """Return the versions (`updated_at`) of the item that `If-Match` allows, or None if it allows any.
 
-    Comparison is strong: a weak tag matches nothing, and neither does one that is not ours.
+    The comparison is strong: a weak tag matches nothing, and neither does a tag that this service did not make.
     """
     if if_match is None or [line.strip() for line in if_match] == ["*"]:
         return None
     versions = []
     for weak, opaque in _tags(if_match):
-        ours = _OURS.fullmatch(opaque)
-        if ours and not weak and ours[1] == str(item_id):
-            versions.append(_EPOCH + int(ours[2]) * _MICROSECOND)
+        own_tag = _OWN_TAG.fullmatch(opaque)
+        if own_tag and not weak and own_tag[1] == str(item_id):
+            versions.append(_EPOCH + int(own_tag[2]) * _MICROSECOND)
     return versions
 
 
-def is_known(if_none_match: Sequence[str] | None, item: Versioned) -> bool:
-    """Whether `If-None-Match` says that the client has this version already. Comparison is weak."""
+def is_not_modified(if_none_match: Sequence[str] | None, item: Versioned) -> bool:
+    """Return whether `If-None-Match` names the item's current version. The comparison is weak."""
     if if_none_match is None:
         return False
     if [line.strip() for line in if_none_match] == ["*"]:
@@ -49,6 +49,6 @@ def is_known(if_none_match: Sequence[str] | None, item: Versioned) -> bool:
 
 
 def _tags(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """The tags of a list, each as its mark of weakness and its text; none where the list is malformed."""
+    """Return the tags in the header's lines as pairs of `W/` or nothing and the text; none if the list is malformed."""
     value = ",".join(lines)
     return _TAG.findall(value) if _LIST.fullmatch(value) else []

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the failures, headers and limits that routes share."""
+"""The OpenAPI document: FastAPI's own, with the errors, headers and limits that all routes share."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -32,55 +32,56 @@ from app.settings import Settings
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 _TAGS = [
-    {"name": "items", "description": "What this service is for."},
-    {"name": "system", "description": "For orchestrators, for Prometheus, and for whoever wonders what this is."},
+    {"name": "items", "description": "Create, read, search, change and delete items."},
+    {"name": "system", "description": "For orchestrators and Prometheus, and the index of this service."},
 ]
 
 _CONVENTIONS = """{purpose}
 
-- **Failures** are problem documents (RFC 9457). `code` is for programs and stays, `detail` is for people, and
-  `request_id` is what the operators find it by: it is the `X-Request-ID` of the request, or a new one.
-- **Versions**: an item's `ETag` changes with every write. `If-None-Match` saves reading it again, `If-Match`
-  keeps a write from overwriting what its client has not seen.
-- **Retries**: a `POST` with an `Idempotency-Key` makes one item, however often it is sent within 24 hours.
-- **Bounds**: a body may have {max_body_bytes:,} bytes, and a page 100 items. {quota}
-- `HEAD` works wherever `GET` does.
+- **Errors** are problem documents (RFC 9457). `code` is for programs and does not change, `detail` is for people.
+  `request_id` is the `X-Request-ID` of the request, or a new id; operators find the request in the logs by it.
+- **Versions**: an item's `ETag` changes with every write. With `If-None-Match` an unchanged item is not sent again.
+  With `If-Match` a write does not overwrite changes that the client has not seen.
+- **Retries**: `POST` requests with the same `Idempotency-Key` create one item, if they are sent within 24 hours.
+- **Limits**: a body can have {max_body_bytes:,} bytes, and a page 100 items. {rate_limits}
+- `HEAD` works on every path that has `GET`.
 """
 
-_QUOTA_SENTENCE = (
-    "A client may send `{read}` reading and `{write}` writing requests; `RateLimit` says what is left, "
-    "and past it the answer is 429."
+_RATE_LIMIT_SENTENCE = (
+    "A client may send `{read}` requests that read and `{write}` that write. `RateLimit` contains the remaining "
+    "quota. A request beyond the quota is refused with 429."
 )
 
 
 def header(description: str, example: str | None = None) -> dict[str, Any]:
-    """A header of an answer, for the OpenAPI document."""
-    described: dict[str, Any] = {"description": description, "schema": {"type": "string"}}
-    return described if example is None else described | {"example": example}
+    """Return the documentation of a response header."""
+    documented: dict[str, Any] = {"description": description, "schema": {"type": "string"}}
+    return documented if example is None else documented | {"example": example}
 
 
-ETAG = {"ETag": header("The item's version: another one after every write.", '"1-1795352400123456"')}
+ETAG = {"ETag": header("The version of the item. It changes with every write.", '"1-1795352400123456"')}
 
-_EVERYWHERE = {
+_COMMON_HEADERS = {
     "X-Request-ID": header(
-        "The request's id: as it was sent, or made here. It stands in the logs.", "52629100cd505c7b204720ef"
+        "The id of the request: the one that the client sent, or a new one. The logs contain it.",
+        "52629100cd505c7b204720ef",
     )
 }
-_QUOTA = {
+_RATE_LIMIT_HEADERS = {
     "RateLimit-Policy": header(
-        "The client's quota and its window in seconds, as in the IETF's draft on rate limit fields.",
+        "The quota of the client and its window in seconds (IETF draft on RateLimit header fields).",
         '"read";q=6000;w=60',
     ),
     "RateLimit": header(
-        "What is left of it, and the seconds until more is there.",
+        "The remaining quota, and the seconds until it increases.",
         '"read";r=5999;t=60',
     ),
 }
-_RETRY_AFTER = {"Retry-After": header("Seconds after which to try again.", "1")}
+_RETRY_AFTER = {"Retry-After": header("Seconds to wait before a retry.", "1")}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the application, made once."""
+    """Return the OpenAPI document of the application. It is made with the first call."""
     if app.openapi_schema is None:
         settings: Settings = app.state.settings
         schema = get_openapi(
@@ -100,50 +101,50 @@ def document(app: FastAPI) -> dict[str, Any]:
                 for method in route.methods or ():
                     operation = schema["paths"][route.path_format][method.lower()]
                     operation["operationId"] = route.name
-                    _complete(route.path_format, method, operation, settings)
+                    _complete_operation(operation, route.path_format, method, settings)
         app.openapi_schema = schema
     return app.openapi_schema
 
 
 def _description(app: FastAPI, settings: Settings) -> str:
-    quota = _QUOTA_SENTENCE.format(read=settings.rate_limit_read, write=settings.rate_limit_write)
+    limits = _RATE_LIMIT_SENTENCE.format(read=settings.rate_limit_read, write=settings.rate_limit_write)
     return _CONVENTIONS.format(
         purpose=app.description,
         max_body_bytes=settings.max_body_bytes,
-        quota=quota if settings.rate_limit_enabled else "",
+        rate_limits=limits if settings.rate_limit_enabled else "",
     )
 
 
-def _complete(path: str, method: str, operation: dict[str, Any], settings: Settings) -> None:
-    """Add what the route does not say by itself."""
+def _complete_operation(operation: dict[str, Any], path: str, method: str, settings: Settings) -> None:
+    """Add the errors and headers that the route does not declare, and simplify the parameters."""
     for parameter in operation.get("parameters", ()):
-        schema = parameter["schema"] = _as_sent(parameter["schema"])
+        schema = parameter["schema"] = _parameter_schema(parameter["schema"])
         if "description" in schema:
             parameter.setdefault("description", schema["description"])
         if parameter["in"] == "header":
-            parameter["name"] = parameter["name"].title()  # as everybody writes it
+            parameter["name"] = parameter["name"].title()  # as header names are usually written
     responses = operation["responses"]
     responses.pop("422", None)
     is_limited = "system" not in operation["tags"]
-    failures = _failures(path, method, settings) if is_limited else ()
-    responses |= {str(status): response for status, response in failed(*failures).items()}
+    errors = _possible_errors(path, method, settings) if is_limited else ()
+    responses |= {str(status): response for status, response in error_responses(*errors).items()}
     operation["responses"] = responses = dict(sorted(responses.items()))
-    responses["default"] = {"description": "Any other failure.", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-    quota = _QUOTA if is_limited and settings.rate_limit_enabled else {}
+    responses["default"] = {"description": "Any other error.", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+    rate_limit_headers = _RATE_LIMIT_HEADERS if is_limited and settings.rate_limit_enabled else {}
     for response in responses.values():
-        response["headers"] = response.get("headers", {}) | _EVERYWHERE | quota
+        response["headers"] = response.get("headers", {}) | _COMMON_HEADERS | rate_limit_headers
 
 
-def _as_sent(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's schema without what the handler sees only: null where it is absent, a list of a header's lines."""
-    kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
-    for kind in kinds:
-        schema |= kind["items"] if kind.get("type") == "array" else kind
+def _parameter_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of the parameter as text: without null, which only the handler sees, and without lists."""
+    members = [member for member in schema.pop("anyOf", ()) if member != {"type": "null"}]
+    for member in members:
+        schema |= member["items"] if member.get("type") == "array" else member
     return schema
 
 
-def _failures(path: str, method: str, settings: Settings) -> Iterable[RequestError]:
-    """What a client has to reckon with, an example of each."""
+def _possible_errors(path: str, method: str, settings: Settings) -> Iterable[RequestError]:
+    """Return an example of each error that the operation can respond with."""
     if method in {"POST", "PUT", "PATCH"}:
         yield from (MalformedBodyError(), BodyTooLargeError(settings.max_body_bytes), UnsupportedMediaTypeError())
         yield InvalidFieldError("name", "String should have at least 1 character")
@@ -159,18 +160,19 @@ def _failures(path: str, method: str, settings: Settings) -> Iterable[RequestErr
     yield StatementTimeoutError()
 
 
-def failed(*errors: RequestError) -> dict[int | str, dict[str, Any]]:
-    """The answers to these failures by their status, with an example of each."""
+def error_responses(*errors: RequestError) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of the responses to these errors, by status, with an example of each."""
     by_status = sorted(errors, key=lambda error: error.status)
-    return {status.value: _answer(list(alike)) for status, alike in groupby(by_status, key=lambda error: error.status)}
+    groups = groupby(by_status, key=lambda error: error.status)
+    return {status.value: _error_response(list(group)) for status, group in groups}
 
 
-def _answer(errors: list[RequestError]) -> dict[str, Any]:
-    """An answer with one status, whose codes tell its causes apart."""
-    causes = "\n".join(f"- `{error.code}`: {error.__doc__}" for error in errors)
+def _error_response(errors: list[RequestError]) -> dict[str, Any]:
+    """Return the documentation of one status, with the code and meaning of each error that has it."""
+    meanings = "\n".join(f"- `{error.code}`: {error.__doc__}" for error in errors)
     examples = {error.code: {"value": _example(error)} for error in errors}
     response: dict[str, Any] = {
-        "description": causes,
+        "description": meanings,
         "content": {MEDIA_TYPE: {"schema": _PROBLEM, "examples": examples}},
     }
     if any(error.retry_after_seconds for error in errors):

@@ -1,4 +1,4 @@
-"""What a list of items looks like: where it stands among the pages, and the links to the others."""
+"""Pagination of lists: the body of a page, and the links to the other pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from app.errors import InvalidFieldError
 from app.http import cursors
 
 MAX_OFFSET = 10_000
-"""Rows that may be skipped by page number. The server reads all that it skips."""
+"""Rows that a page number can skip. PostgreSQL reads every row that it skips."""
 
 
-class Listed(Protocol):
-    """What can be listed, such as an item."""
+class Listable(Protocol):
+    """A resource that a list can contain, such as an item."""
 
     id: int
 
@@ -21,8 +21,8 @@ class Listed(Protocol):
         """The fields by name."""
 
 
-class Found(Protocol):
-    """What was found out beside, such as an `ItemPage`."""
+class PageInfo(Protocol):
+    """The facts about a page besides its rows, such as those of an `ItemPage`."""
 
     has_more: bool
     total: int | None
@@ -30,56 +30,58 @@ class Found(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Listing:
-    """The question: which of the matching items, and how many."""
+class Pagination:
+    """The page that a request selects."""
 
     resource: str
-    """What is listed, such as `items`: so the path is called, and the list in the answer."""
+    """The plural name of the resource, such as `items`: the path, and the key of the list in the body."""
 
     page: int | None
     per_page: int
     cursor: str | None
     filters: dict[str, str]
-    """What is asked besides, as it stands in the query string."""
+    """The other parameters of the request, as they are written in the query string."""
 
     @property
     def offset(self) -> int:
-        """Rows before the page.
+        """The number of rows before the page.
 
         Raises:
-            InvalidFieldError: They are too many.
+            InvalidFieldError: The number is greater than `MAX_OFFSET`.
         """
         offset = ((self.page or 1) - 1) * self.per_page
         if offset > MAX_OFFSET:
-            raise InvalidFieldError("page", f"Pages reach {MAX_OFFSET:,} items deep: go on with `cursor`")
+            raise InvalidFieldError("page", f"Page numbers reach the first {MAX_OFFSET:,} items; beyond, use `cursor`")
         return offset
 
-    def body(self, rows: Sequence[Listed], found: Found) -> dict[str, Any]:
-        """The answer, in the shape of `ItemList`."""
-        by_page = found.total is not None
+    def body(self, rows: Sequence[Listable], info: PageInfo) -> dict[str, Any]:
+        """Return the response body, in the shape of `ItemList`."""
+        has_page_number = info.total is not None
         return {
             self.resource: [row.to_dict() for row in rows],
-            "page": (self.page or 1) if by_page else None,
+            "page": (self.page or 1) if has_page_number else None,
             "per_page": self.per_page,
-            "total": found.total,
-            "total_is_exact": found.total_is_exact,
-            "pages": -(-found.total // self.per_page) if found.total is not None else None,
-            "next_cursor": cursors.encode(rows[-1].id) if found.has_more else None,
+            "total": info.total,
+            "total_is_exact": info.total_is_exact,
+            "pages": -(-info.total // self.per_page) if info.total is not None else None,
+            "next_cursor": cursors.encode(rows[-1].id) if info.has_more else None,
         }
 
     def links(self, body: dict[str, Any]) -> str:
-        """The other pages as a `Link` header (RFC 8288), relative to this server whatever it is called."""
-        asked = urlencode({"per_page": self.per_page, **self.filters})
-        targets = {"first": asked}
+        """Return the `Link` header (RFC 8288). Its targets are relative, because a client chooses the Host header."""
+        query = urlencode({"per_page": self.per_page, **self.filters})
+        targets = {"first": query}
         if self.cursor is None:
             page, pages = body["page"], body["pages"]
             if page > 1:
-                targets["prev"] = f"page={page - 1}&{asked}"
+                targets["prev"] = f"page={page - 1}&{query}"
             if body["next_cursor"] is not None:
-                deeper = page * self.per_page > MAX_OFFSET
-                targets["next"] = f"cursor={body['next_cursor']}&{asked}" if deeper else f"page={page + 1}&{asked}"
+                needs_cursor = page * self.per_page > MAX_OFFSET
+                targets["next"] = (
+                    f"cursor={body['next_cursor']}&{query}" if needs_cursor else f"page={page + 1}&{query}"
+                )
             if body["total_is_exact"] and 0 < (pages - 1) * self.per_page <= MAX_OFFSET:
-                targets["last"] = f"page={pages}&{asked}"
+                targets["last"] = f"page={pages}&{query}"
         elif body["next_cursor"] is not None:
-            targets["next"] = f"cursor={body['next_cursor']}&{asked}"
+            targets["next"] = f"cursor={body['next_cursor']}&{query}"
         return ", ".join(f'</{self.resource}?{target}>; rel="{relation}"' for relation, target in targets.items())

@@ -1,4 +1,4 @@
-"""How an answer is rendered: once, straight from the dataclasses."""
+"""Renders responses as JSON, directly from dataclasses."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,6 +11,6 @@ from starlette.responses import Response
 def json_response(
     content: Any, *, headers: Mapping[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
-    """An answer whose body is the content as JSON, times in UTC with a `Z`."""
+    """Return a response with the content as JSON. Times are in UTC and end in `Z`."""
     body = orjson.dumps(content, option=orjson.OPT_UTC_Z)
     return Response(body, status_code=status, headers=headers, media_type="application/json")

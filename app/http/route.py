@@ -1,4 +1,4 @@
-"""A route that FastAPI declares and documents, and that is called by what was worked out at the start."""
+"""A route whose arguments are bound by a plan that is made when the route is declared."""
 
 import inspect
 from collections.abc import Sequence
@@ -18,31 +18,30 @@ from app.http.body import read_json
 class Route(APIRoute):
     """Calls its endpoint with path, query, headers, JSON body and dependencies, each validated once.
 
-    FastAPI works the same out anew for each request, between three exit stacks, which
-    takes several times as long. For that it can do what this cannot: endpoints answer with a
-    `Response` that they have rendered, and dependencies are coroutines that take the request.
+    FastAPI analyses the signature again for each request, within three exit stacks, which takes several
+    times as long. Here endpoints return a `Response`, and dependencies are coroutines that take the request.
 
     Raises:
-        TypeError: The endpoint asks for more than that. Declare it on a plain `APIRouter`.
+        TypeError: The endpoint needs more than that. Declare it on a plain `APIRouter`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        wanted = self.dependant
-        if wanted.cookie_params or wanted.background_tasks_param_name or wanted.response_param_name:
-            raise TypeError(f"{self.name} asks for cookies, background tasks or a response to fill.")
-        self._path = [_Parameter("path", field) for field in wanted.path_params]
-        self._query = {field.alias: _Parameter("query", field) for field in wanted.query_params}
-        self._headers = {field.alias.encode(): _Parameter("header", field) for field in wanted.header_params}
+        declared = self.dependant
+        if declared.cookie_params or declared.background_tasks_param_name or declared.response_param_name:
+            raise TypeError(f"{self.name} declares cookies, background tasks or a response parameter.")
+        self._path = [_Parameter("path", field) for field in declared.path_params]
+        self._query = {field.alias: _Parameter("query", field) for field in declared.query_params}
+        self._headers = {field.alias.encode(): _Parameter("header", field) for field in declared.header_params}
         self._body = _Parameter("body", self.body_field) if self.body_field else None
         optional = [
-            field for field in (*wanted.query_params, *wanted.header_params) if not field.field_info.is_required()
+            field for field in (*declared.query_params, *declared.header_params) if not field.field_info.is_required()
         ]
         self._defaults = {field.name: field.get_default() for field in optional}
-        self._dependencies = [(name, _dependency(d)) for d in wanted.dependencies if (name := d.name)]
+        self._dependencies = [(name, _dependency(d)) for d in declared.dependencies if (name := d.name)]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bind, call, answer."""
+        """Bind the arguments, call the endpoint, send the response."""
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405)
         request = Request(scope, receive, send)
@@ -50,10 +49,10 @@ class Route(APIRoute):
         await response(scope, receive, send)
 
     async def _bind(self, request: Request) -> dict[str, Any]:
-        """The endpoint's arguments.
+        """Return the endpoint's arguments.
 
         Raises:
-            RequestValidationError: Some are not as declared; it says all that are wrong.
+            RequestValidationError: Some arguments are invalid. The error contains all of them.
         """
         scope = request.scope
         arguments = self._defaults.copy()
@@ -63,13 +62,13 @@ class Route(APIRoute):
         for parameter in self._path:
             parameter.bind(scope["path_params"][parameter.alias], arguments, errors)
         if self._query:
-            sent = _grouped(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True), self._query)
+            values = _grouped(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True), self._query)
             for alias, parameter in self._query.items():
-                parameter.bind_all(sent.get(alias), arguments, errors)
+                parameter.bind_all(values.get(alias), arguments, errors)
         if self._headers:
-            sent_headers = _grouped(scope["headers"], self._headers)
+            headers = _grouped(scope["headers"], self._headers)
             for key, parameter in self._headers.items():
-                parameter.bind_all(sent_headers.get(key), arguments, errors)
+                parameter.bind_all(headers.get(key), arguments, errors)
         if errors:
             raise RequestValidationError(errors)
         if self.dependant.request_param_name:
@@ -80,7 +79,7 @@ class Route(APIRoute):
 
 
 class _Parameter:
-    """One argument of an endpoint, and how it is validated."""
+    """One argument of an endpoint and its validation."""
 
     def __init__(self, place: str, field: Any) -> None:
         # The field is FastAPI's ModelField, which has no public name.
@@ -92,7 +91,7 @@ class _Parameter:
         self._is_list = any(get_origin(kind) is list for kind in _members(field.field_info.annotation))
 
     def bind_all(self, values: list[Any] | None, arguments: dict[str, Any], errors: list[dict[str, Any]]) -> None:
-        """Bind all values sent, or the last one; where none was sent, say so if one must be."""
+        """Bind all values if a list is declared, else the last one. A required value that is missing is an error."""
         if values is None:
             if self._is_required:
                 errors.append({"loc": self._place, "msg": "Field required", "type": "missing"})
@@ -101,21 +100,21 @@ class _Parameter:
         self.bind(texts if self._is_list else texts[-1], arguments, errors)
 
     def bind(self, value: Any, arguments: dict[str, Any], errors: list[dict[str, Any]]) -> None:
-        """Bind the validated value, or say what is wrong with it."""
-        arguments[self._name], found = self._field.validate(value, {}, loc=self._place)
-        errors.extend(found)
+        """Bind the validated value, or append its errors."""
+        arguments[self._name], invalid = self._field.validate(value, {}, loc=self._place)
+        errors.extend(invalid)
 
 
 def _members(annotation: Any) -> Sequence[Any]:
-    """The annotation, and what it is a union of."""
+    """Return the annotation, and the members if it is a union."""
     return [annotation, *getattr(annotation, "__args__", ())]
 
 
-def _grouped(pairs: Sequence[tuple[Any, Any]], wanted: dict[Any, _Parameter]) -> dict[Any, list[Any]]:
-    """The values sent under each wanted key, in their order."""
+def _grouped(pairs: Sequence[tuple[Any, Any]], parameters: dict[Any, _Parameter]) -> dict[Any, list[Any]]:
+    """Return the values of each key in `parameters`, in their order."""
     groups: dict[Any, list[Any]] = {}
     for key, value in pairs:
-        if key in wanted:
+        if key in parameters:
             groups.setdefault(key, []).append(value)
     return groups
 

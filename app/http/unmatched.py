@@ -1,4 +1,4 @@
-"""The answers to requests that no route serves."""
+"""Responses to requests that match no route: 404 and 405."""
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -10,13 +10,13 @@ from app.errors import MethodNotAllowedError, NotFoundError
 from app.middleware import problems
 
 
-async def answer_not_found(request: Request, _: Exception) -> Response:
-    """404: no such path."""
+async def not_found(request: Request, _: Exception) -> Response:
+    """Return 404: no such path."""
     return problems.answer(request.scope, NotFoundError())
 
 
-async def answer_method_not_allowed(request: Request, _: Exception) -> Response:
-    """405, with the methods of all routes at this path; Starlette names those of one route."""
+async def method_not_allowed(request: Request, _: Exception) -> Response:
+    """Return 405. `Allow` names the methods of all routes at this path; Starlette would name those of one route."""
     return problems.answer(request.scope, MethodNotAllowedError(_allowed_methods(request.app, request.scope)))
 
 

@@ -1,1 +1,1 @@
-"""The routes: each translates, calls once, and translates back."""
+"""The route handlers. Each one translates the request, makes one call, and translates the result."""

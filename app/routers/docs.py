@@ -1,4 +1,4 @@
-"""The routes /openapi.json and /docs: the document, and a page for it that needs no other host."""
+"""The routes /openapi.json and /docs: the OpenAPI document, and a page for it that loads nothing from other hosts."""
 
 from importlib.resources import files
 
@@ -30,10 +30,10 @@ _PAGE = f"""<!DOCTYPE html>
 </html>
 """
 
-_START = """const dark = matchMedia("(prefers-color-scheme: dark)");
-const choose = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-dark.addEventListener("change", choose);
-choose();
+_SCRIPT = """const dark = matchMedia("(prefers-color-scheme: dark)");
+const applyTheme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", applyTheme);
+applyTheme();
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#documentation",
@@ -44,41 +44,41 @@ SwaggerUIBundle({
 });
 """
 
-_POLICY = {
-    # The inline images are the icons of Swagger UI.
+_PAGE_HEADERS = {
+    # Swagger UI's icons are inline images (`data:`).
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_KEPT = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+_ASSET_HEADERS = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
 
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
-    """The document. FastAPI's own route for it is a plain one of Starlette's, which log and metrics cannot name."""
+    """The OpenAPI document. FastAPI's own route for it would have no name in logs and metrics."""
     return json_response(request.app.openapi())
 
 
 @router.get("/docs")
-async def page() -> Response:
-    """The page."""
-    return HTMLResponse(_PAGE, headers=_POLICY)
+async def docs_page() -> Response:
+    """The documentation page."""
+    return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
 
 
 @router.get("/docs/start.js")
-async def start() -> Response:
-    """What the page runs. It is no part of the page, so that the policy can forbid scripts there."""
-    return Response(_START, media_type="text/javascript", headers={"X-Content-Type-Options": "nosniff"})
+async def docs_script() -> Response:
+    """The script of the page. It is a file of its own so that the policy can forbid inline scripts."""
+    return Response(_SCRIPT, media_type="text/javascript", headers={"X-Content-Type-Options": "nosniff"})
 
 
 @router.get("/docs/swagger-ui-bundle.js")
-async def script() -> Response:
-    """Swagger UI."""
-    return FileResponse(str(_ASSETS / "swagger-ui-bundle.js"), media_type="text/javascript", headers=_KEPT)
+async def swagger_ui_script() -> Response:
+    """The script of Swagger UI."""
+    return FileResponse(str(_ASSETS / "swagger-ui-bundle.js"), media_type="text/javascript", headers=_ASSET_HEADERS)
 
 
 @router.get("/docs/swagger-ui.css")
-async def style() -> Response:
-    """Its style."""
-    return FileResponse(str(_ASSETS / "swagger-ui.css"), media_type="text/css", headers=_KEPT)
+async def swagger_ui_style() -> Response:
+    """The style sheet of Swagger UI."""
+    return FileResponse(str(_ASSETS / "swagger-ui.css"), media_type="text/css", headers=_ASSET_HEADERS)

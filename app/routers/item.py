@@ -16,9 +16,9 @@ from app.dataclasses.item import ItemData
 from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.http import cursors
-from app.http.etags import etag, expected_versions, is_known
-from app.http.openapi import ETAG, failed, header
-from app.http.pagination import Listing
+from app.http.etags import etag, expected_versions, is_not_modified
+from app.http.openapi import ETAG, error_responses, header
+from app.http.pagination import Pagination
 from app.http.responses import json_response
 from app.http.route import Route
 from app.schemas.item import (
@@ -43,21 +43,24 @@ _CREATED: dict[int | str, dict[str, Any]] = {
     201: {
         "headers": ETAG
         | {
-            "Location": header("Where the item is."),
-            "Idempotency-Replayed": header("`true` where this is the first answer once more."),
+            "Location": header("The path of the item."),
+            "Idempotency-Replayed": header("`true` if this repeats the response to an earlier request."),
         }
     }
 }
-_LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("The pages around, as in RFC 8288.")}}}
-_NOT_FOUND = failed(ItemNotFoundError(1))
-_SHOWN = {200: {"headers": ETAG}} | _NOT_FOUND
-_CONDITIONAL = _SHOWN | {304: {"description": "The client has this version already.", "headers": ETAG}}
+_LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("Links to the other pages (RFC 8288).")}}}
+_NOT_FOUND = error_responses(ItemNotFoundError(1))
+_ONE_ITEM = {200: {"headers": ETAG}} | _NOT_FOUND
+_CONDITIONAL = _ONE_ITEM | {304: {"description": "The client already has this version.", "headers": ETAG}}
 
-IfMatch = Annotated[list[str] | None, Header(description="Only if the item's ETag is one of these.")]
-IfNoneMatch = Annotated[list[str] | None, Header(description="304 if the item's ETag is one of these.")]
+IfMatch = Annotated[list[str] | None, Header(description="Change the item only if its ETag is one of these.")]
+IfNoneMatch = Annotated[list[str] | None, Header(description="The response is 304 if the item's ETag is one of these.")]
 IdempotencyKey = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]] | None,
-    Header(max_length=1, description="Sent again with a retry: one item is made, and the first answer given again."),
+    Header(
+        max_length=1,
+        description="Send the same key with a retry: one item is made, and the first response is repeated.",
+    ),
 ]
 
 
@@ -65,7 +68,7 @@ IdempotencyKey = Annotated[
 async def create_item(
     body: ItemCreate, database: DatabaseDependency, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Store a new item."""
+    """Create an item."""
     data = body.to_data()
     if idempotency_key is None:
         item, is_replay = await items.create(database, data.to_dict()), False
@@ -85,65 +88,65 @@ async def list_items(
     database: DatabaseDependency,
     page: Annotated[PageNumber | None, Query()] = None,
     per_page: PerPage = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=64)] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page.", max_length=64)] = None,
     is_active: ActiveFilter = None,
-    q: Annotated[Search | None, Query(description="A part of the name, whatever its case.")] = None,
+    q: Annotated[Search | None, Query(description="Text that the name contains. Case does not matter.")] = None,
     count: Annotated[
-        Literal["exact"] | None, Query(description="Count all matches instead of estimating many.")
+        Literal["exact"] | None, Query(description="Count all matches, instead of estimating a large total.")
     ] = None,
 ) -> Response:
-    """Items in the order of their ids, by the page or from a cursor on."""
+    """List items in the order of their ids, by page number or after a cursor."""
     q = q or None
     if cursor is not None and page is not None:
-        raise InvalidFieldError("page", "Ask for a `page` or with a `cursor`, not both")
-    asked = {"is_active": None if is_active is None else str(is_active).lower(), "q": q, "count": count}
-    listing = Listing(
+        raise InvalidFieldError("page", "Send `page` or `cursor`, not both")
+    filters = {"is_active": None if is_active is None else str(is_active).lower(), "q": q, "count": count}
+    pagination = Pagination(
         resource="items",
         page=page,
         per_page=per_page,
         cursor=cursor,
-        filters={name: value for name, value in asked.items() if value is not None},
+        filters={name: value for name, value in filters.items() if value is not None},
     )
     if cursor is None:
-        found = await item_page.page(
+        result = await item_page.page(
             database,
             limit=per_page,
-            offset=listing.offset,
+            offset=pagination.offset,
             is_active=is_active,
             q=q,
             count_exactly=count == "exact",
         )
     else:
-        found = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
-    answer = listing.body(found.items, found)
-    return json_response(answer, headers={"Link": listing.links(answer)})
+        result = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
+    body = pagination.body(result.items, result)
+    return json_response(body, headers={"Link": pagination.links(body)})
 
 
 @router.get("/{item_id}", response_model=ItemRead, responses=_CONDITIONAL)
 async def read_item(item_id: ItemId, database: DatabaseDependency, if_none_match: IfNoneMatch = None) -> Response:
-    """One item."""
+    """Read one item."""
     item = await items.get(database, item_id)
-    if is_known(if_none_match, item):
+    if is_not_modified(if_none_match, item):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag(item)})
     return json_response(item, headers={"ETag": etag(item)})
 
 
-@router.put("/{item_id}", response_model=ItemRead, responses=_SHOWN)
+@router.put("/{item_id}", response_model=ItemRead, responses=_ONE_ITEM)
 async def replace_item(
     item_id: ItemId, body: ItemReplace, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:
-    """Replace all that a client may say of an item."""
+    """Replace all fields of an item. Optional fields that are absent get their defaults."""
     versions = expected_versions(if_match, item_id)
     item = await items.change(database, item_id, body.to_data().to_dict(), versions=versions)
     log.debug("item_replaced", item_id=item_id)
     return json_response(item, headers={"ETag": etag(item)})
 
 
-@router.patch("/{item_id}", response_model=ItemRead, responses=_SHOWN)
+@router.patch("/{item_id}", response_model=ItemRead, responses=_ONE_ITEM)
 async def change_item(
     item_id: ItemId, body: ItemUpdate, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:
-    """Change the fields that are sent."""
+    """Change the fields that are present."""
     changes = body.to_changes()
     if not changes:
         raise InvalidFieldError("body", "Send at least one field to change")
@@ -156,10 +159,10 @@ async def change_item(
 async def delete_item(
     item_id: ItemId,
     database: DatabaseDependency,
-    permanent: Annotated[Flag, Query(description="Remove it for good.")] = False,
+    permanent: Annotated[Flag, Query(description="Delete the item permanently.")] = False,
     if_match: IfMatch = None,
 ) -> Response:
-    """Deactivate an item, or remove it for good."""
+    """Deactivate an item, or delete it permanently."""
     versions = expected_versions(if_match, item_id)
     if permanent:
         await items.delete_permanently(database, item_id, versions=versions)
@@ -171,5 +174,5 @@ async def delete_item(
 
 
 def _fingerprint(data: ItemData) -> bytes:
-    """Tells one validated content from another."""
+    """Return a hash of the validated content. Equal contents have equal hashes."""
     return hashlib.sha256(orjson.dumps(data)).digest()

@@ -1,1 +1,1 @@
-"""The bodies that clients send and get: the only place, beside the routers, that knows Pydantic."""
+"""The request and response bodies. Only this package and the routers use Pydantic."""

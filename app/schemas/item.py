@@ -1,4 +1,4 @@
-"""What a client sends and gets of items."""
+"""The request and response bodies of items, and the types of their parameters."""
 
 import re
 from datetime import datetime
@@ -11,14 +11,14 @@ from app.dataclasses.item import ItemData
 
 _NO_NUL = r"^[^\x00]*$"
 _VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
-"""Something beside white space, and no NUL: PostgreSQL cannot store one."""
+"""At least one character that is not white space, and no NUL, which PostgreSQL cannot store."""
 
 
 def _two_decimals(price: float) -> float:
     exponent = Decimal(repr(price)).normalize().as_tuple().exponent
     if isinstance(exponent, int) and exponent < -2:
         raise ValueError("A price has at most two decimals")
-    return price + 0.0  # makes -0.0 the 0.0 that it means
+    return price + 0.0  # turns -0.0 into 0.0
 
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_VISIBLE)]
@@ -33,14 +33,14 @@ Active = Annotated[bool, Strict()]
 
 
 def _whole_number(value: Any) -> Any:
-    # Python reads `1_000`, `+1` and digits of other scripts as numbers, too.
+    # Python also parses `1_000`, `+1` and the digits of other scripts.
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,19}", value):
         raise ValueError("Input should be a whole number")
     return value
 
 
 def _true_or_false(value: Any) -> Any:
-    # Pydantic reads `1`, `on` and `yes` as true, too.
+    # Pydantic also parses `1`, `on` and `yes` as true.
     if isinstance(value, str) and value not in ("true", "false"):
         raise ValueError("Input should be true or false")
     return value
@@ -50,18 +50,22 @@ def _empty_is_none(value: Any) -> Any:
     return None if value == "" else value
 
 
-# The bounds stand first: behind a validator Pydantic keeps them, but documents them under names that nobody reads.
+# `Field` comes before the validator: Pydantic enforces bounds after a validator, but does not document them.
 ItemId = Annotated[int, Field(ge=1, le=2**63 - 1, examples=[1]), BeforeValidator(_whole_number)]
 PageNumber = Annotated[
     int,
-    Field(ge=1, description="Counted from 1. Go on with `cursor` past 10,000 items."),
+    Field(ge=1, description="The number of the page, from 1. Beyond 10,000 items, use `cursor`."),
     BeforeValidator(_whole_number),
 ]
-PerPage = Annotated[int, Field(ge=1, le=100, description="Items in one page."), BeforeValidator(_whole_number)]
+PerPage = Annotated[
+    int, Field(ge=1, le=100, description="The number of items in a page."), BeforeValidator(_whole_number)
+]
 Search = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
 Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 ActiveFilter = Annotated[
-    Flag | None, BeforeValidator(_empty_is_none), Field(description="Only active items, or only inactive ones.")
+    Flag | None,
+    BeforeValidator(_empty_is_none),
+    Field(description="Only active items (`true`), or only inactive items (`false`)."),
 ]
 
 _EXAMPLE: dict[str, JsonValue] = {
@@ -87,7 +91,7 @@ _LISTED: dict[str, JsonValue] = {
 }
 
 
-class _Body(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(
         str_strip_whitespace=True,
         extra="ignore",
@@ -97,8 +101,8 @@ class _Body(BaseModel):
     )
 
 
-class ItemCreate(_Body):
-    """A new item. White space around `name` and `description` is removed; unknown fields are ignored."""
+class ItemCreate(_RequestBody):
+    """The body that creates an item. White space around texts is removed; unknown fields are ignored."""
 
     name: Name
     description: Description | None = None
@@ -106,21 +110,21 @@ class ItemCreate(_Body):
     is_active: Active = True
 
     def to_data(self) -> ItemData:
-        """The same, as the inside of the service works with it."""
+        """Return the content as the dataclass that the code below the routers uses."""
         return ItemData(name=self.name, description=self.description, price=self.price, is_active=self.is_active)
 
 
 class ItemReplace(ItemCreate):
-    """All that a client may say of an item. A field that is left out becomes its default."""
+    """The body that replaces an item. A field that is absent gets its default."""
 
 
 def _absent() -> Any:
-    """The default of a field that may be left out, but may not be null."""
+    """Return the default of a field that can be absent, but not null."""
     return None
 
 
-class ItemUpdate(_Body):
-    """The fields to change, at least one. A field that is left out stays as it is; null is a value."""
+class ItemUpdate(_RequestBody):
+    """The fields to change, at least one. A field that is absent is not changed; null is a value."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -135,12 +139,12 @@ class ItemUpdate(_Body):
     is_active: Active = Field(default_factory=_absent)
 
     def to_changes(self) -> dict[str, Any]:
-        """The fields that were sent, by name."""
+        """Return the fields that were present, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class ItemRead(BaseModel):
-    """An item."""
+    """An item as it is stored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_STORED]})
 
@@ -154,14 +158,14 @@ class ItemRead(BaseModel):
 
 
 class ItemList(BaseModel):
-    """Some items in the order of their ids."""
+    """A page of items, in the order of their ids."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_LISTED]})
 
     items: list[ItemRead]
-    page: int | None = Field(description="The page, null after a cursor.")
+    page: int | None = Field(description="The number of the page; null with `cursor`.")
     per_page: int
-    total: int | None = Field(description="Matches in all, null after a cursor.")
-    total_is_exact: bool | None = Field(description="False where `total` is an estimate; `count=exact` counts.")
-    pages: int | None = Field(description="Pages in all by `total`, null after a cursor.")
-    next_cursor: str | None = Field(description="Where the next page begins, null at the end.")
+    total: int | None = Field(description="The number of matches; null with `cursor`.")
+    total_is_exact: bool | None = Field(description="False if `total` is an estimate; null with `cursor`.")
+    pages: int | None = Field(description="The number of pages, from `total`; null with `cursor`.")
+    next_cursor: str | None = Field(description="The cursor of the next page; null at the end.")

@@ -1,22 +1,22 @@
-"""How a failure looks to a client."""
+"""The body of every error response."""
 
 from pydantic import BaseModel, Field
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one part of the request."""
+    """One invalid part of the request."""
 
-    field: str = Field(description="The part, for example `name`, `page` or `Idempotency-Key`.")
+    field: str = Field(description="The invalid part, for example `name`, `page` or `Idempotency-Key`.")
     message: str
 
 
 class Problem(BaseModel):
-    """Problem details as in RFC 9457."""
+    """Problem details (RFC 9457)."""
 
     type: str
     title: str
     status: int
     detail: str
-    code: str = Field(description="What happened, for programs. It does not change between versions.")
+    code: str = Field(description="The kind of error, for programs. Codes do not change between versions.")
     request_id: str
-    errors: list[FieldProblem] | None = Field(default=None, description="Only with status 422.")
+    errors: list[FieldProblem] | None = Field(default=None, description="The invalid parts. Only with status 422.")

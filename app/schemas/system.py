@@ -1,4 +1,4 @@
-"""What orchestrators and the curious get."""
+"""The response bodies of the system routes."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class Index(BaseModel):
-    """What this service is, and where to go on."""
+    """The name and version of this service, and links to its main routes."""
 
     name: str
     version: str
@@ -15,21 +15,21 @@ class Index(BaseModel):
 
 
 class Health(BaseModel):
-    """This process can answer."""
+    """This process responds."""
 
     status: Literal["ok"]
 
 
 class Checks(BaseModel):
-    """What was found. The values are codes; the details stand in the log."""
+    """The result of each check. The values are codes; the details are in the log."""
 
-    database: str = Field(description="`ok`, or the code of what is wrong.")
+    database: str = Field(description="`ok`, or the code of the error.")
     schema_state: str = Field(alias="schema", description="`behind`, `current`, `ahead` or `unknown`.")
-    draining: bool = Field(description="Whether this worker is about to leave.")
+    draining: bool = Field(description="Whether this worker is shutting down.")
 
 
 class Readiness(BaseModel):
-    """This worker should get requests."""
+    """This worker should receive requests."""
 
     status: Literal["ready"]
     checks: Checks

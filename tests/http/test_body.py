@@ -8,13 +8,13 @@ JSON = {"Content-Type": "application/json"}
 
 
 def body_of(size):
-    """A document of so many bytes that is a new item."""
+    """Return a document of the given size that is a valid new item."""
     empty = '{"name": "Kettle", "padding": ""}'
     return empty.replace('""', f'"{"x" * (size - len(empty))}"').encode()
 
 
 async def chunks(*parts):
-    """A body without a declared length."""
+    """Send the parts as a body without a declared length."""
     for part in parts:
         yield part
 
@@ -35,16 +35,16 @@ async def _item(client):
         "application/json;",
     ],
 )
-async def test_json_in_utf_8_is_taken(client, content_type):
-    """However its type is written, JSON in UTF-8 is a body."""
+async def test_json_in_utf_8_is_accepted(client, content_type):
+    """JSON in UTF-8 is accepted, in every spelling of its content type."""
     response = await client.post("/items", content=b'{"name": "\xc3\x89cru"}', headers={"Content-Type": content_type})
 
     assert "Écru" == response.json()["name"]
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-async def test_any_other_type_is_refused(client, method, path):
-    """A body that is not declared as plain JSON in UTF-8, or not declared at all, is 415."""
+async def test_other_content_types_are_refused(client, method, path):
+    """A body whose content type is not JSON in UTF-8, or is missing, is 415."""
     types = [
         "", "text/plain", "text/json", "application/jsonp", "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
@@ -62,8 +62,8 @@ async def test_any_other_type_is_refused(client, method, path):
     problem(await client.request(method, path), 415, "unsupported_media_type")
 
 
-async def test_one_body_has_one_type(client):
-    """Of two types it cannot be told which one is meant."""
+async def test_two_content_types_are_refused(client):
+    """Two content types are 415, in either order."""
     for types in (["application/json", "text/plain"], ["text/plain", "application/json"]):
         headers = [("Content-Type", content_type) for content_type in types]
         problem(await client.post("/items", content=b'{"name": "Pan"}', headers=headers), 415, "unsupported_media_type")
@@ -72,7 +72,7 @@ async def test_one_body_has_one_type(client):
 @pytest.mark.parametrize("encoding", ["gzip", "identity", "br", "utf-8", ""])
 @pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_an_encoded_body_is_refused(client, method, path, encoding):
-    """Any `Content-Encoding` is 415: nothing is unpacked here."""
+    """Any `Content-Encoding` is 415."""
     headers = JSON | {"Content-Encoding": encoding}
 
     problem(
@@ -82,8 +82,8 @@ async def test_an_encoded_body_is_refused(client, method, path, encoding):
 
 @pytest.mark.parametrize("is_declared", [True, False])
 @pytest.mark.parametrize(("method", "path"), WRITES)
-async def test_a_body_is_bounded(client, method, path, is_declared):
-    """65,536 bytes are taken and one more is 413, whether the length is declared or not."""
+async def test_a_body_is_limited_in_size(client, method, path, is_declared):
+    """65,536 bytes are accepted and one more is 413, with a declared length and without."""
     for size, status in [(LIMIT, 200), (LIMIT + 1, 413)]:
         body = body_of(size)
         assert size == len(body)
@@ -96,8 +96,8 @@ async def test_a_body_is_bounded(client, method, path, is_declared):
             assert response.is_success, response.text
 
 
-async def test_a_body_that_is_declared_too_long_is_not_read(client):
-    """The declared length is enough to refuse it."""
+async def test_a_body_with_a_declared_length_above_the_limit_is_not_read(client):
+    """A declared length above the limit is 413 before the body is read."""
 
     async def unread():
         pytest.fail("The body was read.")
@@ -109,7 +109,7 @@ async def test_a_body_that_is_declared_too_long_is_not_read(client):
 
 
 async def test_no_more_than_the_limit_is_read(client):
-    """A body without an end is left as soon as it is too long."""
+    """Reading of an endless body stops with the first chunk beyond the limit."""
     given = 0
 
     async def endless():
@@ -124,8 +124,8 @@ async def test_no_more_than_the_limit_is_read(client):
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-async def test_what_is_not_strictly_json_is_malformed(client, method, path):
-    """The body is one JSON document in UTF-8, as the standard says it, or 400."""
+async def test_a_body_that_is_not_strict_json_is_malformed(client, method, path):
+    """A body that is not exactly one JSON document in UTF-8 is 400."""
     bodies = [
         b"", b" ", b"{", b'{"name": "Pan"', b"{'name': 'Pan'}", b'{"name": "Pan",}', b'{"name": "Pan"} {}',
         b"name=Pan", b"undefined",
@@ -145,16 +145,16 @@ async def test_what_is_not_strictly_json_is_malformed(client, method, path):
         problem(response, 400, "malformed_body")
 
 
-async def test_huge_numbers_are_no_work(client):
-    """A number of thousands of digits is refused as one that is out of bounds."""
+async def test_numbers_with_thousands_of_digits_are_refused(client):
+    """A number with thousands of digits is refused as malformed or out of bounds."""
     for number in (b"9" * 5_000, b"-" + b"9" * 5_000, b"1." + b"0" * 5_000 + b"1e300", b"18446744073709551616"):
         response = await client.post("/items", content=b'{"name": "Pan", "price": %b}' % number, headers=JSON)
         assert response.status_code in (400, 422), response.text
         problem(response, response.status_code, response.json()["code"])
 
 
-async def test_the_last_of_two_equal_names_counts(client):
-    """JSON leaves it open what a repeated name means; here it is the last."""
+async def test_the_last_of_two_members_with_one_name_counts(client):
+    """If a member's name is repeated, its last value counts."""
     response = await client.post("/items", content=b'{"name": "Kettle", "name": "Pan"}', headers=JSON)
 
     assert "Pan" == response.json()["name"]

@@ -14,8 +14,8 @@ ALPHABET = string.ascii_letters + string.digits + string.punctuation + " \n\0é"
 
 
 @given(IDS)
-def test_a_cursor_leads_back_to_its_item(item_id):
-    """Every id has its cursor, which needs no quoting in a URL."""
+def test_a_cursor_decodes_to_its_id(item_id):
+    """Every id has a cursor, which decodes to that id and needs no quoting in a URL."""
     cursor = cursors.encode(item_id)
 
     assert item_id == cursors.decode(cursor)
@@ -23,19 +23,19 @@ def test_a_cursor_leads_back_to_its_item(item_id):
 
 
 @given(IDS, IDS)
-def test_cursors_differ(one, other):
-    """Two positions have two cursors."""
+def test_different_ids_have_different_cursors(one, other):
+    """Two cursors are equal only if their ids are."""
     assert (one == other) == (cursors.encode(one) == cursors.encode(other))
 
 
 @pytest.mark.parametrize("item_id", [1, 62, 63, 1000, 2**62, 2**63 - 1])
-def test_any_other_character_spoils_a_cursor(item_id):
-    """A cursor in which one character is another, is missing, or is too many is refused."""
+def test_an_altered_cursor_is_refused(item_id):
+    """A cursor with one character changed, removed or added is refused."""
     cursor = cursors.encode(item_id)
     altered = {
-        cursor[:place] + character + cursor[end:]
-        for place in range(len(cursor) + 1)
-        for end in (place, place + 1)
+        cursor[:start] + character + cursor[end:]
+        for start in range(len(cursor) + 1)
+        for end in (start, start + 1)
         for character in ["", *ALPHABET]
     } - {cursor}
 
@@ -45,14 +45,14 @@ def test_any_other_character_spoils_a_cursor(item_id):
 
 
 @given(st.text() | st.binary(min_size=12, max_size=12).map(lambda raw: urlsafe_b64encode(raw).decode()))
-def test_no_other_text_is_a_cursor(text):
-    """Whatever was not made here is refused by its own error."""
+def test_a_text_that_is_not_a_cursor_is_refused(text):
+    """Text that `encode` did not make is refused with `InvalidFieldError`."""
     with pytest.raises(InvalidFieldError):
         cursors.decode(text)
 
 
 def test_aliases_of_a_cursor_are_refused():
-    """`+` and `/` of the common alphabet do not stand for `-` and `_`."""
+    """A cursor with `+` and `/` in place of `-` and `_` is refused."""
     swap = str.maketrans("-_", "+/")
     aliases = {cursors.encode(n).translate(swap) for n in range(1, 200)} - {cursors.encode(n) for n in range(1, 200)}
 
@@ -62,8 +62,8 @@ def test_aliases_of_a_cursor_are_refused():
             cursors.decode(alias)
 
 
-async def test_an_altered_cursor_is_named(client):
-    """A list from an altered cursor is 422, about `cursor`."""
+async def test_the_response_to_an_altered_cursor_names_the_field(client):
+    """A list with an altered cursor is 422 and names `cursor`."""
     cursor = cursors.encode(7)
 
     assert 200 == (await client.get("/items", params={"cursor": cursor})).status_code

@@ -13,23 +13,23 @@ each_write = pytest.mark.parametrize(("method", "query", "body"), WRITES)
 
 @pytest.fixture
 async def created(client):
-    """The answer to an item's creation."""
+    """The response to the creation of an item."""
     return await client.post("/items", json={"name": "Kettle"})
 
 
 @pytest.fixture
 async def other(client, created):
-    """The answer to the creation of another item."""
+    """The response to the creation of another item."""
     return await client.post("/items", json={"name": "Kettle"})
 
 
 def condition(name, *lines):
-    """The header in so many lines."""
+    """Return the header with one line for each value."""
     return [(name, line) for line in lines]
 
 
-async def test_every_write_makes_another_version(client, created):
-    """The tag is strong, is the same for every reader, and changes with each write, even one of the same values."""
+async def test_every_write_changes_the_etag(client, created):
+    """The tag is strong, equal for every reader, and changes with each write, even a write of equal values."""
     path = created.headers["location"]
     tags = [created.headers["etag"]]
     for method, body in [("PUT", {"name": "Pan"}), ("PUT", {"name": "Pan"}), ("PATCH", {"name": "Pan"})]:
@@ -44,14 +44,14 @@ async def test_every_write_makes_another_version(client, created):
     assert not any(tag.startswith("W/") for tag in tags)
 
 
-async def test_two_items_never_share_a_tag(created, other):
-    """A tag belongs to one item."""
+async def test_two_items_have_different_etags(created, other):
+    """Two items with equal contents have different tags."""
     assert created.headers["etag"] != other.headers["etag"]
 
 
 @each_write
-async def test_a_write_passes_where_if_match_describes_the_item(client, created, method, query, body):
-    """The current tag passes, alone, in a list, or on a line of its own, and so does a star."""
+async def test_a_write_with_a_matching_if_match_succeeds(client, created, method, query, body):
+    """The current tag matches alone, in a list, and on a line of its own; `*` matches too."""
     for lines in (["{}"], ['"a", {}'], ['"a,b",{},"c"'], ['"a"', "{}"], ['W/"a",\t{} '], ["*"], [" * "]):
         created = await client.post("/items", json={"name": "Kettle"})
         headers = condition("If-Match", *(line.format(created.headers["etag"]) for line in lines))
@@ -62,8 +62,8 @@ async def test_a_write_passes_where_if_match_describes_the_item(client, created,
 
 
 @each_write
-async def test_a_write_stops_where_if_match_does_not(client, created, other, method, query, body):  # noqa: PLR0917  # by name
-    """Another version, another item's tag, a weak tag, and what is no tag are 412, and nothing changes."""
+async def test_a_write_without_a_matching_if_match_is_refused(client, created, other, method, query, body):  # noqa: PLR0917  # by name
+    """An old tag, another item's tag, a weak tag and malformed tags are 412, and nothing changes."""
     path, tag = created.headers["location"], created.headers["etag"]
     await client.patch(path, json={"price": 1})
     now = await client.get(path)
@@ -95,8 +95,8 @@ async def test_a_write_stops_where_if_match_does_not(client, created, other, met
 
 
 @each_write
-async def test_a_condition_on_an_item_that_is_gone_is_not_found(client, created, method, query, body):
-    """Without the item there is nothing to compare: 404, whatever `If-Match` says."""
+async def test_if_match_on_a_deleted_item_is_not_found(client, created, method, query, body):
+    """A conditional write to an item that does not exist is 404, for every `If-Match`."""
     await client.delete(created.headers["location"] + "?permanent=true")
 
     for value in (created.headers["etag"], '"a"', "*"):
@@ -104,20 +104,20 @@ async def test_a_condition_on_an_item_that_is_gone_is_not_found(client, created,
         problem(await client.request(method, path, json=body, headers={"If-Match": value}), 404, "item_not_found")
 
 
-async def test_one_of_two_writers_is_told_that_it_is_late(client, created):
-    """Two clients change what both have read: the second is refused, and can read and repeat."""
+async def test_the_second_of_two_writers_is_refused(client, created):
+    """Two clients change the version that both have read: the second one is 412, and succeeds with the new tag."""
     path, tag = created.headers["location"], created.headers["etag"]
 
     first = await client.patch(path, json={"price": 1}, headers={"If-Match": tag})
     second = await client.patch(path, json={"price": 2}, headers={"If-Match": tag})
     repeated = await client.patch(path, json={"price": 2}, headers={"If-Match": first.headers["etag"]})
 
-    assert [200, 412, 200] == [answer.status_code for answer in (first, second, repeated)]
+    assert [200, 412, 200] == [response.status_code for response in (first, second, repeated)]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_known_version_is_not_sent_again(client, created, method):
-    """A matching `If-None-Match` is 304 with the tag and no body; the comparison is weak."""
+async def test_a_matching_if_none_match_is_304(client, created, method):
+    """A matching `If-None-Match` is 304 with the tag and without a body; the comparison is weak."""
     path, tag = created.headers["location"], created.headers["etag"]
 
     for lines in ([tag], [f"W/{tag}"], [f'"a", {tag}'], ['"a"', tag], ["*"]):
@@ -128,8 +128,8 @@ async def test_a_known_version_is_not_sent_again(client, created, method):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_an_unknown_version_is_sent(client, created, other, method):
-    """Another tag, or what is no tag, gets the item; and where there is none it is 404, a star included."""
+async def test_an_if_none_match_without_a_match_is_200(client, created, other, method):
+    """Another tag or a malformed one gets the item. If there is no item, `*` is 404."""
     path, tag = created.headers["location"], created.headers["etag"]
     await client.patch(path, json={"price": 1})
 

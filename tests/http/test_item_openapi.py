@@ -5,12 +5,12 @@ from app.settings import Settings
 
 
 def document(**settings):
-    """The document of a service with these settings."""
+    """Return the document of a service with these settings."""
     return create_app(Settings.load(database_url="postgresql://a@b/c", _env_file=None, **settings)).openapi()
 
 
 def parameters(path, method):
-    """The documented parameters of an operation by their names."""
+    """Return the documented parameters of an operation by their names."""
     return {parameter["name"]: parameter for parameter in document()["paths"][path][method].get("parameters", ())}
 
 
@@ -26,17 +26,17 @@ def parameters(path, method):
     ],
 )
 def test_parameters_are_documented_as_they_are_sent(path, method, names):
-    """Each is named as everybody writes it, and is a text, a number or a truth: a URL knows neither null nor lists."""
-    found = parameters(path, method)
+    """Each parameter is a string, an integer or a boolean, and headers have their usual spelling."""
+    documented = parameters(path, method)
 
-    assert names == set(found)
-    for parameter in found.values():
+    assert names == set(documented)
+    for parameter in documented.values():
         assert parameter["schema"]["type"] in ("string", "integer", "boolean")
         assert "anyOf" not in parameter["schema"]
 
 
 def test_bounds_are_documented():
-    """What is refused past a bound says so beforehand."""
+    """The document contains the bounds of parameters and fields."""
     listed, created = parameters("/items", "get"), parameters("/items", "post")
 
     assert (1, 100, 20) == tuple(listed["per_page"]["schema"][name] for name in ("minimum", "maximum", "default"))
@@ -48,8 +48,8 @@ def test_bounds_are_documented():
     assert (1, 255) == (name["minLength"], name["maxLength"])
 
 
-def test_headers_of_answers_are_documented():
-    """An item is answered with its tag, a new one with its place, a list with its links, and all with the quota."""
+def test_response_headers_are_documented():
+    """`ETag`, `Location`, `Link`, `Retry-After` and the rate limit headers are documented where they are sent."""
     paths = document()["paths"]
 
     for path, method, status, names in [
@@ -66,8 +66,8 @@ def test_headers_of_answers_are_documented():
         assert names | {"X-Request-ID", "RateLimit", "RateLimit-Policy"} == set(headers), (path, method, status)
 
 
-def test_limits_that_are_off_are_not_documented():
-    """Without rate limits neither 429 nor their headers are promised."""
+def test_disabled_rate_limits_are_not_documented():
+    """Without rate limits neither 429 nor the rate limit headers are documented."""
     operation = document(rate_limit_enabled=False)["paths"]["/items"]["get"]
 
     assert "429" not in operation["responses"]
@@ -75,7 +75,7 @@ def test_limits_that_are_off_are_not_documented():
 
 
 def test_the_document_is_made_once():
-    """Whoever asks again gets the same."""
+    """A second call returns the same object."""
     app = create_app(Settings.load(database_url="postgresql://a@b/c", _env_file=None))
 
     assert app.openapi() is app.openapi()

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: what it promises is checked against the running application."""
+"""Checks the OpenAPI document against the running application."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,31 +28,31 @@ EXAMPLES = 30
 
 @pytest.fixture
 def app(settings: Settings) -> FastAPI:
-    """The application on a database of its own."""
+    """The application with a database of its own."""
     return create_app(settings)
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """The document of a service with its defaults."""
+    """The document of a service with default settings."""
     return create_app(Settings.load(database_url="postgresql://a@b/c", _env_file=None)).openapi()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each operation with its method and path."""
+    """Return each operation with its method and path."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
 
 
 def test_the_document_is_valid_openapi(document):
-    """It says of itself that it is OpenAPI 3.1, and it is."""
+    """The document is valid OpenAPI 3.1."""
     assert document["openapi"].startswith("3.1.")
     assert [] == [error.message for error in jsonschema_rs.validator_for(OPENAPI_31).iter_errors(document)]
 
 
-def test_every_schema_is_valid_and_its_examples_are_too(document):
-    """Schemas are JSON Schema 2020-12, and what is given as an example is one."""
+def test_every_schema_and_example_is_valid(document):
+    """Every schema is JSON Schema 2020-12, and every example matches its schema."""
     seen = 0
     for name, schema in document["components"]["schemas"].items():
         whole = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
@@ -64,8 +64,8 @@ def test_every_schema_is_valid_and_its_examples_are_too(document):
     assert seen >= 3
 
 
-def test_every_operation_says_how_it_fails(document):
-    """Each has a name and a sentence, and documents its errors as problems, with the request's id on every answer."""
+def test_every_operation_documents_its_errors(document):
+    """Each operation has a name and a summary, documents errors as problems, and documents `X-Request-ID`."""
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len(names) == len(set(names)) >= 9
     for name, operation in operations(document):
@@ -90,27 +90,27 @@ def test_every_operation_says_how_it_fails(document):
         ("GET /health/ready", {200, 503}),
     ],
 )
-def test_every_status_is_documented(document, operation, statuses):
-    """What an operation can answer, and nothing else, is named."""
+def test_exactly_the_possible_statuses_are_documented(document, operation, statuses):
+    """An operation documents the statuses that it can respond with, and no others."""
     responses = dict(operations(document))[operation]["responses"]
 
     assert {str(status) for status in statuses} | {"default"} == set(responses)
 
 
 def is_wrongly_refused(response) -> bool:
-    """Whether a valid request was refused for no reason: some reasons depend on what no schema can say."""
-    answer = response.json()
-    if answer["code"] in ("idempotency_key_reused", "precondition_failed"):
-        return False  # the same key came before with another body; the item has another tag
-    # `cursor` must have been given out and may not come together with `page`, whose depth depends on `per_page`.
-    return answer["code"] != "invalid_request" or not {error["field"] for error in answer["errors"]} <= {
+    """Return whether a request that the schema allows was refused without a reason that a schema cannot express."""
+    body = response.json()
+    if body["code"] in ("idempotency_key_reused", "precondition_failed"):
+        return False  # the key was used before with another body; the item has another tag
+    # `cursor` must be one that the service made, without `page`; the greatest `page` depends on `per_page`.
+    return body["code"] != "invalid_request" or not {error["field"] for error in body["errors"]} <= {
         "cursor",
         "page",
     }
 
 
 def failures(event: Any) -> Iterator[str]:
-    """What an event of the run says that is wrong."""
+    """Return the failures that an event of the run contains."""
     if isinstance(event, events.NonFatalError):
         yield f"{event.label}: {event.value!r}"
     if isinstance(event, events.FatalError):
@@ -123,38 +123,38 @@ def failures(event: Any) -> Iterator[str]:
                     yield f"{check.name}: {case.as_curl_command()}\n{check.failure_info.failure}"
 
 
-@pytest.mark.filterwarnings("default")  # what the tool and its libraries warn of is not this project's
-def test_the_application_does_what_the_document_says(app):
-    """Whatever may be sent by the document, or just may not, is answered as it says, in any order of operations."""
+@pytest.mark.filterwarnings("default")  # warnings of the tool and its libraries are not about this project
+def test_the_application_conforms_to_the_document(app):
+    """Generated requests, valid and invalid, are answered as the document says, in any order of operations."""
     generation = GenerationConfig(max_examples=EXAMPLES, deterministic=True, database="none")
     stateful = StatefulPhaseConfig(generation=GenerationConfig(max_examples=20, deterministic=True, database="none"))
     project = ProjectConfig(generation=generation, phases=PhasesConfig(stateful=stateful), continue_on_failure=True)
     config = SchemathesisConfig(seed=1, projects=ProjectsConfig(default=project))
-    gone: set[str] = set()
+    deleted: set[str] = set()
     try:
         schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
 
         @schema.hook("after_call")
         def remember(_context, case, response) -> None:
             if case.method == "DELETE" and str((case.query or {}).get("permanent")).lower() == "true":
-                gone.update({case.formatted_path} if response.status_code == 204 else ())
+                deleted.update({case.formatted_path} if response.status_code == 204 else ())
 
         @schema.hook("filter_failure")
         def is_failure(_context, failure, _case, response) -> bool:
-            if isinstance(failure, UseAfterFree):  # what was only deactivated is still there, and is to be
-                return failure.free.removeprefix("DELETE ") in gone
+            if isinstance(failure, UseAfterFree):  # an item that is only deactivated can still be read
+                return failure.free.removeprefix("DELETE ") in deleted
             return not isinstance(failure, RejectedPositiveData) or is_wrongly_refused(response)
 
         run = list(from_schema(schema).execute())
     finally:
         asgi.shutdown_lifespans()
 
-    found = dict.fromkeys(failure for event in run for failure in failures(event))
+    failed = dict.fromkeys(failure for event in run for failure in failures(event))
     scenarios = [event for event in run if isinstance(event, events.ScenarioFinished)]
     cases = sum(len(scenario.recorder.interactions) for scenario in scenarios)
     phases = {scenario.phase.name for scenario in scenarios if scenario.recorder.interactions}
 
-    assert not found, f"{len(found)} failures\n\n" + "\n\n".join(list(found)[:20])
+    assert not failed, f"{len(failed)} failures\n\n" + "\n\n".join(list(failed)[:20])
     assert cases > 600
-    assert gone
+    assert deleted
     assert {"EXAMPLES", "COVERAGE", "FUZZING", "STATEFUL_TESTING"} <= phases

@@ -5,7 +5,7 @@ from tests.routers.lists import fill, ids, links
 
 
 async def test_a_page_has_the_documented_shape(client, sql):
-    """A list says where it stands, its items are whole, and 20 of them are a page unless asked otherwise."""
+    """A page has all documented members and whole items; its default size is 20."""
     await fill(sql, 21)
 
     page = (await client.get("/items")).json()
@@ -18,7 +18,7 @@ async def test_a_page_has_the_documented_shape(client, sql):
 
 
 async def test_an_empty_list_has_no_pages(client):
-    """Without a match there are 0 pages and nothing to go on with."""
+    """Without matches there are 0 pages and no cursor."""
     response = await client.get("/items")
 
     assert {
@@ -27,8 +27,8 @@ async def test_an_empty_list_has_no_pages(client):
     assert ["first"] == list(links(response))
 
 
-async def test_items_stand_in_the_order_of_their_ids(client, sql):
-    """Whatever is written when, pages follow the ids."""
+async def test_items_are_listed_in_the_order_of_their_ids(client, sql):
+    """Pages are in the order of the ids, whatever the order of the writes."""
     await fill(sql, 5)
     for item_id in (2, 4, 1):
         await client.patch(f"/items/{item_id}", json={"price": 1})
@@ -38,7 +38,7 @@ async def test_items_stand_in_the_order_of_their_ids(client, sql):
 
 
 async def test_a_page_past_the_end_is_empty(client, sql):
-    """A page past the end is no error: it knows the total, and has no next."""
+    """A page past the end is empty, has the total, and has no cursor."""
     await fill(sql, 3)
 
     past = (await client.get("/items?page=3&per_page=2")).json()
@@ -46,8 +46,8 @@ async def test_a_page_past_the_end_is_empty(client, sql):
     assert ([], 3, 3, 2, None) == tuple(past[m] for m in ("items", "page", "total", "pages", "next_cursor"))
 
 
-async def test_a_cursor_goes_on_where_the_page_ended(client, sql):
-    """Both kinds of page give a cursor; after one, what counts from the start is null; at the end it is null itself."""
+async def test_a_cursor_continues_after_the_page(client, sql):
+    """Both kinds of page have a cursor. With `cursor`, page and totals are null; at the end the cursor is null."""
     await fill(sql, 5)
     page = (await client.get("/items?per_page=2")).json()
 
@@ -62,8 +62,8 @@ async def test_a_cursor_goes_on_where_the_page_ended(client, sql):
     assert third["next_cursor"] is None
 
 
-async def test_a_full_last_page_has_no_next(client, sql):
-    """No cursor leads to an empty page, where the items divide evenly."""
+async def test_a_full_last_page_has_no_cursor(client, sql):
+    """The last page has no cursor, also if it is full."""
     await fill(sql, 4)
 
     page = (await client.get("/items?page=2&per_page=2")).json()
@@ -72,8 +72,8 @@ async def test_a_full_last_page_has_no_next(client, sql):
     assert page["next_cursor"] is None
 
 
-async def test_a_cursor_keeps_its_place_when_its_item_goes(client, sql):
-    """A cursor is a position between ids, so the item before it may be deleted."""
+async def test_a_cursor_works_after_its_item_is_deleted(client, sql):
+    """A cursor is a position between ids: the item before it can be deleted."""
     await fill(sql, 5)
     page = (await client.get("/items?per_page=2")).json()
     await client.delete("/items/2?permanent=true")
@@ -97,13 +97,13 @@ async def test_a_cursor_keeps_its_place_when_its_item_goes(client, sql):
         (f"q={'q' * 256}", "q"),
     ],
 )
-async def test_a_question_is_within_its_bounds(client, query, field):
-    """A parameter beyond its bounds, or of another kind, is refused by name."""
+async def test_an_invalid_parameter_is_refused_by_name(client, query, field):
+    """A parameter out of bounds or of another type is 422 and named."""
     assert {field} == refused_fields(await client.get(f"/items?{query}"))
 
 
-async def test_a_page_and_a_cursor_exclude_each_other(client, sql):
-    """`page` together with `cursor` is refused, even where both would be right by themselves."""
+async def test_a_page_number_with_a_cursor_is_refused(client, sql):
+    """`page` together with `cursor` is 422, also if both are valid."""
     await fill(sql, 2)
     cursor = (await client.get("/items?per_page=1")).json()["next_cursor"]
 
@@ -112,21 +112,21 @@ async def test_a_page_and_a_cursor_exclude_each_other(client, sql):
 
 
 async def test_unknown_parameters_are_ignored(client):
-    """What is not documented changes nothing."""
+    """Parameters that are not documented are ignored."""
     assert 200 == (await client.get("/items?colour=red&limit=0")).status_code
 
 
 @pytest.mark.parametrize("per_page", [1, 100])
-async def test_the_bounds_of_a_page_are_taken(client, sql, per_page):
-    """1 and 100 items are a page."""
+async def test_the_bounds_of_per_page_are_accepted(client, sql, per_page):
+    """A page can have 1 and 100 items."""
     await fill(sql, 101)
 
     assert per_page == len(ids(await client.get(f"/items?per_page={per_page}")))
 
 
 @pytest.mark.parametrize(("per_page", "deepest"), [(1, 10_001), (20, 501), (100, 101), (3, 3334)])
-async def test_an_offset_is_bounded(client, per_page, deepest):
-    """10,000 rows may be skipped; who wants to go deeper is shown to `cursor`."""
+async def test_an_offset_is_limited(client, per_page, deepest):
+    """10,000 rows can be skipped. Beyond, the response is 422 and names `cursor`."""
     assert [] == ids(await client.get(f"/items?per_page={per_page}&page={deepest}"))
     for page in (deepest + 1, 10**18):
         body = problem(await client.get(f"/items?per_page={per_page}&page={page}"), 422, "invalid_request")
@@ -136,7 +136,7 @@ async def test_an_offset_is_bounded(client, per_page, deepest):
 
 @pytest.mark.parametrize("query", ["", "&is_active=true", "&q=item", "&q=item&is_active=true"])
 async def test_a_total_is_exact_up_to_1000(client, sql, query):
-    """1,000 matches are counted; of 1,001 it is said that the total is an estimate, and it is more than 1,000."""
+    """1,000 matches are counted exactly. From 1,001 the total is marked as an estimate and greater than 1,000."""
     await fill(sql, 1000)
     thousand = (await client.get(f"/items?per_page=1{query}")).json()
     await fill(sql, 1)
@@ -149,8 +149,8 @@ async def test_a_total_is_exact_up_to_1000(client, sql, query):
     assert (1001, True, 1001) == (exact["total"], exact["total_is_exact"], exact["pages"])
 
 
-async def test_an_estimate_is_the_planners(client, sql):
-    """Beyond 1,000 matches the total follows the table's statistics: of all items, and of those asked for."""
+async def test_an_estimate_follows_the_statistics(client, sql):
+    """Beyond 1,000 matches the total follows the table's statistics, with and without filters."""
     await fill(sql, 50_000, name="CASE WHEN n % 5 = 0 THEN 'Kettle' ELSE 'Pan' END", active="n % 10 = 0")
 
     for query, count in [("", 50_000), ("is_active=true", 5_000), ("q=kettle", 10_000)]:
@@ -161,19 +161,19 @@ async def test_an_estimate_is_the_planners(client, sql):
         assert (count, True) == (exact["total"], exact["total_is_exact"])
 
 
-async def test_links_lead_through_the_pages(client, sql):
-    """`Link` names the first page, those beside, and the last; each of them leads there, filters included."""
+async def test_links_name_the_other_pages(client, sql):
+    """`Link` names the first, previous, next and last page, filters included."""
     await fill(sql, 30, name="'I&t% ' || n", active="n % 2 = 0")
 
-    found = links(await client.get("/items?page=2&per_page=5&is_active=true&q=I%26t%25"))
+    targets = links(await client.get("/items?page=2&per_page=5&is_active=true&q=I%26t%25"))
 
-    assert ["first", "last", "next", "prev"] == sorted(found)
-    assert [2, 4, 6, 8, 10] == ids(await client.get(found["first"])) == ids(await client.get(found["prev"]))
-    assert [22, 24, 26, 28, 30] == ids(await client.get(found["next"])) == ids(await client.get(found["last"]))
+    assert ["first", "last", "next", "prev"] == sorted(targets)
+    assert [2, 4, 6, 8, 10] == ids(await client.get(targets["first"])) == ids(await client.get(targets["prev"]))
+    assert [22, 24, 26, 28, 30] == ids(await client.get(targets["next"])) == ids(await client.get(targets["last"]))
 
 
-async def test_following_next_reads_every_item_once(client, sql):
-    """Who follows `next` from the first page gets every item, past the bound of offsets too, and comes to an end."""
+async def test_following_next_links_reads_every_item_once(client, sql):
+    """A client that follows `next` gets every item once, also beyond the greatest offset, and reaches the end."""
     await fill(sql, 10_250)
 
     seen, target = [], "/items?per_page=100&page=95"
@@ -186,7 +186,7 @@ async def test_following_next_reads_every_item_once(client, sql):
 
 
 async def test_links_are_relative(client, sql):
-    """A link repeats nothing of the Host header, which a client chooses."""
+    """A link does not contain the Host header, which the client chooses."""
     await fill(sql, 3)
 
     response = await client.get("/items?per_page=1&page=2", headers={"Host": "evil.example"})

@@ -10,18 +10,18 @@ from app.http.route import Route
 
 @pytest.fixture
 def router():
-    """A router of such routes."""
+    """A router whose routes are `Route`."""
     return APIRouter(route_class=Route)
 
 
 def served(router):
-    """A client of an application that has only this router."""
+    """Return a client of an application with the routes of this router."""
     app = FastAPI(routes=router.routes)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver")
 
 
 async def test_each_kind_of_argument_is_bound(router):
-    """Path, query, headers, dependencies and the request itself arrive under their names, and defaults elsewhere."""
+    """Path, query, headers, dependencies and the request are bound by name; absent parameters get their defaults."""
 
     async def twice(request: Request) -> str:
         return request.url.path * 2
@@ -45,8 +45,8 @@ async def test_each_kind_of_argument_is_bound(router):
     assert ["GET", 7, "/7/7", "none", None, None] == bare.json()
 
 
-async def test_all_that_is_wrong_is_said_at_once(router):
-    """Errors of every part of the request are collected; a required one that is missing is among them."""
+async def test_all_errors_are_reported_together(router):
+    """Errors of all parts of a request are in one response, and so are missing parameters."""
 
     @router.get("/{number}")
     async def endpoint(number: int, size: int, x_count: Annotated[int, Header()]) -> Response:
@@ -61,8 +61,8 @@ async def test_all_that_is_wrong_is_said_at_once(router):
     ]
 
 
-async def test_what_it_cannot_do_is_refused_at_the_start(router):
-    """An endpoint that needs what only FastAPI does cannot be declared on such a route by mistake."""
+async def test_an_unsupported_endpoint_is_refused(router):
+    """An endpoint that `Route` cannot call is refused when it is declared."""
 
     def not_a_coroutine(request: Request) -> str:
         return request.url.path

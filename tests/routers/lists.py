@@ -1,4 +1,4 @@
-"""Many items, and what a list of them answers."""
+"""Fills the table with many items, and reads responses that list them."""
 
 import re
 
@@ -6,7 +6,7 @@ LINK = re.compile(r'<([^>]*)>; rel="(\w+)"')
 
 
 async def fill(sql, count, name="'Item ' || n", active="true"):
-    """Store so many items at once; the two expressions may speak of their number, n."""
+    """Store `count` items. The two SQL expressions can contain the item's number, `n`."""
     await sql.execute(
         f"INSERT INTO items (name, is_active) SELECT {name}, {active} FROM generate_series(1, {count}) AS n"
     )
@@ -14,11 +14,11 @@ async def fill(sql, count, name="'Item ' || n", active="true"):
 
 
 def ids(response):
-    """The ids of the items listed."""
+    """Return the ids of the listed items."""
     assert 200 == response.status_code, response.text
     return [item["id"] for item in response.json()["items"]]
 
 
 def links(response):
-    """The targets of the answer's links by their relations."""
+    """Return the targets of the `Link` header by their relations."""
     return {relation: target for target, relation in LINK.findall(response.headers["link"])}

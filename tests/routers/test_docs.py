@@ -5,8 +5,8 @@ import pytest
 ASSETS = ["/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"]
 
 
-async def test_the_page_comes_whole_from_this_server(client):
-    """The page names no other host, its policy allows none, and all it asks for is here."""
+async def test_the_page_loads_from_this_server_only(client):
+    """The page names no other host, its policy allows none, and its files are the known ones."""
     page = await client.get("/docs")
 
     assert "text/html; charset=utf-8" == page.headers["content-type"]
@@ -22,8 +22,8 @@ async def test_the_page_comes_whole_from_this_server(client):
 
 
 @pytest.mark.parametrize("path", ASSETS)
-async def test_each_asset_is_served_as_what_it_is(client, path):
-    """Scripts and styles have their types, which browsers are told not to guess; HEAD answers the same."""
+async def test_each_asset_has_its_content_type(client, path):
+    """Scripts and styles have their content type and `nosniff`; HEAD has the same length."""
     asset, head = await client.get(path), await client.head(path)
 
     assert 200 == asset.status_code
@@ -36,7 +36,7 @@ async def test_each_asset_is_served_as_what_it_is(client, path):
 
 
 async def test_the_page_shows_this_document(client):
-    """What the page loads is the document of this service."""
+    """The page loads this service's OpenAPI document."""
     assert '"/openapi.json"' in (await client.get("/docs/start.js")).text
     assert "Items API" == (await client.get("/openapi.json")).json()["info"]["title"]
 
@@ -44,6 +44,6 @@ async def test_the_page_shows_this_document(client):
 @pytest.mark.parametrize(
     "path", ["/redoc", "/docs/", "/docs/oauth2-redirect", "/docs/../pyproject.toml", "/docs/%2e%2e/pyproject.toml"]
 )
-async def test_nothing_else_is_served(client, path):
-    """There is no other page, and no way to other files."""
+async def test_other_paths_are_not_found(client, path):
+    """Other pages and other files are 404."""
     assert 404 == (await client.get(path)).status_code

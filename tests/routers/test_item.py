@@ -10,18 +10,18 @@ DEFAULTS = {"description": None, "price": None, "is_active": True}
 
 
 def without_times(item):
-    """The item's fields that a client has set."""
+    """Return the fields that a client can set."""
     return {name: item[name] for name in KETTLE}
 
 
 @pytest.fixture
 async def item(client):
-    """An item as its creation was answered."""
+    """An item, as the response to its creation."""
     return (await client.post("/items", json=KETTLE)).json()
 
 
-async def test_a_new_item_is_answered_whole_and_located(client):
-    """POST answers 201 with the item, where it is, and its version; there it is then read as the same."""
+async def test_creating_returns_the_item_and_its_location(client):
+    """POST is 201 with the item, `Location` and `ETag`; a read at that location returns the same."""
     created = await client.post("/items", json=KETTLE)
 
     assert 201 == created.status_code
@@ -35,7 +35,7 @@ async def test_a_new_item_is_answered_whole_and_located(client):
     assert (200, item, created.headers["etag"]) == (read.status_code, read.json(), read.headers["etag"])
 
 
-async def test_what_is_left_out_of_a_new_item_takes_its_default(client):
+async def test_absent_fields_of_a_new_item_get_their_defaults(client):
     """`description` and `price` default to null, `is_active` to true."""
     item = (await client.post("/items", json={"name": "Kettle"})).json()
 
@@ -43,7 +43,7 @@ async def test_what_is_left_out_of_a_new_item_takes_its_default(client):
 
 
 async def test_times_are_rfc_3339_in_utc(client, item):
-    """Times end in Z, agree at first, and a write moves the later one only."""
+    """Times end in Z. They are equal in a new item, and a write changes `updated_at` only."""
     changed = (await client.patch(f"/items/{item['id']}", json={"price": 1})).json()
 
     for time in (item["created_at"], item["updated_at"], changed["updated_at"]):
@@ -53,7 +53,7 @@ async def test_times_are_rfc_3339_in_utc(client, item):
 
 
 async def test_replacing_sets_every_field(client, item):
-    """PUT answers 200 with the new item; optional fields that are absent become their defaults."""
+    """PUT is 200 with the new item; absent optional fields get their defaults."""
     replaced = await client.put(f"/items/{item['id']}", json={"name": "Pan"})
 
     assert 200 == replaced.status_code
@@ -62,8 +62,8 @@ async def test_replacing_sets_every_field(client, item):
     assert replaced.json() == (await client.get(f"/items/{item['id']}")).json()
 
 
-async def test_replacing_needs_a_name(client, item):
-    """`name` has no default: a PUT without it is refused, and nothing changes."""
+async def test_replacing_requires_a_name(client, item):
+    """PUT without `name` is 422, and nothing changes."""
     response = await client.put(f"/items/{item['id']}", json={"price": 1})
 
     assert {"name"} == refused_fields(response)
@@ -71,8 +71,8 @@ async def test_replacing_needs_a_name(client, item):
 
 
 @pytest.mark.parametrize("change", [{"name": "Pan"}, {"description": None}, {"price": None}, {"is_active": True}])
-async def test_a_change_leaves_the_rest_as_it_is(client, item, change):
-    """PATCH sets the fields that are present, null included, and no other."""
+async def test_a_change_sets_only_the_fields_that_are_present(client, item, change):
+    """PATCH sets the fields that are present, null included, and no others."""
     changed = await client.patch(f"/items/{item['id']}", json=change)
 
     assert 200 == changed.status_code
@@ -81,14 +81,14 @@ async def test_a_change_leaves_the_rest_as_it_is(client, item, change):
 
 
 @pytest.mark.parametrize("body", [{}, {"colour": "red"}, {"id": 1, "created_at": None}])
-async def test_a_change_of_nothing_is_refused(client, item, body):
+async def test_a_change_without_fields_is_refused(client, item, body):
     """PATCH without a known field is 422, whether or not the item exists."""
     assert {"body"} == refused_fields(await client.patch(f"/items/{item['id']}", json=body))
     assert {"body"} == refused_fields(await client.patch("/items/99", json=body))
 
 
 async def test_deleting_deactivates(client):
-    """DELETE answers 204 without a body, the item stays readable as inactive, and repeating it changes nothing."""
+    """DELETE is 204 without a body, the item stays readable as inactive, and a second DELETE changes nothing."""
     item = (await client.post("/items", json={"name": "Kettle"})).json()
 
     first = await client.delete(f"/items/{item['id']}")
@@ -104,7 +104,7 @@ async def test_deleting_deactivates(client):
 
 
 async def test_deleting_permanently_removes_the_row(client, item):
-    """`permanent=true` answers 204 and the item is gone for every method; repeating it is 404."""
+    """`permanent=true` is 204. Then every method is 404."""
     path = f"/items/{item['id']}"
 
     assert 204 == (await client.delete(path, params={"permanent": "true"})).status_code
@@ -117,8 +117,8 @@ async def test_deleting_permanently_removes_the_row(client, item):
     problem(await client.delete(path, params={"permanent": "true"}), 404, "item_not_found")
 
 
-async def test_permanent_says_true_or_false(client, item):
-    """Whatever else `permanent` says is refused: it must not delete by mistake, nor seem to."""
+async def test_permanent_is_true_or_false(client, item):
+    """Any other value of `permanent` is 422, and nothing is deleted."""
     for value in ("", "1", "yes", "True", " true"):
         assert {"permanent"} == refused_fields(await client.delete(f"/items/{item['id']}", params={"permanent": value}))
     assert 204 == (await client.delete(f"/items/{item['id']}", params={"permanent": "false"})).status_code
@@ -127,7 +127,7 @@ async def test_permanent_says_true_or_false(client, item):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
 async def test_an_id_is_a_whole_number_of_64_bits(client, method):
-    """Ids from 1 to 2^63-1 are looked up; whatever else Python reads as a number is refused."""
+    """Ids from 1 to 2^63-1 are looked up; any other text is 422."""
     body = {"name": "Pan"} if method in ("PUT", "PATCH") else None
 
     for item_id in ("1", str(2**63 - 1)):
@@ -157,7 +157,7 @@ async def test_an_id_is_a_whole_number_of_64_bits(client, method):
 
 
 async def test_head_is_get_without_the_body(client, item):
-    """HEAD answers with GET's status and headers, found or not."""
+    """HEAD has the status and headers of GET, also for errors."""
     for path in (f"/items/{item['id']}", "/items", "/items/99", "/items/x"):
         head, get = await client.head(path), await client.get(path)
 
@@ -168,8 +168,8 @@ async def test_head_is_get_without_the_body(client, item):
 @pytest.mark.parametrize(
     ("path", "allowed"), [("/items", "GET, HEAD, POST"), ("/items/1", "DELETE, GET, HEAD, PATCH, PUT")]
 )
-async def test_a_method_that_is_not_answered_is_told_which_are(client, path, allowed):
-    """405 names the methods of all routes at the path."""
+async def test_a_method_that_is_not_allowed_is_405(client, path, allowed):
+    """`Allow` of a 405 names the methods of all routes at the path."""
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - set(allowed.split(", ")):
         response = await client.request(method, path)
 
@@ -178,6 +178,6 @@ async def test_a_method_that_is_not_answered_is_told_which_are(client, path, all
 
 
 @pytest.mark.parametrize("path", ["/items/", "/items/1/", "/item", "/items/1/2", "/items//1", "/Items"])
-async def test_a_path_that_nothing_answers_at_is_not_found(client, path):
-    """There is no redirect: an address is what is documented, or 404."""
+async def test_an_unknown_path_is_not_found(client, path):
+    """A path that is not documented is 404; there are no redirects."""
     problem(await client.get(path), 404, "not_found")

@@ -13,14 +13,14 @@ async def _item(client):
 
 
 async def test_white_space_around_texts_is_removed(client):
-    """A name is measured and stored without the white space around it."""
+    """Texts are measured and stored without the white space around them."""
     item = (await client.post("/items", json={"name": f" \t{'n' * 255}\n\u2003", "description": " d "})).json()
 
     assert ("n" * 255, "d") == (item["name"], item["description"])
 
 
 async def test_characters_are_counted_not_bytes(client):
-    """255 characters outside the basic plane are a name, and come back as they were."""
+    """255 characters outside the basic plane are a valid name and are returned unchanged."""
     item = (await client.post("/items", json={"name": "🫖" * 255})).json()
 
     assert "🫖" * 255 == item["name"]
@@ -28,7 +28,7 @@ async def test_characters_are_counted_not_bytes(client):
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_each_field_has_its_bounds(client, method, path):
-    """Values at a bound are taken, and those beside it refused with the field's name, by every method that writes."""
+    """Every method that writes accepts the values at a bound, and refuses the values beyond it by the field's name."""
     cases: dict[str, dict[Any, bool]] = {
         "name": {"n": True, "n" * 255: True, "": False, " \n": False, "n" * 256: False, "a\0": False, "\0": False},
         "description": {None: True, "": True, "d" * 10_000: True, "d" * 10_001: False, "a\0": False},
@@ -51,15 +51,15 @@ async def test_each_field_has_its_bounds(client, method, path):
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_each_field_has_its_type(client, method, path):
-    """Nothing is converted: not a text into a number, nor a number into a truth; null only where it is a value."""
-    wrong: dict[str, list[Any]] = {
+    """No type is converted to another, and null is accepted only for `description` and `price`."""
+    invalid: dict[str, list[Any]] = {
         "name": [None, 1, True, ["n"], {"n": 1}],
         "description": [1, False, [], {}],
         "price": ["1", "1.5", True, [], {}],
         "is_active": [None, 0, 1, "true", "", []],
     }
 
-    for field, values in wrong.items():
+    for field, values in invalid.items():
         for value in values:
             response = await client.request(method, path, json={"name": "Kettle"} | {field: value})
             assert {field} == refused_fields(response), (field, value)
@@ -67,8 +67,8 @@ async def test_each_field_has_its_type(client, method, path):
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 @pytest.mark.parametrize("body", ["null", "1", '"text"', "[]", '[{"name": "Kettle"}]', "true"])
-async def test_a_body_that_is_no_object_is_refused(client, method, path, body):
-    """JSON that is not an object is 422, about the body as a whole."""
+async def test_a_body_that_is_not_an_object_is_refused(client, method, path, body):
+    """JSON that is not an object is 422 and names `body`."""
     response = await client.request(method, path, content=body, headers={"Content-Type": "application/json"})
 
     assert {"body"} == refused_fields(response)
@@ -76,7 +76,7 @@ async def test_a_body_that_is_no_object_is_refused(client, method, path, body):
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_unknown_fields_are_ignored(client, method, path):
-    """Whatever a client sends besides, it cannot set what is not its own."""
+    """Unknown fields, `id` and the times are ignored in every body."""
     body = {"name": "Pan", "id": 99, "created_at": "1999-01-01T00:00:00Z", "updated_at": None, "colour": {"a": [1]}}
 
     written = (await client.request(method, path, json=body)).json()
@@ -88,8 +88,8 @@ async def test_unknown_fields_are_ignored(client, method, path):
 
 
 @pytest.mark.parametrize("price", ["0.1", "0.29", "19.99", "1e2", "1.10", "12345e-2", "9999999999.99"])
-async def test_a_price_comes_back_as_the_number_it_was(client, price):
-    """What JSON says of a price with two decimals is stored exactly."""
+async def test_a_price_is_stored_exactly(client, price):
+    """A price with two decimals is returned as the number that was sent."""
     body = f'{{"name": "Kettle", "price": {price}}}'
 
     created = (await client.post("/items", content=body, headers={"Content-Type": "application/json"})).json()

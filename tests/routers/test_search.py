@@ -3,8 +3,8 @@ import pytest
 from tests.routers.lists import fill, ids
 
 
-async def test_filters_are_repeated_with_a_cursor(client, sql):
-    """A cursor is no more than a position: what is asked with it counts."""
+async def test_filters_must_be_repeated_with_a_cursor(client, sql):
+    """A cursor is a position only: the filters are those of the request."""
     await fill(sql, 6, active="n % 2 = 0")
     page = (await client.get("/items?per_page=1&is_active=true")).json()
 
@@ -12,8 +12,8 @@ async def test_filters_are_repeated_with_a_cursor(client, sql):
     assert [3, 4, 5, 6] == ids(await client.get("/items", params={"cursor": page["next_cursor"]}))
 
 
-async def test_activity_filters(client, sql):
-    """`is_active` keeps the items that are so, and an empty one is none."""
+async def test_is_active_filters(client, sql):
+    """`is_active` selects items by their value; an empty one selects all."""
     await fill(sql, 4, active="n % 2 = 0")
 
     assert [2, 4] == ids(await client.get("/items?is_active=true"))
@@ -23,7 +23,7 @@ async def test_activity_filters(client, sql):
 
 
 @pytest.mark.parametrize(
-    ("q", "found"),
+    ("q", "names_found"),
     [
         ("kettle", {"Kettle", "KETTLE blue"}),
         ("LE B", {"KETTLE blue"}),
@@ -58,8 +58,8 @@ async def test_activity_filters(client, sql):
         ("q" * 255, set()),
     ],
 )
-async def test_a_search_finds_a_part_of_the_name(client, sql, q, found):
-    """`q` is a substring whatever its case, its special characters stand for themselves, and an empty one is none."""
+async def test_a_search_finds_a_part_of_the_name(client, sql, q, names_found):
+    """`q` is a substring of the name, whatever its case. Special characters have no meaning; an empty `q` finds all."""
     names = [
         "Kettle",
         "KETTLE blue",
@@ -76,12 +76,12 @@ async def test_a_search_finds_a_part_of_the_name(client, sql, q, found):
 
     page = (await client.get("/items", params={"q": q})).json()
 
-    assert found == {item["name"] for item in page["items"]}
-    assert len(found) == page["total"]
+    assert names_found == {item["name"] for item in page["items"]}
+    assert len(names_found) == page["total"]
 
 
-async def test_a_search_looks_at_the_name_only_and_joins_the_other_filters(client):
-    """The description is not searched; filters hold together."""
+async def test_a_search_reads_the_name_only(client):
+    """The description is not searched, and `q` is combined with `is_active`."""
     await client.post("/items", json={"name": "Pan", "description": "kettle"})
     await client.post("/items", json={"name": "Kettle", "is_active": False})
     await client.post("/items", json={"name": "Kettle"})

@@ -13,7 +13,7 @@ READY = {"status": "ready", "checks": {"database": "ok", "schema": "current", "d
 
 @pytest.fixture
 async def client_without_database():
-    """A client of the application whose database nobody listens for."""
+    """A client of an application whose database does not respond."""
     settings = Settings.load(
         database_url="postgresql://nobody:secret@127.0.0.1:1/none", rate_limit_enabled=False, _env_file=None
     )
@@ -25,8 +25,8 @@ async def client_without_database():
         yield running
 
 
-async def test_the_index_leads_on(client):
-    """The root names the service, its version, and paths that answer."""
+async def test_the_index_links_to_the_main_routes(client):
+    """The index has the name and version of the service, and links that are 200."""
     index = (await client.get("/")).json()
 
     assert ("Items API", __version__) == (index["name"], index["version"])
@@ -35,8 +35,8 @@ async def test_the_index_leads_on(client):
         assert 200 == (await client.get(path)).status_code
 
 
-async def test_the_index_names_what_answers_at_this_port_only(settings):
-    """With a port for operators the index leads neither to their metrics nor to readiness."""
+async def test_the_index_links_to_its_own_port_only(settings):
+    """With OPS_PORT the index has no link to metrics and readiness, which are at that port."""
     app = create_app(settings.model_copy(update={"ops_port": 9000}))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
         links = (await client.get("/")).json()["links"]
@@ -46,7 +46,7 @@ async def test_the_index_names_what_answers_at_this_port_only(settings):
 
 @pytest.mark.parametrize("path", ["/", "/health", "/health/ready", "/openapi.json", "/docs"])
 async def test_head_is_get_without_the_body(client, path):
-    """HEAD works for these too, with GET's headers."""
+    """HEAD has the status and headers of GET."""
     head, get = await client.head(path), await client.get(path)
 
     assert (200, b"") == (head.status_code, head.content)
@@ -54,23 +54,23 @@ async def test_head_is_get_without_the_body(client, path):
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/health/ready", "/openapi.json", "/docs"])
-async def test_they_only_read(client, path):
-    """Any other method is 405, and told so."""
+async def test_other_methods_are_not_allowed(client, path):
+    """Any method but GET and HEAD is 405 with `Allow`."""
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         response = await client.request(method, path)
         problem(response, 405, "method_not_allowed")
         assert "GET, HEAD" == response.headers["allow"]
 
 
-async def test_a_ready_worker_says_what_it_has_checked(client):
-    """With a migrated database the answer is 200 and names each check."""
+async def test_a_ready_worker_lists_its_checks(client):
+    """With a migrated database readiness is 200 and lists each check."""
     response = await client.get("/health/ready")
 
     assert (200, READY) == (response.status_code, response.json())
 
 
-async def test_health_asks_nobody(client_without_database):
-    """Without a database the process is healthy; requests are not served, and say when to come again."""
+async def test_health_does_not_need_the_database(client_without_database):
+    """Without a database `/health` is 200, readiness and items are 503 with `Retry-After`."""
     health, ready, items = await asyncio.gather(
         *(client_without_database.get(path) for path in ("/health", "/health/ready", "/items"))
     )
@@ -84,7 +84,7 @@ async def test_health_asks_nobody(client_without_database):
 
 
 async def test_a_database_behind_is_not_ready(client, sql):
-    """Until it is migrated, readiness is 503 and so are requests that need the schema."""
+    """If the database is not migrated, readiness and `/items` are 503."""
     await sql.execute("DROP TABLE alembic_version, items, idempotency_keys CASCADE")
 
     ready = await client.get("/health/ready")
@@ -96,7 +96,7 @@ async def test_a_database_behind_is_not_ready(client, sql):
 
 
 async def test_a_database_ahead_is_ready(client, sql):
-    """A newer release may have migrated already: going back to this one must stay possible."""
+    """A database with an unknown revision is ready, so that this release can follow a newer one."""
     await sql.execute("UPDATE alembic_version SET version_num = '9999'")
 
     response = await client.get("/health/ready")

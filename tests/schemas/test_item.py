@@ -24,15 +24,15 @@ SPACE = st.text(st.sampled_from(WHITE_SPACE), max_size=5)
 
 
 def errors(model, body):
-    """The fields that are refused."""
+    """Return the fields that are refused."""
     with pytest.raises(ValidationError) as raised:
         model.model_validate(body)
     return {error["loc"][0] for error in raised.value.errors()}
 
 
 @given(BODIES)
-def test_a_valid_body_comes_through(body):
-    """What is sent arrives as it was; what is left out is its default, or not there at all in an update."""
+def test_a_valid_body_is_accepted_unchanged(body):
+    """Fields keep their values. Absent fields get their defaults, and are absent from the changes of an update."""
     expected = {"description": None, "price": None, "is_active": True} | body
 
     assert (
@@ -44,19 +44,19 @@ def test_a_valid_body_comes_through(body):
 
 @given(NAMES, SPACE, SPACE)
 def test_white_space_around_a_name_is_removed(name, before, after):
-    """Whatever stands around it, the name is the same."""
+    """A name with white space around it equals the name without."""
     assert name == ItemCreate.model_validate({"name": before + name + after}).name
 
 
 @given(SPACE)
-def test_white_space_is_no_name(space):
-    """A name has something to see."""
+def test_a_name_of_white_space_is_refused(space):
+    """A name needs a character that is not white space."""
     assert {"name"} == errors(ItemCreate, {"name": space})
 
 
 @given(TEXTS, TEXTS)
-def test_nul_is_refused_wherever_it_stands(before, after):
-    """PostgreSQL cannot store it."""
+def test_nul_is_refused_at_every_position(before, after):
+    """A text with NUL is refused, because PostgreSQL cannot store it."""
     text = f"a{before}\0{after}a"
 
     assert {"name", "description"} == errors(
@@ -66,7 +66,7 @@ def test_nul_is_refused_wherever_it_stands(before, after):
 
 @given(CENTS)
 def test_every_number_of_cents_is_a_price(cents):
-    """All prices with two decimals pass unchanged, up to the greatest, and are told from their neighbours."""
+    """All prices with two decimals are accepted unchanged, and differ from their neighbours."""
     price = float(Decimal(cents) / 100)
 
     assert price == ItemCreate.model_validate({"name": "n", "price": price}).price
@@ -75,7 +75,7 @@ def test_every_number_of_cents_is_a_price(cents):
 
 @given(st.floats() | st.integers().map(float))
 def test_a_price_is_a_number_of_cents(number):
-    """A float is a price where it is finite, within the bounds, and the float nearest to a number of cents."""
+    """A float is a price if it is finite, in bounds, and the nearest float to a number of cents."""
     is_price = math.isfinite(number) and 0 <= number <= 9_999_999_999.99 and float(f"{number:.2f}") == number
 
     if is_price:
@@ -85,7 +85,7 @@ def test_a_price_is_a_number_of_cents(number):
 
 
 @given(st.dictionaries(st.sampled_from(["name", "is_active"]), st.none(), min_size=1))
-def test_null_is_no_name_and_no_truth(body):
+def test_null_is_refused_for_name_and_is_active(body):
     """Null is a value for `description` and `price` only."""
     for model in (ItemCreate, ItemReplace, ItemUpdate):
         assert set(body) == errors(model, {"name": "n"} | body)
@@ -93,12 +93,12 @@ def test_null_is_no_name_and_no_truth(body):
 
 @given(st.dictionaries(TEXTS.filter(lambda name: name not in ItemData.__slots__), TEXTS))
 def test_unknown_fields_are_ignored(body):
-    """Other fields are not there afterwards, and do not make a change."""
+    """Unknown fields are dropped, and are not changes of an update."""
     assert {} == ItemUpdate.model_validate(body).to_changes()
     assert ItemData(name="n") == ItemCreate.model_validate(body | {"name": "n"}).to_data()
 
 
-def test_the_models_are_configured_for_speed():
+def test_the_models_skip_needless_validation():
     """Assignments and defaults are not validated, texts are stripped, unknown fields ignored."""
     for model in (ItemCreate, ItemReplace, ItemUpdate):
         config = model.model_config
@@ -107,7 +107,7 @@ def test_the_models_are_configured_for_speed():
         )  # fmt: skip
 
 
-def test_answers_are_documented_as_they_are():
+def test_documented_bodies_have_the_stored_fields():
     """The documented item has the fields of the stored one, in the same order."""
     assert list(Item.__slots__) == list(ItemRead.model_fields)
     assert ["items", "page", "per_page", "total", "total_is_exact", "pages", "next_cursor"] == list(
