@@ -140,14 +140,14 @@ class Metrics:
         self._pool_in_use.set(in_use)
         self._pool_waiting.set(waiting)
 
-    def decided(self, bucket: str, outcome: str) -> None:
+    def rate_limit_decided(self, bucket: str, outcome: str) -> None:
         """A rate limit admitted or refused a request."""
         decisions = self._decided.get((bucket, outcome))
         if decisions is None:
             decisions = self._decided[bucket, outcome] = self._decisions.labels(bucket, outcome)
         decisions.inc()
 
-    def degraded(self, degraded: bool) -> None:
+    def rate_limit_degraded(self, degraded: bool) -> None:
         """The rate limits' storage is away, or is back."""
         self._limits_degraded.set(degraded)
 

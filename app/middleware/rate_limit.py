@@ -1,4 +1,4 @@
-"""The middleware that counts requests before anything else is done for them."""
+"""The middleware that counts each request before anything else is done for it."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,9 +10,9 @@ from app.rate_limits.limits import RateLimits
 class RateLimit:
     """Counts every request against its client, and refuses it past the limit, before its body is read.
 
-    Not slowapi's middleware: that lets every route of an included router pass
-    (laurentS/slowapi#281). Nor its decorators: they count only what a handler is called for, so
-    refused bodies and unknown paths would be free.
+    Not slowapi's middleware: it lets every route of an included router pass (laurentS/slowapi#281).
+    Not slowapi's decorators: they count only requests that reach a handler, so refused bodies
+    and unknown paths would not be limited.
     """
 
     def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
@@ -22,20 +22,20 @@ class RateLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise.
 
-        `scope["state"]["rate_limit_headers"]` has the headers that an answer made further out must carry.
+        `scope["state"]["rate_limit_headers"]` contains the headers that an answer by an outer middleware must carry.
 
         Raises:
-            RateLimitedError: The client has used up its limit.
+            RateLimitedError: The client has used up its quota.
         """
         if scope["type"] != "http" or not self._limits.enabled or scope["path"] in paths.PROBES:
             await self._app(scope, receive, send)
             return
-        bucket = self._limits.bucket(scope["method"])
-        decision = await self._limits.hit(bucket, scope["client"])
-        headers = bucket.headers(decision)
+        quota = self._limits.quota(scope["method"])
+        decision = await self._limits.hit(quota, scope["client"])
+        headers = quota.headers(decision)
         scope.setdefault("state", {})["rate_limit_headers"] = headers
         if decision is not None and not decision.admitted:
-            raise RateLimitedError(bucket.wait_seconds(decision))
+            raise RateLimitedError(quota.wait_seconds(decision))
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,6 +1,6 @@
-"""Rate limits, shared by the workers of a host and, with Redis, by all hosts."""
+"""Rate limits, counted over all workers of a host and, with Redis, over all hosts."""
 
 from app.rate_limits.limiter import limiter
-from app.rate_limits.limits import Observer, RateLimits
+from app.rate_limits.limits import RateLimitMetrics, RateLimits
 
-__all__ = ["Observer", "RateLimits", "limiter"]
+__all__ = ["RateLimitMetrics", "RateLimits", "limiter"]

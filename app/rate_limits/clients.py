@@ -1,4 +1,4 @@
-"""Who a request is counted against."""
+"""The client that a request is counted against."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -7,31 +7,31 @@ from typing import Any, Final
 from starlette.requests import Request
 
 UNKNOWN: Final = "unknown"
-"""All requests whose address is missing or not an address share one bucket."""
+"""Requests without a valid client address share this one key."""
 
-_LONGEST_ADDRESS: Final = 64
+_MAX_ADDRESS_LENGTH: Final = 64
 
 
 def client_of(client: tuple[str, int] | None) -> str:
-    """The client that `scope["client"]` names, as the trusted proxies tell it.
+    """The rate limit key for `scope["client"]`.
 
-    uvicorn has applied `FORWARDED_ALLOW_IPS` by then: of `X-Forwarded-For` it takes the address
-    furthest to the right that no trusted proxy has.
+    Uvicorn has already applied `FORWARDED_ALLOW_IPS`: it takes the rightmost address in
+    `X-Forwarded-For` that is not a trusted proxy.
     """
-    if client is None or len(client[0]) > _LONGEST_ADDRESS:
+    if client is None or len(client[0]) > _MAX_ADDRESS_LENGTH:
         return UNKNOWN
     return _network(client[0])
 
 
 def client_of_request(request: Request) -> str:
-    """The key function for limits that a route has of its own."""
+    """The key function for a route's own limit."""
     client: Any = request.scope["client"]
     return client_of(client)
 
 
 @lru_cache(maxsize=4096)
 def _network(host: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address: one customer is given no less than that."""
+    """An IPv4 address, or the /64 of an IPv6 address, because one customer gets at least a /64."""
     try:
         address = ip_address(host)
     except ValueError:

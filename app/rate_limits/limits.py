@@ -1,4 +1,4 @@
-"""The service's limits: declared with the application, opened with a worker."""
+"""The service's rate limits: declared with the application, opened with a worker."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,160 +12,160 @@ from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
 
 from app.errors import RateLimitedError
-from app.rate_limits.buckets import Bucket
 from app.rate_limits.clients import client_of
 from app.rate_limits.limiter import limiter
-from app.rate_limits.shared_memory import SharedMemory
+from app.rate_limits.quotas import Quota
+from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from app.rate_limits.window import Decision
 from app.settings import Settings
 
-READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 log = structlog.get_logger(__name__)
 
 
-class Observer(Protocol):
-    """Who wants to know what the limits do, for the metrics."""
+class RateLimitMetrics(Protocol):
+    """Receives rate limit metrics."""
 
-    def decided(self, bucket: str, outcome: str) -> None:
-        """Tell what became of a request: `admitted`, `refused`, or `uncounted`, which was let in all the same."""
+    def rate_limit_decided(self, quota: str, outcome: str) -> None:
+        """A request was `admitted`, `refused`, or `uncounted`: admitted because it could not be counted."""
 
-    def degraded(self, degraded: bool) -> None:
-        """Tell whether requests are counted less widely than the settings ask for."""
+    def rate_limit_degraded(self, degraded: bool) -> None:
+        """Requests are counted over fewer workers or hosts than the settings ask for, or no longer are."""
 
 
-class Unobserved:
-    """An observer that does nothing."""
+class NoMetrics:
+    """Discards rate limit metrics."""
 
-    def decided(self, bucket: str, outcome: str) -> None:
-        """Ignore it."""
+    def rate_limit_decided(self, quota: str, outcome: str) -> None:
+        """Discard it."""
 
-    def degraded(self, degraded: bool) -> None:
-        """Ignore it."""
+    def rate_limit_degraded(self, degraded: bool) -> None:
+        """Discard it."""
 
 
 class RateLimits:
-    """What a client may send: one bucket over all reading requests and one over all writing ones."""
+    """The quotas of each client: one for all reading requests and one for all writing requests."""
 
-    def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: RateLimitMetrics | None = None) -> None:
         """Declare the limits; nothing is opened.
 
         Raises:
             StartupError: RATE_LIMIT_STORAGE_URI is malformed.
         """
         self.enabled = settings.rate_limit_enabled
-        self._read = Bucket("read", settings.rate_limit_read)
-        self._write = Bucket("write", settings.rate_limit_write)
-        self._observer = observer or Unobserved()
-        self._host = SharedMemory()
-        self._failing = False
-        self._uncounting = False
-        self._across = None
+        self._read = Quota("read", settings.rate_limit_read)
+        self._write = Quota("write", settings.rate_limit_write)
+        self._metrics = metrics or NoMetrics()
+        self._host = SharedMemoryCounters()
+        self._host_unavailable = False
+        self._host_failing = False
+        self._redis = None
         if self.enabled and settings.rate_limit_storage_uri is not None:
-            # Only here: the client costs a worker 7 MB and most of them can do without.
-            from app.rate_limits.across_hosts import AcrossHosts  # noqa: PLC0415
+            # Imported only here: the client takes 7 MB in each worker, and most deployments do not use it.
+            from app.rate_limits.redis_counters import RedisCounters  # noqa: PLC0415
 
-            self._across = AcrossHosts(settings.rate_limit_storage_uri.get_secret_value(), self._redis_changed)
+            self._redis = RedisCounters(settings.rate_limit_storage_uri.get_secret_value(), self._redis_changed)
 
     @asynccontextmanager
     async def opened(self, directory: Path | None = None) -> AsyncIterator[None]:
-        """Open the counters of this worker; requests that come before fail.
+        """Open the counters of this worker. Requests before that fail.
 
         Args:
-            directory: A folder that all workers of this service on this host share, and nobody
-                else. Without one this process counts for itself.
+            directory: A folder that all workers of this instance share, and no other process uses.
+                Without it this worker counts alone.
         """
         if not self.enabled:
-            with limiter.counting_in(self._host, enabled=False):
+            with limiter.using(self._host, enabled=False):
                 yield
             return
-        self._open_host(directory)
+        self._open_host_counters(directory)
         try:
             async with AsyncExitStack() as stack:
-                stack.enter_context(limiter.counting_in(self._host, enabled=self._host.is_open))
-                if self._across is not None:
-                    await stack.enter_async_context(self._across.opened())
+                stack.enter_context(limiter.using(self._host, enabled=self._host.is_open))
+                if self._redis is not None:
+                    await stack.enter_async_context(self._redis.opened())
                 yield
         finally:
             self._host.close()
 
-    def bucket(self, method: str) -> Bucket:
-        """What a request with this method is counted in."""
-        return self._read if method in READING else self._write
+    def quota(self, method: str) -> Quota:
+        """The quota that a request with this method uses."""
+        return self._read if method in READ_METHODS else self._write
 
-    async def hit(self, bucket: Bucket, client: tuple[str, int] | None) -> Decision | None:
-        """Count a request, or refuse it. None when it cannot be counted, and is to be let in."""
-        key = bucket.key(client_of(client))
-        decision = self._hit_host(key, bucket)
-        if self._across is not None and (decision is None or decision.admitted):
-            across = await self._across.hit(key, bucket.limit, bucket.window_seconds)
-            decision = self._reconcile(key, decision, across)
+    async def hit(self, quota: Quota, client: tuple[str, int] | None) -> Decision | None:
+        """Count a request, or refuse it. None when it cannot be counted; it is admitted then."""
+        key = quota.key(client_of(client))
+        decision = self._hit_host(key, quota)
+        if self._redis is not None and (decision is None or decision.admitted):
+            from_redis = await self._redis.hit(key, quota.limit, quota.window_seconds)
+            decision = self._combine(key, decision, from_redis)
         outcome = "uncounted" if decision is None else "admitted" if decision.admitted else "refused"
-        self._observer.decided(bucket.name, outcome)
+        self._metrics.rate_limit_decided(quota.name, outcome)
         return decision
 
     async def refuse(self, request: Request, error: Exception) -> NoReturn:
-        """Answer slowapi's exception, of a limit that a route has of its own, like every other refusal.
+        """Answer slowapi's exception, raised by a route's own limit, like every other refusal.
 
         Raises:
             RateLimitedError: Always.
         """
         if not isinstance(error, RateLimitExceeded):
             raise error
-        self._observer.decided("route", "refused")
+        self._metrics.rate_limit_decided("route", "refused")
         item, identifiers = request.state.view_rate_limit
         reset = limiter.limiter.get_window_stats(item, *identifiers).reset_time
         raise RateLimitedError(max(1, ceil(reset - time.time())))
 
-    def _open_host(self, directory: Path | None) -> None:
-        """Share the counters with the other workers if that can be; never keep the worker from serving."""
+    def _open_host_counters(self, directory: Path | None) -> None:
+        """Open the shared counters, else counters of this worker alone, else none: the worker serves in any case."""
         for folder in dict.fromkeys((directory, None)):
             try:
                 self._host.open(folder)
             except self._host.errors:
                 self._host.close()
                 log.exception("rate_limit_storage_refused", directory=str(folder))
-                self._observer.degraded(True)
+                self._metrics.rate_limit_degraded(True)
             else:
                 return
-        self._uncounting = True
+        self._host_unavailable = True
 
-    def _hit_host(self, key: bytes, bucket: Bucket) -> Decision | None:
-        if self._uncounting:
+    def _hit_host(self, key: bytes, quota: Quota) -> Decision | None:
+        if self._host_unavailable:
             return None
         try:
-            decision = self._host.hit(key, bucket.limit, bucket.window_seconds)
+            decision = self._host.hit(key, quota.limit, quota.window_seconds)
         except self._host.errors:
-            if not self._failing:
+            if not self._host_failing:
                 log.exception("rate_limit_counting_failed")
-            self._failing = True
+            self._host_failing = True
             return None
-        self._failing = False
+        self._host_failing = False
         return decision
 
-    def _reconcile(self, key: bytes, host: Decision | None, across: Decision | None) -> Decision | None:
-        """Let Redis decide, where it can.
+    def _combine(self, key: bytes, from_host: Decision | None, from_redis: Decision | None) -> Decision | None:
+        """The decision of Redis, or that of the host where Redis has none.
 
-        This host has counted the request already: its own counters know everything when Redis goes,
-        and hold when Redis comes back without its memory.
+        The host has already counted the request, so its counters are complete when Redis becomes
+        unreachable, and still hold when Redis returns without its data.
         """
-        if across is None or host is None:
-            return across or host
-        if not across.admitted:
+        if from_redis is None or from_host is None:
+            return from_redis or from_host
+        if not from_redis.admitted:
             with suppress(*self._host.errors):
-                self._host.take_back(key)
-            return across
-        return min(host, across, key=lambda decision: decision.remaining)
+                self._host.undo_hit(key)
+            return from_redis
+        return min(from_host, from_redis, key=lambda decision: decision.remaining)
 
-    def _redis_changed(self, away: bool, reason: str) -> None:
-        """Every worker finds out by itself; the first of the host to do so tells it."""
-        self._observer.degraded(away)
+    def _redis_changed(self, circuit_open: bool, reason: str) -> None:
+        """Set this worker's metric, and log the change once for each host: by the first worker that sees it."""
+        self._metrics.rate_limit_degraded(circuit_open)
         first = True
         with suppress(*self._host.errors):
-            first = not self._host.is_open or self._host.mark("redis_away", away)
+            first = not self._host.is_open or self._host.set_flag("redis_circuit_open", circuit_open)
         if not first:
             return
-        if away:
+        if circuit_open:
             log.warning("rate_limit_storage_lost", reason=reason)
         else:
             log.info("rate_limit_storage_restored")

@@ -1,4 +1,4 @@
-"""The counters as a storage of `limits`, which is what slowapi counts in."""
+"""The shared memory counters as a storage of the `limits` library, which slowapi needs."""
 
 import time
 from hashlib import blake2b
@@ -6,61 +6,61 @@ from typing import Final
 
 from limits.storage import MovingWindowSupport, Storage
 
-from app.rate_limits.shared_memory import SharedMemory
+from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 
-_LONGEST_KEY: Final = 64
+_MAX_KEY_BYTES: Final = 64
 
 
 class SharedMemoryStorage(Storage, MovingWindowSupport):
-    """Counts for the strategy `moving-window`, and for no other."""
+    """A storage for the strategy `moving-window`; it refuses the other strategies."""
 
     STORAGE_SCHEME = ["lmdb"]  # noqa: RUF012 -- as limits declares it
 
-    def __init__(self, _uri: str | None = None, counters: SharedMemory | None = None) -> None:
+    def __init__(self, _uri: str | None = None, counters: SharedMemoryCounters | None = None) -> None:
         super().__init__()
-        self._counters = counters or SharedMemory()
+        self._counters = counters or SharedMemoryCounters()
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """What this storage may raise."""
+        """The exceptions that this storage may raise."""
         return self._counters.errors
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count a request, or refuse it. One that cannot be counted in time is admitted."""
+        """Count a request, or refuse it. A request that cannot be counted in time is admitted."""
         decision = self._counters.hit(_short(key), limit, expiry, amount)
         return decision is None or decision.admitted
 
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:  # noqa: ARG002 -- as limits calls it
-        """Date of the oldest request that still counts, in seconds since 1970, and how many do."""
-        age, spent = self._counters.read(_short(key)) or (0, 0)
-        return time.time() - age, spent
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:  # noqa: ARG002 -- limits' signature
+        """The date of the oldest request in the window, in seconds since 1970, and the number of requests."""
+        age, count = self._counters.read(_short(key)) or (0, 0)
+        return time.time() - age, count
 
     def clear(self, key: str) -> None:
-        """Forget a client."""
-        self._counters.forget(_short(key))
+        """Delete the counter of one client."""
+        self._counters.delete(_short(key))
 
     def reset(self) -> None:
-        """Forget everybody."""
-        self._counters.forget_all()
+        """Delete all counters."""
+        self._counters.delete_all()
 
     def check(self) -> bool:
         """Whether requests can be counted."""
         return self._counters.is_open
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Refuse: fixed windows are not counted here."""
-        raise NotImplementedError("Take the strategy moving-window.")
+        """Refuse: fixed windows are not supported."""
+        raise NotImplementedError("Use the strategy moving-window.")
 
     def get(self, key: str) -> int:
-        """Refuse: fixed windows are not counted here."""
-        raise NotImplementedError("Take the strategy moving-window.")
+        """Refuse: fixed windows are not supported."""
+        raise NotImplementedError("Use the strategy moving-window.")
 
     def get_expiry(self, key: str) -> float:
-        """Refuse: fixed windows are not counted here."""
-        raise NotImplementedError("Take the strategy moving-window.")
+        """Refuse: fixed windows are not supported."""
+        raise NotImplementedError("Use the strategy moving-window.")
 
 
 def _short(key: str) -> bytes:
-    """The key, or a digest of one that is longer than the counters take."""
+    """The key, or its digest if the key is longer than the counters allow."""
     encoded = key.encode()
-    return encoded if len(encoded) <= _LONGEST_KEY else blake2b(encoded, digest_size=32).digest()
+    return encoded if len(encoded) <= _MAX_KEY_BYTES else blake2b(encoded, digest_size=32).digest()

@@ -1,4 +1,4 @@
-"""The sliding window: how many requests a client may still send, by what it has sent."""
+"""The sliding window: whether a client may send one more request, given the requests it has sent."""
 
 import struct
 from functools import cache
@@ -10,43 +10,43 @@ SLICES: Final = 10
 _CLOCK_TOLERANCE_SECONDS: Final = 1.0
 
 Log = tuple[float, ...]
-"""What a client was granted, oldest first: the window's length in seconds, when the newest entry
-was begun, then date and count of each entry in turn, SLICES + 2 entries at most.
+"""The admitted requests of one client, oldest first: the window's length in seconds, the start time of the
+newest entry, then time and count of each entry, at most SLICES + 2 entries.
 
-An entry stands for several requests and is dated by the last of them, so none is forgotten
-before a whole window has passed: no span of a window's length ever admits more than the limit.
-The price is that a request may count for up to a tenth of the window too long.
+An entry counts several requests and has the time of the last of them, so no request leaves the log
+before a whole window has passed: no period of a window's length admits more than the limit.
+In return, a request may count for up to a tenth of the window too long.
 """
 
 
 class Decision(NamedTuple):
-    """What became of one request."""
+    """The decision about one request."""
 
     admitted: bool
     remaining: int
-    """Requests that the client may send right now."""
+    """Requests that the client may still send now."""
     reset_seconds: float
-    """How long until the client gets some of its quota back."""
+    """Seconds until some of the client's quota is free again."""
 
 
-def spend(log: Log, now: float, limit: int, cost: int = 1) -> tuple[Decision, Log]:
-    """Admit a request if the window has room for it, and tell what the log is afterwards."""
-    log = current(log, now)
-    spent = int(sum(log[3::2]))
-    admitted = spent + cost <= limit
+def count_request(log: Log, now: float, limit: int, cost: int = 1) -> tuple[Decision, Log]:
+    """Admit a request if the window's limit allows it, and return the decision and the new log."""
+    log = remove_expired(log, now)
+    count = int(sum(log[3::2]))
+    admitted = count + cost <= limit
     if admitted:
-        spent += cost
+        count += cost
         if len(log) > 2 and now - log[1] < log[0] / SLICES:
             log = (*log[:-2], now, log[-1] + cost)
         else:
             log = (log[0], now, *log[2:], now, cost)
     oldest = log[2] if len(log) > 2 else now
-    return Decision(admitted, max(0, limit - spent), log[0] - (now - oldest)), log
+    return Decision(admitted, max(0, limit - count), log[0] - (now - oldest)), log
 
 
-def current(log: Log, now: float) -> Log:
+def remove_expired(log: Log, now: float) -> Log:
     """The log without the entries that have left the window."""
-    if expired(log, now):
+    if is_expired(log, now):
         return (log[0], now)
     first = 2
     while now - log[first] >= log[0]:
@@ -54,16 +54,16 @@ def current(log: Log, now: float) -> Log:
     return log if first == 2 else (*log[:2], *log[first:])
 
 
-def expired(log: Log, now: float) -> bool:
-    """Whether nothing in the log counts any more."""
+def is_expired(log: Log, now: float) -> bool:
+    """Whether all entries of the log have left the window."""
     if len(log) == 2:
         return True
-    # Entries from the future were written before the clock was set back, or the machine restarted.
+    # Entries in the future were written before the clock was set back or the machine restarted.
     return not -_CLOCK_TOLERANCE_SECONDS <= now - log[-2] < log[0]
 
 
-def take_back(log: Log, cost: int) -> Log:
-    """The log without the requests that were granted last."""
+def remove_latest(log: Log, cost: int) -> Log:
+    """The log without the request that was counted last."""
     return (*log[:-1], log[-1] - cost) if log[-1] > cost else log[:-2]
 
 

@@ -46,8 +46,8 @@ def measure_all(metrics: Metrics) -> None:
     for report in (metrics.pool_opened, metrics.pool_closed, metrics.pool_timed_out):
         report()
     metrics.pool_waited(0.01)
-    metrics.decided("read", "refused")
-    metrics.degraded(True)
+    metrics.rate_limit_decided("read", "refused")
+    metrics.rate_limit_degraded(True)
     metrics.request_shed("queue")
     metrics.schema_is("current")
     metrics.budget_is(instance=20, wanted=41, available=97)

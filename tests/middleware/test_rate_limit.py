@@ -15,24 +15,24 @@ from app.rate_limits import RateLimits, limiter
 from app.settings import Settings
 
 
-class Observed:
-    """Keeps what it is told."""
+class RecordedMetrics:
+    """Records the decisions that are reported to it."""
 
     def __init__(self) -> None:
         self.decisions: list[tuple[str, str]] = []
 
-    def decided(self, bucket: str, outcome: str) -> None:
-        """Keep it."""
-        self.decisions.append((bucket, outcome))
+    def rate_limit_decided(self, quota: str, outcome: str) -> None:
+        """Record it."""
+        self.decisions.append((quota, outcome))
 
-    def degraded(self, degraded: bool) -> None:
-        """Never happens here."""
+    def rate_limit_degraded(self, degraded: bool) -> None:
+        """Fail: these limits are never degraded."""
         raise AssertionError
 
 
-def declare(observer: Observed | None = None, **settings: Any) -> RateLimits:
-    """Limits as an operator sets them."""
-    return RateLimits(Settings.load(_env_file=None, **settings), observer)
+def declare(metrics: RecordedMetrics | None = None, **settings: Any) -> RateLimits:
+    """The rate limits of these settings."""
+    return RateLimits(Settings.load(_env_file=None, **settings), metrics)
 
 
 def application(limits: RateLimits) -> FastAPI:
@@ -60,31 +60,31 @@ def application(limits: RateLimits) -> FastAPI:
 
 
 def connect(app: FastAPI, client: tuple[str, int] = ("192.0.2.1", 1)) -> httpx.AsyncClient:
-    """A client with an address."""
+    """A client whose requests come from this address."""
     transport = httpx.ASGITransport(app, client=client)
     return httpx.AsyncClient(transport=transport, base_url="http://testserver")
 
 
 async def ignore(message: Message) -> None:
-    """Send an answer nowhere."""
+    """Discard an answer."""
 
 
 @pytest.fixture
-def observed() -> Observed:
-    """What the metrics hear of."""
-    return Observed()
+def recorded() -> RecordedMetrics:
+    """The decisions that the metrics receive."""
+    return RecordedMetrics()
 
 
 @pytest.fixture
-async def client(observed):
+async def client(recorded):
     """A client that may read three times and write twice in a minute."""
-    limits = declare(observed, rate_limit_read="3/minute", rate_limit_write="2/minute")
+    limits = declare(recorded, rate_limit_read="3/minute", rate_limit_write="2/minute")
     async with limits.opened(), connect(application(limits)) as running:
         yield running
 
 
-async def test_reading_is_one_bucket(client):
-    """GET, HEAD and OPTIONS count together, on known paths, on unknown ones, and where a method is missing."""
+async def test_all_reading_requests_share_one_quota(client):
+    """GET, HEAD and OPTIONS count together, on known and unknown paths and where the answer is 405."""
     assert 200 == (await client.get("/items")).status_code
     assert 404 == (await client.get("/nowhere")).status_code
     assert 405 == (await client.options("/items")).status_code
@@ -94,8 +94,8 @@ async def test_reading_is_one_bucket(client):
             await request
 
 
-async def test_writing_is_one_bucket_of_its_own(client):
-    """Refused bodies and unknown methods count as writing; reading is not touched by it."""
+async def test_writing_requests_have_their_own_quota(client):
+    """Refused bodies and unknown methods count as writing, and reading requests are still admitted."""
     assert 422 == (await client.post("/items", json={"a": "no number"})).status_code
     assert 405 == (await client.request("PROPFIND", "/items")).status_code
 
@@ -104,8 +104,8 @@ async def test_writing_is_one_bucket_of_its_own(client):
     assert 200 == (await client.get("/items")).status_code
 
 
-async def test_a_refused_request_is_not_read(client):
-    """Past the limit not one byte of the body is taken."""
+async def test_the_body_of_a_refused_request_is_not_read(client):
+    """Past the limit no part of the body is received."""
 
     async def body():
         raise AssertionError
@@ -118,17 +118,17 @@ async def test_a_refused_request_is_not_read(client):
         await app(scope, body, ignore)
 
 
-async def test_probes_and_metrics_are_exempt(client, observed):
-    """Those who watch over the service get through, and their answers tell of no limit."""
+async def test_probes_and_metrics_are_exempt(client, recorded):
+    """Probes are not counted, and their answers have no rate limit headers."""
     for path in ("/health", "/health/ready", "/metrics") * 4:
         answer = await client.get(path)
         assert 200 == answer.status_code
         assert "ratelimit" not in answer.headers
 
-    assert [] == observed.decisions
+    assert [] == recorded.decisions
 
 
-async def test_answers_tell_the_limit(client):
+async def test_answers_have_rate_limit_headers(client):
     """`RateLimit-Policy` and `RateLimit` follow the IETF draft, beside the answer's own headers."""
     for remaining in (2, 1, 0):
         answer = await client.get("/items")
@@ -141,8 +141,8 @@ async def test_answers_tell_the_limit(client):
     assert '"write";r=1;t=60' == answer.headers["ratelimit"]
 
 
-async def test_an_answer_made_further_out_can_tell_the_limit_too(client):
-    """A problem, and the refusal itself, find their headers in the request's state."""
+async def test_outer_middleware_finds_the_rate_limit_headers(client):
+    """The headers for a problem, and for the refusal itself, are in the request's state."""
     app = client._transport.app
 
     async def send(method: str, path: str) -> tuple[RequestError, dict[bytes, bytes]]:
@@ -168,7 +168,7 @@ async def test_an_answer_made_further_out_can_tell_the_limit_too(client):
     assert {"Retry-After": "60"} == error.headers
 
 
-async def test_clients_do_not_share(client):
+async def test_clients_have_separate_quotas(client):
     """One client at its limit leaves the others alone; a /64 of IPv6 is one client."""
     app = client._transport.app
     async with connect(app, ("2001:db8::1", 1)) as one, connect(app, ("2001:db8::ffff", 1)) as two:
@@ -180,18 +180,18 @@ async def test_clients_do_not_share(client):
         assert 200 == (await other.get("/items")).status_code
 
 
-async def test_decisions_are_observed(client, observed):
-    """The metrics hear of each decision, by bucket."""
+async def test_decisions_are_reported_to_the_metrics(client, recorded):
+    """Each decision is reported with its quota."""
     for _ in range(3):
         await client.get("/items")
     with pytest.raises(RateLimitedError):
         await client.get("/items")
     await client.post("/items", json={})
 
-    assert [*[("read", "admitted")] * 3, ("read", "refused"), ("write", "admitted")] == observed.decisions
+    assert [*[("read", "admitted")] * 3, ("read", "refused"), ("write", "admitted")] == recorded.decisions
 
 
-async def test_waiting_as_told_admits_again():
+async def test_a_client_is_admitted_after_retry_after():
     """After as many whole seconds as Retry-After says, the next request is admitted."""
     limits = declare(rate_limit_read="2/second")
     async with limits.opened(), connect(application(limits)) as client:
@@ -204,28 +204,28 @@ async def test_waiting_as_told_admits_again():
         assert 200 == (await client.get("/items")).status_code
 
 
-async def test_limits_can_be_switched_off(observed):
-    """Without limits nothing is counted, nothing is told, and nothing is opened."""
-    limits = declare(observed, rate_limit_enabled=False, rate_limit_read="1/minute")
+async def test_limits_can_be_switched_off(recorded):
+    """With the limits off nothing is counted, and answers have no rate limit headers."""
+    limits = declare(recorded, rate_limit_enabled=False, rate_limit_read="1/minute")
     async with limits.opened(), connect(application(limits)) as client:
         for _ in range(5):
             answer = await client.get("/items")
             assert 200 == answer.status_code
             assert "ratelimit-policy" not in answer.headers
-    assert [] == observed.decisions
+    assert [] == recorded.decisions
 
 
-async def test_a_request_before_the_start_fails_with_a_sentence():
-    """An application whose lifespan was not entered does not silently run without limits."""
+async def test_a_request_without_a_lifespan_fails():
+    """An application whose lifespan was not entered does not run without limits; it raises an error."""
     async with connect(application(declare())) as client:
         with pytest.raises(RuntimeError, match="lifespan"):
             await client.get("/items")
 
 
-async def test_a_route_can_have_a_limit_of_its_own(client, observed):
-    """The decorator of slowapi counts a route, not a path, in asynchronous and synchronous handlers.
+async def test_a_route_can_have_its_own_limit(client, recorded):
+    """The decorator of slowapi counts by route, not by path, on asynchronous and synchronous handlers.
 
-    The service's limits count it as well, and its refusal is the same error, with whole seconds to wait.
+    The service's limits count the request as well. A refusal is the same error, with whole seconds to wait.
     """
     app = client._transport.app
 
@@ -249,13 +249,13 @@ async def test_a_route_can_have_a_limit_of_its_own(client, observed):
     with pytest.raises(RateLimitedError) as refused:
         await client.get("/synchronous/2")
     assert 3600 == refused.value.retry_after_seconds
-    assert ("route", "refused") == observed.decisions[-1]
+    assert ("route", "refused") == recorded.decisions[-1]
 
 
 def test_the_policy_is_a_structured_field():
-    """Names are strings and numbers are integers, as RFC 9651 asks for."""
-    bucket = declare(rate_limit_read="20 per 5 seconds").bucket("GET")
-    ((name, value),) = bucket.headers(None)
+    """The quota's name is a string and its numbers are integers, as RFC 9651 defines them."""
+    quota = declare(rate_limit_read="20 per 5 seconds").quota("GET")
+    ((name, value),) = quota.headers(None)
 
     assert b"ratelimit-policy" == name
     assert re.fullmatch(rb'"[a-z]+";q=20;w=5', value)

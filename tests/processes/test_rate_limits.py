@@ -11,8 +11,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from app.rate_limits import RateLimits, across_hosts
-from app.rate_limits.shared_memory import SharedMemory
+from app.rate_limits import RateLimits, redis_counters
+from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from app.settings import Settings
 from tests.redis_server import redis_server
 
@@ -33,9 +33,9 @@ def running(target: Callable[..., None], *arguments: Any, count: int = 1) -> Ite
             process.join()
 
 
-def open_counters(folder: Path) -> SharedMemory:
+def open_counters(folder: Path) -> SharedMemoryCounters:
     """Join the counters of a host."""
-    counters = SharedMemory()
+    counters = SharedMemoryCounters()
     counters.open(folder)
     return counters
 
@@ -137,10 +137,10 @@ class States:
     def __init__(self) -> None:
         self.seen: list[bool] = []
 
-    def decided(self, bucket: str, outcome: str) -> None:
+    def rate_limit_decided(self, quota: str, outcome: str) -> None:
         """Ignore it."""
 
-    def degraded(self, degraded: bool) -> None:
+    def rate_limit_degraded(self, degraded: bool) -> None:
         """Keep it."""
         self.seen.append(degraded)
 
@@ -153,7 +153,7 @@ async def work(folder: Path, uri: str, commands: Any, answers: Any) -> None:
     with capture_logs() as lines:
         async with limits.opened(folder):
             while (command := await asyncio.to_thread(commands.get)) is not None:
-                hits = [limits.hit(limits.bucket("GET"), ("192.0.2.1", 1)) for _ in range(command)]
+                hits = [limits.hit(limits.quota("GET"), ("192.0.2.1", 1)) for _ in range(command)]
                 decisions = await asyncio.gather(*hits)
                 admitted = sum(decision is None or decision.admitted for decision in decisions)
                 answers.put((folder.name, admitted, states.seen, [line["event"] for line in lines]))
@@ -161,7 +161,7 @@ async def work(folder: Path, uri: str, commands: Any, answers: Any) -> None:
 
 def run_worker(folder: Path, uri: str, commands: Any, answers: Any) -> None:
     """Run `work` in a process of its own."""
-    across_hosts._PROBE_SECONDS = 0.05  # type: ignore[misc]
+    redis_counters._PROBE_SECONDS = 0.05  # type: ignore[misc]
     asyncio.run(work(folder, uri, commands, answers))
 
 

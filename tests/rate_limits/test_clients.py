@@ -18,13 +18,13 @@ from app.rate_limits.clients import UNKNOWN, client_of
         ("é" * 10_000, UNKNOWN),
     ],
 )
-def test_a_client_is_an_address_or_a_network(host, client):
-    """IPv4 clients count by address, IPv6 clients by their /64, and all that is no address together."""
+def test_a_client_is_an_ipv4_address_or_an_ipv6_network(host, client):
+    """IPv4 clients are counted by address, IPv6 clients by their /64, and everything else together."""
     assert client == client_of((host, 1))
 
 
 def test_a_client_without_an_address_is_counted():
-    """A request over a socket without an address is no reason to fail."""
+    """A request whose peer has no address is counted as the unknown client."""
     assert UNKNOWN == client_of(None)
 
 
@@ -39,7 +39,7 @@ def test_a_client_without_an_address_is_counted():
     ],
 )
 async def test_a_client_cannot_choose_its_address(peer, forwarded, client):
-    """Behind trusted networks the rightmost address that is not theirs counts; nobody else is believed."""
+    """Behind trusted proxies the rightmost untrusted address is the client; other peers' headers are ignored."""
     seen = []
 
     async def app(scope, receive, send):

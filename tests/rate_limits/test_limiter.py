@@ -5,12 +5,13 @@ import pytest
 from limits import parse
 
 from app.rate_limits import limiter
-from app.rate_limits.limiter import SharedLimiter
-from app.rate_limits.shared_memory import SharedMemory
+from app.rate_limits.limiter import RouteLimiter
+from app.rate_limits.shared_memory_counters import SharedMemoryCounters
+from tests.paths import ROOT
 
 
 def test_the_limiter_reads_no_environment(monkeypatch, tmp_path):
-    """Neither RATELIMIT_* nor a `.env` file changes it."""
+    """Neither RATELIMIT_* variables nor a `.env` file configure the limiter."""
     monkeypatch.chdir(tmp_path)
     variables = {
         "RATELIMIT_ENABLED": "false",
@@ -22,10 +23,10 @@ def test_the_limiter_reads_no_environment(monkeypatch, tmp_path):
         "RATELIMIT_KEY_PREFIX": "x",
     }
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-    before = SharedLimiter()
+    before = RouteLimiter()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    after = SharedLimiter()
+    after = RouteLimiter()
 
     for made in (before, after):
         assert made.enabled
@@ -36,23 +37,36 @@ def test_the_limiter_reads_no_environment(monkeypatch, tmp_path):
         assert "MovingWindowRateLimiter" == type(made.limiter).__name__
 
 
-def test_importing_opens_nothing(tmp_path):
-    """The modules can be imported where nothing can be written, start no thread, and load no Redis client."""
-    program = (
-        "import app.rate_limits, sys, threading, os;"
-        "assert threading.active_count() == 1;"
-        "assert 'redis' not in sys.modules;"
-        "assert not [f for f in os.listdir('/proc/self/fd') if 'shm' in os.path.realpath('/proc/self/fd/' + f)]"
+IMPORT = """
+import os, sys, threading
+written = []
+def record(event, arguments):
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        written.append(arguments[0])
+    if event in ("socket.connect", "tempfile.mkdtemp"):
+        written.append(event)
+sys.addaudithook(record)
+before = os.listdir("/proc/self/fd")
+import app.rate_limits
+print(os.listdir("/proc/self/fd") == before, written, threading.active_count(), "redis" in sys.modules)
+"""
+
+
+def test_importing_opens_nothing():
+    """The import leaves no file open, writes none, starts no thread, and does not import the Redis client."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-W", "error", "-c", IMPORT], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+    assert "True [] 1 False" == done.stdout.strip()
 
 
-def test_the_limiter_counts_where_it_is_told():
-    """While counters are open it counts in them, and afterwards it says that none are."""
-    counters = SharedMemory()
+def test_the_limiter_counts_only_while_counters_are_open():
+    """While counters are in use it counts in them; afterwards counting raises an error that names the lifespan."""
+    counters = SharedMemoryCounters()
     counters.open(None)
     minute = parse("2/minute")
-    with limiter.counting_in(counters, enabled=True):
+    with limiter.using(counters, enabled=True):
         strategy = limiter.limiter
         assert [True, True, False] == [strategy.hit(minute, "client", "route") for _ in range(3)]
         assert not strategy.test(minute, "client", "route")
@@ -70,8 +84,8 @@ def test_the_limiter_counts_where_it_is_told():
         limiter.limiter.hit(minute, "client", "route")
 
 
-def test_only_the_sliding_window_is_counted():
-    """A fixed window would count wrongly at its edges, and is refused."""
+def test_fixed_windows_are_refused():
+    """Calls that belong to a fixed window raise an error that names the right strategy."""
     for call in (
         lambda: limiter._storage.incr("a", 1),
         lambda: limiter._storage.get("a"),

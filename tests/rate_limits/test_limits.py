@@ -11,43 +11,43 @@ CLIENT = ("192.0.2.1", 1)
 
 
 class Host(RateLimits):
-    """A worker that keeps what its metrics hear of."""
+    """Rate limits that record the metrics they report."""
 
     def __init__(self) -> None:
-        self.heard: list[object] = []
+        self.reported: list[object] = []
         super().__init__(Settings.load(_env_file=None, rate_limit_read="2/minute"), self)
 
-    def decided(self, bucket: str, outcome: str) -> None:
-        """Keep it."""
-        self.heard.append(outcome)
+    def rate_limit_decided(self, quota: str, outcome: str) -> None:
+        """Record it."""
+        self.reported.append(outcome)
 
-    def degraded(self, degraded: bool) -> None:
-        """Keep it."""
-        self.heard.append(degraded)
+    def rate_limit_degraded(self, degraded: bool) -> None:
+        """Record it."""
+        self.reported.append(degraded)
 
 
 def open_files() -> int:
-    """How many files this process has open."""
+    """The number of open files of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def read(limits: RateLimits, times: int) -> list[bool | None]:
-    """Whether each of some reading requests is admitted."""
-    decisions = [await limits.hit(limits.bucket("GET"), CLIENT) for _ in range(times)]
+    """Send reading requests and return for each whether it was admitted."""
+    decisions = [await limits.hit(limits.quota("GET"), CLIENT) for _ in range(times)]
     return [decision and decision.admitted for decision in decisions]
 
 
 @pytest.mark.parametrize(
-    ("method", "bucket"),
+    ("method", "quota"),
     [("GET", "read"), ("HEAD", "read"), ("OPTIONS", "read"), ("POST", "write"), ("DELETE", "write"), ("ODD", "write")],
 )
-def test_a_method_reads_or_writes(method, bucket):
-    """What is not known to read only is counted as writing."""
-    assert bucket == Host().bucket(method).name
+def test_each_method_uses_the_read_or_the_write_quota(method, quota):
+    """A method that is not known to be safe counts as writing."""
+    assert quota == Host().quota(method).name
 
 
-async def test_counters_outlive_a_worker(tmp_path):
-    """A worker that replaces another one finds what the client has sent, unless the limit was changed."""
+async def test_counters_survive_the_replacement_of_a_worker(tmp_path):
+    """The next worker continues the counts of the previous one; a changed limit starts from zero."""
     async with (one := Host()).opened(tmp_path / "shared"):
         assert [True, True, False] == await read(one, 3)
     async with (two := Host()).opened(tmp_path / "shared"):
@@ -57,19 +57,19 @@ async def test_counters_outlive_a_worker(tmp_path):
         assert [True, True, True, False] == await read(changed, 4)
 
 
-async def test_a_folder_that_cannot_be_used_does_not_stop_a_worker(tmp_path):
-    """It counts for itself, and the log and the metrics tell that it does."""
+async def test_a_worker_counts_alone_if_the_folder_cannot_be_used(tmp_path):
+    """The worker serves, logs the failure and reports itself as degraded."""
     (tmp_path / "file").write_text("")
     limits = Host()
     with capture_logs() as lines:
         async with limits.opened(tmp_path / "file" / "folder"):
             assert [True, True, False] == await read(limits, 3)
     assert ["rate_limit_storage_refused"] == [line["event"] for line in lines]
-    assert [True, "admitted", "admitted", "refused"] == limits.heard
+    assert [True, "admitted", "admitted", "refused"] == limits.reported
 
 
-async def test_a_host_without_any_room_serves_without_counting(tmp_path, monkeypatch):
-    """Where nothing can be written, requests are admitted, which the log and the metrics tell."""
+async def test_requests_are_admitted_uncounted_if_nothing_can_be_written(tmp_path, monkeypatch):
+    """The failure is logged, the worker is degraded, and each request is reported as uncounted."""
 
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
@@ -80,11 +80,11 @@ async def test_a_host_without_any_room_serves_without_counting(tmp_path, monkeyp
         async with limits.opened(tmp_path):
             assert [None, None, None] == await read(limits, 3)
     assert ["rate_limit_storage_refused"] * 2 == [line["event"] for line in lines]
-    assert [True, True, *["uncounted"] * 3] == limits.heard
+    assert [True, True, *["uncounted"] * 3] == limits.reported
 
 
-async def test_a_failure_to_count_is_told_once_and_admits(monkeypatch):
-    """An error of the counters fails no request, and does not fill the log."""
+async def test_a_counting_failure_is_logged_once_and_admits(monkeypatch):
+    """An error of the counters fails no request, and repeated errors are one log line."""
     limits = Host()
     async with limits.opened():
         with monkeypatch.context() as broken, capture_logs() as lines:
@@ -98,8 +98,8 @@ async def test_a_failure_to_count_is_told_once_and_admits(monkeypatch):
         assert [True, True, False] == await read(limits, 3)
 
 
-async def test_no_file_is_left_open(tmp_path):
-    """Closing gives everything back."""
+async def test_closing_leaves_no_file_open(tmp_path):
+    """Counters in a folder and private counters close all their files."""
     before = open_files()
     async with Host().opened(tmp_path), Host().opened():
         pass

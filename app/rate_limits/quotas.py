@@ -1,4 +1,4 @@
-"""A limit with its name: what is counted together, and how an answer tells it."""
+"""A quota: how many requests of one kind a client may send in a window, and the headers that say so."""
 
 from math import ceil
 
@@ -7,22 +7,22 @@ from limits import parse
 from app.rate_limits.window import Decision
 
 
-class Bucket:
-    """All requests of one kind that a client may send in a window."""
+class Quota:
+    """The requests of one kind that a client may send in a window."""
 
     def __init__(self, name: str, limit: str) -> None:
-        """Take a limit as it is written in the settings, like `600/minute`."""
+        """Parse a limit as it is written in the settings, like `600/minute`."""
         item = parse(limit)
         self.name = name
         self.limit = item.amount
         self.window_seconds = item.get_expiry()
-        # With the limit in the key, one that was changed by a reload begins anew.
+        # The key contains the limit, so counting starts from zero when a reload changes the limit.
         self._prefix = f"{name}/{self.limit}/{self.window_seconds}/"
         self._policy = b"ratelimit-policy", f'"{name}";q={self.limit};w={self.window_seconds}'.encode()
         self._state = f'"{name}";r='.encode() + b"%d;t=%d"
 
     def key(self, client: str) -> bytes:
-        """What a client's requests of this kind are counted under."""
+        """The key under which a client's requests of this kind are counted."""
         return (self._prefix + client).encode()
 
     def headers(self, decision: Decision | None) -> list[tuple[bytes, bytes]]:

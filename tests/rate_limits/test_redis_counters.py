@@ -9,9 +9,9 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from app.errors import StartupError
-from app.rate_limits import RateLimits, across_hosts
-from app.rate_limits.across_hosts import AcrossHosts
-from app.rate_limits.window import spend
+from app.rate_limits import RateLimits, redis_counters
+from app.rate_limits.redis_counters import RedisCounters
+from app.rate_limits.window import count_request
 from app.settings import Settings
 from tests.redis_server import redis_server
 
@@ -19,17 +19,17 @@ CLIENT = ("192.0.2.1", 1)
 
 
 class Host(RateLimits):
-    """A worker of a host; it keeps when it counted less widely than it should."""
+    """The rate limits of one host, which record when they are degraded."""
 
     def __init__(self, settings: Settings) -> None:
         self.states: list[bool] = []
         super().__init__(settings, self)
 
-    def decided(self, bucket: str, outcome: str) -> None:
-        """Ignore it."""
+    def rate_limit_decided(self, quota: str, outcome: str) -> None:
+        """Discard it."""
 
-    def degraded(self, degraded: bool) -> None:
-        """Keep it."""
+    def rate_limit_degraded(self, degraded: bool) -> None:
+        """Record it."""
         self.states.append(degraded)
 
 
@@ -42,21 +42,21 @@ def redis(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _fast_probes(monkeypatch):
-    monkeypatch.setattr(across_hosts, "_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(redis_counters, "_PROBE_SECONDS", 0.05)
 
 
 def host(uri: str, limit: str = "100/minute") -> Host:
-    """What one host counts with."""
+    """The rate limits of one host."""
     settings = Settings.load(_env_file=None, rate_limit_storage_uri=uri, rate_limit_read=limit)
     return Host(settings)
 
 
 async def send(limits: RateLimits, requests: int, client: tuple[str, int] = CLIENT) -> tuple[int, list[float]]:
-    """Send requests at once; tell how many were admitted, and how long each took."""
+    """Send requests concurrently; return the number admitted and the duration of each, sorted."""
 
     async def one() -> tuple[bool, float]:
         began = time.monotonic()
-        decision = await limits.hit(limits.bucket("GET"), client)
+        decision = await limits.hit(limits.quota("GET"), client)
         return decision is None or decision.admitted, time.monotonic() - began
 
     answers = await asyncio.gather(*(one() for _ in range(requests)))
@@ -64,9 +64,9 @@ async def send(limits: RateLimits, requests: int, client: tuple[str, int] = CLIE
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens in the background."""
+    """Wait for a condition that a background task makes true."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 -- what is waited for has no event to set
+        while not condition():  # noqa: ASYNC110 -- the condition has no event
             await asyncio.sleep(0.01)
 
 
@@ -81,10 +81,10 @@ async def test_hosts_share_a_limit_exactly(redis):
     assert [False] == one.states
 
 
-async def test_the_server_decides_as_the_window_does(redis):
-    """The script and `window.spend` agree on every request, whatever their times."""
-    script = across_hosts._SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV], 0}")
-    assert script != across_hosts._SCRIPT
+async def test_the_script_decides_as_the_python_code_does(redis):
+    """The script and `window.count_request` agree on every request, whatever the times."""
+    script = redis_counters._SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV], 0}")
+    assert script != redis_counters._SCRIPT
     client = Redis(port=redis.port, password=redis.password)
     pauses = random.Random(1)
     for key in range(30):
@@ -92,7 +92,7 @@ async def test_the_server_decides_as_the_window_does(redis):
         log: tuple[float, ...] = (60.0, 0.0)
         for _ in range(100):
             now += pauses.choice((0.0, 0.25, 1.5, 6.0, 20.0, 61.0, -30.0, -0.5))
-            decision, log = spend(log, now, limit)
+            decision, log = count_request(log, now, limit)
             ((admitted, remaining, micros),) = client.eval(script, 1, f"key{key}", limit, 60, repr(now))
             assert decision.admitted == bool(admitted)
             assert decision.remaining == remaining
@@ -100,8 +100,8 @@ async def test_the_server_decides_as_the_window_does(redis):
     client.close()
 
 
-async def test_the_server_forgets_clients_that_are_gone(redis):
-    """A client's key lives for a window and no longer, and holds no other client's requests."""
+async def test_a_clients_key_expires_with_its_window(redis):
+    """Redis keeps one key for each client, with a time to live of one window."""
     limits = host(redis.uri, "5/second")
     async with limits.opened():
         await send(limits, 3)
@@ -111,8 +111,8 @@ async def test_the_server_forgets_clients_that_are_gone(redis):
         client.close()
 
 
-async def test_a_flushed_script_is_sent_again(redis):
-    """A restarted or flushed server is no failure."""
+async def test_a_flushed_script_is_loaded_again(redis):
+    """A server that lost its scripts does not count as a failure."""
     limits = host(redis.uri)
     async with limits.opened():
         client = Redis(port=redis.port, password=redis.password)
@@ -123,10 +123,10 @@ async def test_a_flushed_script_is_sent_again(redis):
 
 
 @pytest.mark.parametrize("fault", ["freeze", "kill"])
-async def test_a_lost_redis_delays_nobody(redis, fault):
+async def test_an_unreachable_redis_does_not_delay_requests(redis, fault):
     """When Redis is frozen or killed under load, 99 of 100 requests take less than 100 ms.
 
-    The limit holds on this host, and the loss and the return are told once each.
+    The limit holds on this host. The opening and the closing of the circuit are logged once each.
     """
     limits = host(redis.uri)
     with capture_logs() as lines:
@@ -155,8 +155,8 @@ async def test_a_lost_redis_delays_nobody(redis, fault):
     assert "planted-secret" not in repr(lines)
 
 
-async def test_a_redis_that_is_away_at_the_start_is_found_later(redis):
-    """The worker starts, counts for its host, and shares as soon as Redis is there."""
+async def test_a_redis_that_is_down_at_the_start_is_used_once_it_is_up(redis):
+    """The worker starts and counts for its host, and counts over all hosts once Redis answers."""
     redis.kill()
     limits = host(redis.uri)
     with capture_logs() as lines:
@@ -167,8 +167,8 @@ async def test_a_redis_that_is_away_at_the_start_is_found_later(redis):
     assert ["rate_limit_storage_lost", "rate_limit_storage_restored"] == [line["event"] for line in lines]
 
 
-async def test_a_wrong_password_is_told_without_it(redis):
-    """Redis refuses the password: the host counts by itself, and the reason is told, the password is not."""
+async def test_a_wrong_password_is_logged_without_the_password(redis):
+    """When Redis refuses the password, the host counts alone, and the log names the reason."""
     with capture_logs() as lines:
         async with (limits := host(redis.uri.replace("planted-secret", "wrong-secret"))).opened():
             assert 100 == (await send(limits, 150))[0]
@@ -178,7 +178,7 @@ async def test_a_wrong_password_is_told_without_it(redis):
 
 @asynccontextmanager
 async def slow_proxy(port: int, seconds: float) -> AsyncIterator[int]:
-    """A server that passes everything on to Redis, and each answer back after a while."""
+    """A proxy to Redis that delays each answer."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
@@ -204,8 +204,8 @@ async def slow_proxy(port: int, seconds: float) -> AsyncIterator[int]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_slow_redis_counts_as_away(redis):
-    """Answers that take 0.2 s are not waited for."""
+async def test_a_slow_redis_opens_the_circuit(redis):
+    """With answers that take 0.2 s no request waits for 0.1 s, and the host counts alone."""
     async with slow_proxy(redis.port, 0.2) as port:
         limits = host(redis.uri.replace(str(redis.port), str(port)))
         async with limits.opened():
@@ -216,15 +216,15 @@ async def test_a_slow_redis_counts_as_away(redis):
         assert [True] == limits.states
 
 
-async def test_a_held_up_worker_does_not_lose_redis(redis):
-    """A loop that was blocked for longer than an answer may take reads the answer before it gives up."""
+async def test_a_blocked_event_loop_does_not_open_the_circuit(redis):
+    """After the event loop was blocked for longer than the timeout, an answer that has arrived still counts."""
     limits = host(redis.uri)
     async with limits.opened():
         for _ in range(10):
             waiting = asyncio.create_task(send(limits, 10))
             for _ in range(6):
                 await asyncio.sleep(0)
-            time.sleep(0.1)  # noqa: ASYNC251 -- it is the loop that shall be held up
+            time.sleep(0.1)  # noqa: ASYNC251 -- the loop has to be blocked here
             await waiting
         client = Redis(port=redis.port, password=redis.password)
         assert 0 == (await send(limits, 1))[0]
@@ -233,36 +233,36 @@ async def test_a_held_up_worker_does_not_lose_redis(redis):
     assert [False] == limits.states
 
 
-async def test_requests_in_flight_are_answered_at_the_end(redis):
-    """Closing leaves nobody waiting for Redis."""
+async def test_closing_answers_the_requests_that_wait_for_redis(redis):
+    """No request waits for Redis after the counters are closed."""
     limits = host(redis.uri)
     async with limits.opened():
         redis.freeze()
         waiting = asyncio.create_task(send(limits, 5))
         await asyncio.sleep(0)
     assert 5 == (await asyncio.wait_for(waiting, 1))[0]
-    assert limits._across
-    assert await limits._across.hit(b"a", 1, 60) is None
+    assert limits._redis
+    assert await limits._redis.hit(b"a", 1, 60) is None
 
 
 @pytest.mark.parametrize("uri", ["redis://:planted-secret@host:port/0", "redis://host:99999", "redis://[::1"])
-def test_a_malformed_uri_stops_the_start(uri):
-    """The sentence names the variable, says what to write, and keeps the password."""
+def test_a_malformed_uri_is_refused_at_the_start(uri):
+    """The error names the setting, says what to write, and does not show the password."""
     with pytest.raises(StartupError, match="RATE_LIMIT_STORAGE_URI") as error:
         host(uri)
     assert "planted" not in str(error.value)
     assert error.value.__suppress_context__
 
 
-async def test_a_defect_is_not_waited_for(redis, monkeypatch):
-    """Whatever goes wrong while asking counts as a failure."""
+async def test_an_unexpected_exception_counts_as_a_failure(redis, monkeypatch):
+    """An exception of any kind opens the circuit."""
     limits = host(redis.uri)
     async with limits.opened():
 
         async def fail(*_):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(AcrossHosts, "_evaluate", fail)
+        monkeypatch.setattr(RedisCounters, "_evaluate", fail)
         for _ in range(4):
             assert 1 == (await send(limits, 1))[0]
         assert [False, True] == limits.states

@@ -1,4 +1,4 @@
-"""Counters that all hosts share, in Redis, asked in a way that a lost Redis never holds a request."""
+"""Counters that all hosts share, in Redis. A request waits for Redis for 50 ms at most."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,16 +31,16 @@ for i, key in ipairs(KEYS) do
   if #log > 1 and log[#log - 1] > now + 1 then
     log = {{now}}
   end
-  local kept, spent = {{log[1]}}, 0
+  local kept, count = {{log[1]}}, 0
   for j = 2, #log, 2 do
     if now - log[j] < window then
       kept[#kept + 1], kept[#kept + 2] = log[j], log[j + 1]
-      spent = spent + log[j + 1]
+      count = count + log[j + 1]
     end
   end
-  local admitted = spent < limit
+  local admitted = count < limit
   if admitted then
-    spent = spent + 1
+    count = count + 1
     if #kept > 1 and now - kept[1] < window / {SLICES} then
       kept[#kept - 1], kept[#kept] = now, kept[#kept] + 1
     else
@@ -49,11 +49,11 @@ for i, key in ipairs(KEYS) do
     redis.call('SET', key, cmsgpack.pack(kept), 'PX', math.ceil(window * 1000))
   end
   local oldest = kept[2] or now
-  answers[i] = {{admitted and 1 or 0, math.max(0, limit - spent), math.ceil((window - (now - oldest)) * 1000000)}}
+  answers[i] = {{admitted and 1 or 0, math.max(0, limit - count), math.ceil((window - (now - oldest)) * 1000000)}}
 end
 return answers
 """
-"""What `window.spend` does, for several clients at once and by the clock of the Redis server."""
+"""Does what `window.count_request` does, for several clients at once, by the clock of the Redis server."""
 
 _SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -68,19 +68,19 @@ class _Hit(NamedTuple):
 _PROBE: Final = _Hit(b"probe", 1, 1)
 
 
-class AcrossHosts:
-    """Asks Redis about all waiting requests of this worker at once, over one connection.
+class RedisCounters:
+    """Sends all waiting requests of this worker to Redis in one batch, over one connection.
 
-    An answer is waited for 50 ms. After three failures Redis counts as away: nobody asks it any
-    more, until a probe in the background has been answered in time.
+    The timeout of a batch is 50 ms. Three failures in a row open the circuit: no request is sent to
+    Redis until a probe in the background gets its answer in time.
     """
 
-    def __init__(self, uri: str, changed: Callable[[bool, str], None]) -> None:
+    def __init__(self, uri: str, circuit_changed: Callable[[bool, str], None]) -> None:
         """Open nothing yet.
 
         Args:
             uri: `redis://…` or `rediss://…`.
-            changed: Told when Redis is found to be away or back, and why.
+            circuit_changed: Called when the circuit opens, with the reason, and when it closes.
 
         Raises:
             StartupError: The URI is malformed.
@@ -90,22 +90,20 @@ class AcrossHosts:
                 uri, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_CONNECT_SECONDS, protocol=2
             )
         except ValueError:
-            raise StartupError(
-                "RATE_LIMIT_STORAGE_URI is malformed: write it as redis://:password@host:6379/0."
-            ) from None
-        self._changed = changed
-        self._away = True
+            raise StartupError("RATE_LIMIT_STORAGE_URI is malformed. Write redis://:password@host:6379/0.") from None
+        self._circuit_changed = circuit_changed
+        self._circuit_open = True
         self._failures = 0
         self._failure = ""
         self._waiting: list[_Hit] = []
-        self._awake = asyncio.Event()
+        self._wake_up = asyncio.Event()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Connect, for at most a moment, and ask Redis from now on."""
+        """Connect, within the connect timeout, and count in Redis until the context ends."""
         await self._probe()
-        if self._away:
-            self._changed(True, self._failure)
+        if self._circuit_open:
+            self._circuit_changed(True, self._failure)
         task = asyncio.create_task(self._serve())
         try:
             yield
@@ -117,35 +115,35 @@ class AcrossHosts:
                 await asyncio.wait_for(self._redis.aclose(), _CONNECT_SECONDS)
 
     async def hit(self, key: bytes, limit: int, window: float) -> Decision | None:
-        """Count a request across all hosts, or refuse it. None when Redis does not answer in time."""
-        if self._away:
+        """Count a request over all hosts, or refuse it. None when Redis does not answer in time."""
+        if self._circuit_open:
             return None
         decision: asyncio.Future[Decision | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Hit(key, limit, window, decision))
-        self._awake.set()
+        self._wake_up.set()
         return await decision
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                if self._away:
+                if self._circuit_open:
                     await asyncio.sleep(_PROBE_SECONDS)
                     await self._probe()
                     continue
-                # Without requests Redis is asked all the same, so that no request finds out that it has gone.
-                idle = loop.call_later(_PROBE_SECONDS, self._awake.set)
-                await self._awake.wait()
-                idle.cancel()
+                # Send a probe when there are no requests, so that no request has to discover that Redis is down.
+                probe_timer = loop.call_later(_PROBE_SECONDS, self._wake_up.set)
+                await self._wake_up.wait()
+                probe_timer.cancel()
                 await self._serve_batch()
         finally:
-            self._away = True
+            self._circuit_open = True
             self._release()
 
     async def _serve_batch(self) -> None:
         hits, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         if not self._waiting:
-            self._awake.clear()
+            self._wake_up.clear()
         decisions = None
         try:
             decisions = await self._ask(hits or [_PROBE], _ANSWER_SECONDS)
@@ -154,19 +152,19 @@ class AcrossHosts:
         if decisions:
             self._failures = 0
             return
-        # Who came in the meantime has waited long enough.
+        # Requests that arrived in the meantime have already waited; do not make them wait for another batch.
         self._release()
         self._failures += 1
         if self._failures >= _FAILURES:
-            self._away = True
-            self._changed(True, self._failure)
+            self._circuit_open = True
+            self._circuit_changed(True, self._failure)
 
     async def _probe(self) -> None:
-        """Connect in all the time it takes, and then see whether an answer comes in time."""
+        """Connect within the connect timeout, then close the circuit if an answer comes in time."""
         if await self._ask([_PROBE], _CONNECT_SECONDS) and await self._ask([_PROBE], _ANSWER_SECONDS):
-            self._away = False
+            self._circuit_open = False
             self._failures = 0
-            self._changed(False, "")
+            self._circuit_changed(False, "")
 
     def _answer(self, hits: list[_Hit], decisions: Sequence[Decision] = ()) -> None:
         for number, hit in enumerate(hits):
@@ -174,17 +172,17 @@ class AcrossHosts:
                 hit.decision.set_result(decisions[number] if decisions else None)
 
     def _release(self) -> None:
-        """Let all that wait go on without Redis."""
+        """Let all waiting requests continue without Redis."""
         self._answer(self._waiting)
         self._waiting = []
-        self._awake.clear()
+        self._wake_up.clear()
 
     async def _ask(self, hits: list[_Hit], seconds: float) -> list[Decision] | None:
         task = asyncio.ensure_future(self._evaluate(hits))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({task}, timeout=seconds)
-            # When this process itself was held up, the answer may have come and not been read yet.
+            # When this process itself was blocked, the answer may have arrived and not been read yet.
             for _ in range(10):
                 if task.done():
                     break
@@ -195,7 +193,7 @@ class AcrossHosts:
         finally:
             task.cancel()
         if error := task.exception():
-            # The name alone: a message may hold the address, and the address a password.
+            # The name alone: a message may contain the URL, and with it the password.
             self._failure = type(error).__name__
             return None
         return task.result()
