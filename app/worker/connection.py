@@ -1,4 +1,4 @@
-"""One client's connection: HTTP/1.1 as uvicorn speaks it, with a bound on everything a client may send."""
+"""One client's connection: Uvicorn's HTTP/1.1 protocol, with a limit on everything a client may send."""
 
 import asyncio
 import math
@@ -7,35 +7,37 @@ from typing import Any
 
 import httptools
 
-from app.worker.answer import Cycle, Output, refusal
-from app.worker.head import RefusalError, check_coding, check_head, decode_path, without_upgrade
-from app.worker.limits import MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES, MAX_UNWANTED_BYTES
-from app.worker.patience import PatientProtocol
+from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, decode_path, without_upgrade
+from app.worker.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
+from app.worker.response import RequestCycle, ResponseTransport, plain_text_response
+from app.worker.timeouts import ClientTimeouts
 
-_WATCHED_HEADERS = frozenset({b"expect", b"transfer-encoding"})
+_CHECKED_HEADERS = frozenset({b"expect", b"transfer-encoding"})
 
 
-class Connection(PatientProtocol):
-    """What Gunicorn's `limit_request_*` settings would do, which do not reach uvicorn, and more."""
+class Connection(ClientTimeouts):
+    """Uvicorn's protocol with limits. Gunicorn's `limit_request_*` settings do not apply to Uvicorn workers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_complete = False
         self._head_bytes = 0
         self._chunk_bytes = 0
-        self._unwanted_bytes = 0
-        self._offers_upgrade = False
-        self._deaf = False
-        self._refusal: HTTPStatus | None = None
+        self._discarded_bytes = 0
+        self._upgrade_requested = False
+        self._input_refused = False
+        """Input is discarded: a request was refused, and the connection closes after its answer."""
+        self._refusal_status: HTTPStatus | None = None
+        """The status of a refusal that waits for the responses to earlier requests."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
-        self._output = Output(transport, self.finish)
+        self._response_transport = ResponseTransport(transport, self.close)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and refuse what is malformed or too much."""
-        if self._deaf or self._over:
+        """Parse what has arrived, and refuse what is malformed or too large."""
+        if self._input_refused or self._closing:
             self._discard(len(data))
             return
         self._chunk_bytes = len(data)
@@ -45,45 +47,45 @@ class Connection(PatientProtocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             reason = error.__context__
-            self._refuse(reason.status if isinstance(reason, RefusalError) else HTTPStatus.BAD_REQUEST)
+            self._refuse(reason.status if isinstance(reason, RequestRefusedError) else HTTPStatus.BAD_REQUEST)
         else:
             if self._receiving:
                 self._check_unfinished(len(data))
 
     def on_message_begin(self) -> None:
-        """Start the clock: the whole request must arrive in time."""
+        """Start the timeout for the whole request."""
         super().on_message_begin()
         self._receiving = True
         self._head_complete = False
         self._head_bytes = 0
-        self._unwanted_bytes = 0
+        self._discarded_bytes = 0
         if not self.flow.write_paused:
-            self._wait(self.limits.receive_seconds)
+            self._set_deadline(self.limits.receive_seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field. A trailer is dropped: it must not pass for a header that a proxy would have checked."""
+        """Keep a header field. A trailer is dropped: a proxy in front does not check it as it checks a header."""
         if self._head_complete:
             return
         name = name.lower()
-        if name in _WATCHED_HEADERS:
+        if name in _CHECKED_HEADERS:
             value = value.strip()
             if name == b"expect":
                 self.expect_100_continue = value.lower() == b"100-continue"
             else:
-                check_coding(value)
+                check_transfer_encoding(value)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application, unless its head is refused."""
+        """Start the application with the request, unless its head is refused."""
         parser, scope = self.parser, self.scope
         version, method, target = parser.get_http_version(), parser.get_method(), self.url
         received = self._head_bytes + self._chunk_bytes
         check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
         if parser.should_upgrade():
-            self._offers_upgrade = True
+            self._upgrade_requested = True
             return
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise RefusalError(HTTPStatus.TOO_MANY_REQUESTS)
+            raise RequestRefusedError(HTTPStatus.TOO_MANY_REQUESTS)
         url = httptools.parse_url(target)
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
@@ -98,10 +100,10 @@ class Connection(PatientProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
-    def _new_cycle(self, *, keep_alive: bool) -> Cycle:
-        return Cycle(
+    def _new_cycle(self, *, keep_alive: bool) -> RequestCycle:
+        return RequestCycle(
             scope=self.scope,
-            transport=self._output,  # type: ignore[arg-type]
+            transport=self._response_transport,  # type: ignore[arg-type]
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -114,19 +116,19 @@ class Connection(PatientProtocol):
         )
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body, unless it has been answered without it."""
+        """Keep a part of the body, unless the response is already complete."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self._unwanted_bytes -= len(body)
+            self._discarded_bytes -= len(body)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the application now, not for the client."""
-        if self._offers_upgrade:
+        """Stop the timeout: from now on the connection waits for the application."""
+        if self._upgrade_requested:
             return
         self._receiving = False
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            self._rest()
+            self._wait_for_next_request()
             return
         cycle.more_body = False
         cycle.message_event.set()
@@ -134,23 +136,23 @@ class Connection(PatientProtocol):
             self.deadline = math.inf
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or wait for it."""
+        """Start the next request, or wait for it."""
         self.server_state.total_requests += 1
-        if self._over or self.transport.is_closing():
+        if self._closing or self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-        elif self._refusal is not None:
-            self._end(self._refusal)
+        elif self._refusal_status is not None:
+            self._close_with(self._refusal_status)
         else:
-            self._rest()
+            self._wait_for_next_request()
 
     def _check_unfinished(self, received_bytes: int) -> None:
         if self._head_complete:
-            self._unwanted_bytes += received_bytes
-            if self._unwanted_bytes > MAX_UNWANTED_BYTES:
+            self._discarded_bytes += received_bytes
+            if self._discarded_bytes > MAX_DISCARDED_BYTES:
                 self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         self._head_bytes += received_bytes
@@ -160,17 +162,17 @@ class Connection(PatientProtocol):
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def _discard(self, received_bytes: int) -> None:
-        self._unwanted_bytes += received_bytes
-        if self._over and self._unwanted_bytes > MAX_UNWANTED_BYTES:
+        self._discarded_bytes += received_bytes
+        if self._closing and self._discarded_bytes > MAX_DISCARDED_BYTES:
             self.transport.abort()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Serve a request that offers another protocol as if it did not.
+        """Serve a request with an `Upgrade` header as if it had none.
 
-        The parser takes such a request to have no body, and would read the body
-        as the next request. So its head is read once more without the offer.
+        The parser assumes that such a request has no body, and would read the
+        body as the next request. So its head is parsed again without the header.
         """
-        self._offers_upgrade = False
+        self._upgrade_requested = False
         old = self.parser
         head = without_upgrade(
             method=old.get_method(), target=self.url, version=old.get_http_version(), headers=self.headers
@@ -180,30 +182,31 @@ class Connection(PatientProtocol):
         self.data_received(head + rest)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answer in the application's place, after the requests that came before, and close."""
-        self._deaf = True
+        """Answer the request without the application, after the responses to earlier requests, and close."""
+        self._input_refused = True
         self.deadline = math.inf
         cycle = self.cycle
         busy = cycle is not None and not cycle.response_complete
         if not (self._receiving and self._head_complete):
-            # The application has not seen this request.
+            # The application has not received this request.
             if busy:
-                self._refusal = status
+                self._refusal_status = status
             else:
-                self._end(status)
+                self._close_with(status)
         elif self.pipeline:
             self.pipeline.popleft()
-            self._refusal = status
+            self._refusal_status = status
         elif cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-            self._end(None if cycle.response_started else status)
+            self._close_with(None if cycle.response_started else status)
         else:
-            self._end(None)
+            self._close_with(None)
 
-    def _end(self, status: HTTPStatus | None) -> None:
-        """Write the refusal unless an answer has begun, and hear the client out."""
+    def _close_with(self, status: HTTPStatus | None) -> None:
+        """Write a refusal, unless a response has started, and close."""
         if status is not None:
-            self.transport.write(refusal(status, self.server_state.default_headers))
+            self.transport.write(plain_text_response(status, self.server_state.default_headers))
+        # The client may still be sending, so the close has to linger.
         self._receiving = True
-        self.finish()
+        self.close()

@@ -1,4 +1,4 @@
-"""What has happened to the workers, counted by the master for whoever shows metrics."""
+"""Counts what happens to the workers. The master counts, and the workers' metrics show it."""
 
 import json
 import os
@@ -11,35 +11,35 @@ from app.metrics.directory import EVENTS_FILE, VARIABLE
 
 
 class Event(StrEnum):
-    """Something that the master did or saw; a metric may show each as a counter."""
+    """Something that the master did or saw. The metric `worker_events_total` has a series for each."""
 
     STARTED = "started"
-    """A worker was started, for whatever reason."""
+    """A worker was started."""
 
     START_FAILED = "start_failed"
     """A worker ended before it served."""
 
     DIED = "died"
-    """A worker ended that had served and was not told to stop."""
+    """A worker ended that had served and was not asked to stop."""
 
     TIMED_OUT = "timed_out"
-    """A worker gave no sign of life for too long, and was killed."""
+    """A worker gave no heartbeat for its timeout, and was killed."""
 
     RELOADED = "reloaded"
-    """Configuration and code were read anew."""
+    """A reload has read configuration and code again."""
 
     RELOAD_REFUSED = "reload_refused"
-    """A reload found a configuration that cannot be read."""
+    """A reload found a configuration that cannot be used."""
 
 
 class Events:
-    """Counters that only grow while the master lives. They lie beside the workers' metrics, as one JSON object."""
+    """Counters that only grow while the master lives. They are one JSON object in the metrics directory."""
 
     def __init__(self) -> None:
         self._counts = Counter[str](dict.fromkeys(Event, 0))
 
     def add(self, event: Event) -> None:
-        """Count one more, and show it."""
+        """Count one more, and write the file."""
         self._counts[event] += 1
         folder = os.environ.get(VARIABLE)
         # A full or read-only disk must not stop the master.

@@ -1,4 +1,4 @@
-"""What one connection may take: time, bytes and requests."""
+"""Limits on one client connection: time, bytes and requests."""
 
 from dataclasses import dataclass
 
@@ -16,23 +16,26 @@ MAX_HEADERS = 100
 MAX_PIPELINED = 16
 """The most requests that may wait on one connection behind the one being answered."""
 
-MAX_UNWANTED_BYTES = 1024 * 1024
-"""The most bytes read for nothing: chunk framing, trailers, a body after its answer, what follows a refusal."""
+MAX_DISCARDED_BYTES = 1024 * 1024
+"""The most bytes that are read and discarded: chunk framing, trailers, a body after its response, and what
+follows a refused request."""
 
 LINGER_SECONDS = 2.0
 """How long a draining worker waits for the next request on an idle connection, and how long a
-refused client may go on sending before the connection is cut."""
+connection that is being closed waits for its client before it is aborted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The times that an operator may change, in seconds."""
+    """The timeouts that an operator may change, in seconds."""
 
     receive_seconds: float
-    """A request must have arrived, a new connection have begun one, and some of a waiting answer have been taken."""
+    """One timeout for three waits. On a new connection the first request must begin in this time. A request
+    must arrive completely in this time, counted from its first byte. When a response waits to be sent, the
+    client must take some of it in this time."""
 
     keep_alive_seconds: float
-    """An idle connection's life."""
+    """How long a connection may be idle between two requests."""
 
     graceful_seconds: float
     """How long requests in flight may take while draining."""

@@ -1,104 +1,109 @@
-"""Uvicorn's server inside one worker: its heartbeat, and how it ends."""
+"""Uvicorn's server inside one worker: its heartbeat, and how it shuts down."""
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from app.worker.connection import Connection
-from app.worker.limits import State
+from app.worker.limits import Limits, State
 from app.worker.stage import Stage
-
-if TYPE_CHECKING:
-    from app.worker import Worker
+from app.worker.status import WorkerStatus
 
 HEARTBEAT_SECONDS = 0.5
-"""How often the master is shown that the loop runs, and how late a deadline may be noticed."""
+"""The interval of the heartbeat. A connection's timeout is noticed at most this much late."""
 
 _COLLECTOR_THRESHOLDS = (5_000, 20, 50)
-"""Objects that come to stay until the youngest are looked through, and so on. A request leaves none. A closed
-connection leaves two dozen with 15 KB that refer to each other: at 50,000 they came to 14 MB a worker."""
+"""For `gc.set_threshold`. A request leaves no garbage. A closed connection leaves about 24 objects with 15 KB that
+refer to each other: with a first threshold of 50,000 these came to 14 MB in each worker."""
 
-_MOST_PENDING = 1_000
+_MAX_PENDING = 1_000
+"""How many connections that wait to be accepted a draining worker accepts."""
 
 
 class Server(uvicorn.Server):
-    """Serves in one worker: beats until the process ends, and loses no request when it stops."""
+    """Serves in one worker: sends heartbeats until the process ends, and loses no request when it stops."""
 
     server_state: State
 
-    def __init__(self, worker: "Worker") -> None:
-        super().__init__(worker.config)
-        self.server_state = State(worker.limits)
-        self._worker = worker
+    def __init__(self, config: uvicorn.Config, *, limits: Limits, status: WorkerStatus, max_requests: int) -> None:
+        super().__init__(config)
+        self.server_state = State(limits)
+        self._status = status
+        self._max_requests = max_requests
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the application, accept connections, and tell the master."""
+        """Start the application, accept connections, and report SERVING."""
         gc.collect()
         await super().startup(sockets)
-        # What lives now lives until the end; the collector need not look at it again.
+        # What exists now exists until the process ends, so the garbage collector need not look at it again.
         gc.freeze()
         gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-        self._worker.enter(Stage.SERVING)
-        self._beat()
+        self._status.report_stage(Stage.SERVING)
+        self._heartbeat()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve what has come so far, then close the application.
+        """Drain, then close the application.
 
-        Requests that begin from now on find `draining` in their state.
+        The order of what happens:
+
+        1. DRAINING is reported. A request that begins from now on finds
+           `draining` in its state, and its response says `Connection: close`.
+        2. Connections that wait to be accepted are accepted. The listeners are closed.
+        3. Idle connections are closed after LINGER_SECONDS without a request.
+        4. Requests in flight have `graceful_seconds`. Then they are cancelled and answered 503.
+        5. The application's lifespan ends. A worker that still runs after Gunicorn's
+           `graceful_timeout`, which is 3 seconds longer, is killed by the master.
         """
-        self._worker.enter(Stage.DRAINING)
+        self._status.report_stage(Stage.DRAINING)
         self.lifespan.state["draining"] = True
         self.server_state.draining = True
-        # Closing the listeners comes next, with nothing in between.
-        adopting = asyncio.ensure_future(self._adopt(_accept_pending(sockets or [])))
+        # No await between accepting and `super().shutdown`, which closes the listeners first.
+        serving_pending = asyncio.ensure_future(self._serve_accepted(_accept_pending(sockets or [])))
         await super().shutdown(sockets)
-        await adopting
+        await serving_pending
 
-    async def _adopt(self, accepted: list[socket.socket]) -> None:
+    async def _serve_accepted(self, clients: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        for client in accepted:
-            # It may be gone already.
+        for client in clients:
+            # The client may have closed the connection already.
             with suppress(OSError):
-                await loop.connect_accepted_socket(self._connection, client)
+                await loop.connect_accepted_socket(self._make_connection, client)
 
-    def _connection(self) -> Connection:
+    def _make_connection(self) -> Connection:
         return Connection(self.config, self.server_state, self.lifespan.state)
 
-    def _beat(self) -> None:
-        """Show that the loop runs, and close connections whose time is over."""
+    def _heartbeat(self) -> None:
+        """Tell the master that the event loop runs, and handle the timeouts of connections."""
         loop = asyncio.get_running_loop()
-        loop.call_later(HEARTBEAT_SECONDS, self._beat)
-        worker = self._worker
-        if worker.stage == Stage.SERVING and self.server_state.total_requests >= worker.max_requests:
-            worker.enter(Stage.WORN)
-        worker.notify()
-        if os.getppid() != worker.ppid:
-            # The master was killed. Another one could not listen while this worker does.
+        loop.call_later(HEARTBEAT_SECONDS, self._heartbeat)
+        self._status.heartbeat()
+        if self._status.stage == Stage.SERVING and self.server_state.total_requests >= self._max_requests:
+            self._status.report_stage(Stage.RECYCLING)
+        if not self._status.master_is_alive():
+            # It was killed. A new master could not listen as long as this worker does.
             self.should_exit = True
         now = loop.time()
         for connection in [c for c in self.server_state.connections if c.deadline < now]:  # type: ignore[union-attr]
-            connection.expire()  # type: ignore[union-attr]
+            connection.handle_timeout()  # type: ignore[union-attr]
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Keep the handlers until the process has ended: a signal that comes late must not kill it halfway."""
+        """Keep the signal handlers until the process ends: a late signal must not kill it during its shutdown."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self.handle_exit)
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Drain; on SIGQUIT end at once.
+        """Drain, or on SIGQUIT end at once.
 
-        Uvicorn would raise the signal once more at the end, which kills the
-        process before its exit handlers have run.
+        Uvicorn would raise the signal again at the end, which kills the process
+        before its exit handlers have run.
         """
         self.should_exit = True
         if sig == signal.SIGQUIT:
@@ -106,11 +111,11 @@ class Server(uvicorn.Server):
 
 
 def _accept_pending(sockets: list[socket.socket]) -> list[socket.socket]:
-    """The connections that wait to be accepted: the last listener to close would reset them."""
+    """Accept the connections that wait. If they were not accepted, closing the last listener would reset them."""
     accepted: list[socket.socket] = []
     for listener in sockets:
         with suppress(OSError):
-            while len(accepted) < _MOST_PENDING:
+            while len(accepted) < _MAX_PENDING:
                 connection, _ = listener.accept()
                 connection.setblocking(False)
                 accepted.append(connection)

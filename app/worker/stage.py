@@ -1,10 +1,7 @@
-"""How far a worker is, told to the master through the times of its heartbeat file."""
+"""The stage of each worker, in memory that the master and its workers share."""
 
-import os
-import time
+import mmap
 from enum import IntEnum
-
-from gunicorn.workers.workertmp import WorkerTmp
 
 
 class Stage(IntEnum):
@@ -16,22 +13,28 @@ class Stage(IntEnum):
     SERVING = 2
     """It accepts connections."""
 
-    WORN = 3
-    """It accepts connections, and has answered so many requests that it asks to be replaced."""
+    RECYCLING = 3
+    """It accepts connections. It has answered MAX_REQUESTS requests and asks to be replaced."""
 
     DRAINING = 4
-    """It accepts no more connections and ends the requests it has."""
+    """It accepts no more connections and finishes the requests it has."""
 
 
-def tell(file: WorkerTmp, stage: Stage) -> None:
-    """Show the master a sign of life and the stage, in one call that cannot be seen half done.
+class StageTable:
+    """One byte for each slot. The master makes the table before it forks a worker, so all of them see the same memory.
 
-    Gunicorn reads the sign of life from the time of modification. Nobody reads
-    the file, so its time of access is free to carry the stage.
+    A byte is written by one worker, the one that has the slot. A write of one
+    byte cannot be seen half done, so no lock is needed.
     """
-    os.utime(file.fileno(), (stage, time.monotonic()))
 
+    def __init__(self) -> None:
+        # A page is the smallest mapping, and holds more slots than WEB_CONCURRENCY allows workers.
+        self._stages = mmap.mmap(-1, mmap.PAGESIZE)
 
-def told(file: WorkerTmp) -> Stage:
-    """The stage that the worker told last."""
-    return Stage(int(os.fstat(file.fileno()).st_atime))
+    def write_stage(self, slot: int, stage: Stage) -> None:
+        """Set the stage of the worker in this slot."""
+        self._stages[slot] = stage
+
+    def read_stage(self, slot: int) -> Stage:
+        """The stage of the worker in this slot. It stays readable after the worker has ended."""
+        return Stage(self._stages[slot])

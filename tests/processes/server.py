@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,6 @@ from typing import Self, TypeVar
 
 import psutil
 
-from app.worker.stage import Stage
 from tests.paths import ROOT
 
 T = TypeVar("T")
@@ -44,12 +44,25 @@ def eventually(look: Callable[[], T], *, seconds: float, what: str, every: float
     return value
 
 
-def _stage(pid: int) -> int:
+def _sockets(pid: int) -> set[int]:
+    """The inodes of the process's sockets."""
+    inodes = set()
     with contextlib.suppress(OSError):
         for file in Path(f"/proc/{pid}/fd").iterdir():
-            if "/wgunicorn-" in str(file.readlink()):
-                return int(file.stat().st_atime)
-    return 0
+            with contextlib.suppress(OSError):
+                if (target := str(file.readlink())).startswith("socket:["):
+                    inodes.add(int(target[8:-1]))
+    return inodes
+
+
+def _polled(pid: int) -> set[int]:
+    """The inodes of what the process's event loop waits for, as the kernel lists them for an epoll descriptor."""
+    inodes = set()
+    with contextlib.suppress(OSError):
+        for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+            with contextlib.suppress(OSError):
+                inodes |= {int(inode, 16) for inode in re.findall(r"^tfd:.* ino:(\w+)", file.read_text(), re.MULTILINE)}
+    return inodes
 
 
 class Server:
@@ -130,8 +143,12 @@ class Server:
         return self
 
     def serving_workers(self) -> list[int]:
-        """The process ids of the workers that accept connections, as their heartbeat files tell the master."""
-        return [pid for pid in self.workers() if _stage(pid) in {Stage.SERVING, Stage.WORN}]
+        """The process ids of the workers that accept connections: their event loop waits for one of the listeners.
+
+        The listeners are the only sockets of the master.
+        """
+        listeners = _sockets(self.process.pid)
+        return [pid for pid in self.workers() if listeners & _polled(pid)]
 
     def workers(self) -> list[int]:
         """The process ids of the workers that live, oldest first."""

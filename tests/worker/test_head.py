@@ -1,10 +1,10 @@
-"""Which heads are refused, and with what; a whole server is asked in tests/processes/test_connection.py."""
+"""Which heads are refused, and with which status. tests/processes/test_connection.py asks a real server."""
 
 from http import HTTPStatus
 
 import pytest
 
-from app.worker.head import RefusalError, check_coding, check_head, decode_path, without_upgrade
+from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, decode_path, without_upgrade
 from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 HOST = (b"host", b"localhost")
@@ -14,15 +14,15 @@ def refused(check, *arguments, **named):
     """The status of a refusal, None without one."""
     try:
         check(*arguments, **named)
-    except RefusalError as error:
+    except RequestRefusedError as error:
         return error.status
     return None
 
 
 def head(**changed):
-    """What becomes of a head that is right but for this."""
-    right = {"method": b"GET", "target": b"/items?q=a", "version": "1.1", "headers": [HOST], "received_bytes": 100}
-    return refused(check_head, **right | changed)
+    """The status with which a valid head is refused once this is changed in it."""
+    valid = {"method": b"GET", "target": b"/items?q=a", "version": "1.1", "headers": [HOST], "received_bytes": 100}
+    return refused(check_head, **valid | changed)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def head(**changed):
         ({"version": "1.0"}, None),
         ({"target": b"/" + b"a" * (MAX_TARGET_BYTES - 1)}, None),
         ({"headers": [HOST] * MAX_HEADERS}, None),
-        # Much was received with it, of which the head is little.
+        # Much was received together with it, and the head itself is small.
         ({"received_bytes": MAX_HEAD_BYTES + 1}, None),
         ({"target": b"/" + b"a" * MAX_TARGET_BYTES}, HTTPStatus.REQUEST_URI_TOO_LONG),
         ({"headers": [HOST] * (MAX_HEADERS + 1)}, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -48,8 +48,8 @@ def head(**changed):
         ({"version": "1.0", "headers": [HOST, (b"transfer-encoding", b"chunked")]}, HTTPStatus.BAD_REQUEST),
     ],
 )
-def test_a_head_has_bounds_and_one_meaning(changed, status):
-    """Past a bound it is refused by its name, and where two readers could differ it is a bad request."""
+def test_a_head_that_is_too_large_or_ambiguous_is_refused(changed, status):
+    """A head past a limit has the status for that limit. One that two parsers could understand differently is a 400."""
     assert status == head(**changed)
 
 
@@ -57,20 +57,20 @@ def test_a_head_has_bounds_and_one_meaning(changed, status):
     ("coding", "status"),
     [(b"chunked", None), (b"Chunked", None), (b"gzip, chunked", HTTPStatus.BAD_REQUEST), (b"", HTTPStatus.BAD_REQUEST)],
 )
-def test_a_body_comes_in_chunks_or_not_coded_at_all(coding, status):
-    """No other transfer coding would be taken off."""
-    assert status == refused(check_coding, coding)
+def test_chunked_is_the_only_transfer_coding(coding, status):
+    """Any other transfer coding is a 400, because the server does not decode it."""
+    assert status == refused(check_transfer_encoding, coding)
 
 
-def test_a_path_is_decoded_once():
-    """Percent signs stand for UTF-8, and what is none is refused."""
+def test_a_path_is_percent_decoded_once():
+    """A path that is not UTF-8 after decoding is a 400."""
     assert "/items/1" == decode_path(b"/items/1")
     assert "/items/ä%31" == decode_path(b"/items/%c3%a4%2531")
     assert HTTPStatus.BAD_REQUEST == refused(decode_path, b"/items/%ff")
 
 
-def test_a_head_is_written_again_without_its_offer():
-    """All else stays as it was."""
+def test_a_head_is_written_without_its_upgrade_header():
+    """Everything else in it is unchanged."""
     head = without_upgrade(
         method=b"POST", target=b"/items", version="1.1", headers=[HOST, (b"upgrade", b"h2c"), (b"a", b"b")]
     )

@@ -1,4 +1,4 @@
-"""How one request is answered: by the application, or in its place."""
+"""How one request is answered: by the application, or by the server when the application cannot see the request."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -7,22 +7,22 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 
-class Output:
-    """What an answer is written to: the transport, but its end goes through the connection."""
+class ResponseTransport:
+    """The transport that a response is written to. Closing it closes the connection gracefully."""
 
     __slots__ = ("close", "is_closing", "write")
 
-    def __init__(self, transport: asyncio.Transport, finish: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write
         self.is_closing = transport.is_closing
-        self.close = finish
+        self.close = close
 
 
-class Cycle(RequestResponseCycle):
-    """One request and its answer."""
+class RequestCycle(RequestResponseCycle):
+    """One request and its response."""
 
     async def send_500_response(self) -> None:
-        """Answer a defect; a request that draining has cut short was none."""
+        """Answer a request whose application has failed: 503 when draining has cancelled it, else 500."""
         task = asyncio.current_task()
         if task is None or not task.cancelling():
             await super().send_500_response()
@@ -32,8 +32,8 @@ class Cycle(RequestResponseCycle):
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def refusal(status: HTTPStatus, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A whole answer in plain text, after which the connection ends."""
+def plain_text_response(status: HTTPStatus, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A complete response of the server itself. It says `Connection: close`."""
     text = f"{status.phrase}\n".encode()
     lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in default_headers)]
     lines.append(b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n")
