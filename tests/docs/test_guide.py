@@ -1,4 +1,4 @@
-"""What the guide for operators says beyond commands is what the code and the manifests say."""
+"""The numbers and names in the guide for operators agree with the code and the manifests."""
 
 import re
 
@@ -8,26 +8,23 @@ from tests.paths import ROOT
 GUIDE = ROOT / "docs" / "operations"
 
 
-def test_the_example_of_the_arithmetic_is_right():
-    """The numbers of the scale page are those that the service itself comes to."""
-    text = " ".join((GUIDE / "scale.md").read_text().split())
-    sums = re.search(r"(\d+) pods and one surge, (\d+) connections each, are (\d+) . (\d+) \+ 2 = (\d+)", text)
-    server = re.search(r"`max_connections = (\d+)` and (\d+) reserved slots there are (\d+), so it fits", text)
-    workers = re.search(r"(\w+) workers have (\d+) ÷ (\d+) = (\d+) connections each", text)
-    assert sums
-    assert server
-    assert workers
+def test_the_example_of_the_connection_budget_is_right():
+    """The numbers in the example are those that the service calculates."""
+    example = next(part for part in (GUIDE / "scale.md").read_text().split("\n\n") if part.startswith("For example"))
+    (
+        pods, each, instances, each_again, migrator, wanted, maximum, reserved, available,
+        workers, budget_of_one, parts, share,
+    ) = map(int, re.findall(r"\d+", example))  # fmt: skip
 
-    pods, each, instances, _, wanted = map(int, sums.groups())
-    maximum, reserved, available = map(int, server.groups())
-    budget = Budget(instances=pods + 1, connections_per_instance=each, server_connections=maximum - reserved)
-    assert (instances, wanted, available, True) == (pods + 1, budget.wanted, budget.available, budget.fits)
-    assert ("Four", 12, 5, 2) == (workers[1], *map(int, workers.groups()[1:]))
-    assert int(workers[4]) == worker_share(budget=int(workers[2]), workers=4)
+    budget = Budget(instances=instances, connections_per_instance=each, server_connections=maximum - reserved)
+    assert (pods + 1, each, instances * each + migrator) == (instances, each_again, wanted)
+    assert (budget.wanted, budget.available, budget.fits) == (wanted, available, True)
+    assert (each, workers + 1) == (budget_of_one, parts)
+    assert worker_share(budget=each, workers=workers) == share
 
 
-def test_every_secret_of_the_manifests_is_made():
-    """The deploy page makes each secret that a manifest mounts, and no other."""
+def test_the_deploy_page_creates_every_secret():
+    """It creates each secret that a manifest mounts, and no other."""
     manifests = [file.read_text() for file in ROOT.glob("deploy/kubernetes/**/*.yaml")]
     mounted = {name for text in manifests for name in re.findall(r"secretName: ([\w-]+)", text)}
 
