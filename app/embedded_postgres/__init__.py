@@ -1,4 +1,4 @@
-"""Development only: a private PostgreSQL in a folder, for when no DATABASE_URL is set."""
+"""Development only: a private PostgreSQL in a folder, used when DATABASE_URL is not set."""
 
 import atexit
 import hashlib
@@ -11,34 +11,34 @@ from app.embedded_postgres.programs import run
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_SOCKET_FOLDER = 85
-"""In bytes: a socket's whole path may have 103 on some systems."""
+_MAX_SOCKET_FOLDER_BYTES = 85
+"""The path of a socket in the folder may have 103 bytes on some systems."""
 
 
 def start(folder: Path) -> str:
-    """Start the cluster kept in the folder, made when it is missing, and return its URL.
+    """Start the cluster in the folder, create it when it is missing, and return its URL.
 
-    It is stopped when this process ends. Processes that use one folder at the
-    same time share the cluster, and the last of them stops it.
+    It is stopped when this process ends. Processes that use the same folder at
+    the same time share the cluster, and the last of them stops it.
 
     Raises:
-        StartupError: There is no PostgreSQL to run, or it cannot run here.
+        StartupError: PostgreSQL was not found, or cannot run here.
     """
     cluster = Cluster(_usable_folder(folder))
     cluster.start()
     starter = os.getpid()
-    # Forked workers run this as well when they end, and must not stop what they share.
+    # Forked workers run this too when they end, and must not stop the server that they share.
     atexit.register(lambda: cluster.stop() if os.getpid() == starter else None)
     return cluster.url
 
 
 def _usable_folder(folder: Path) -> Path:
-    """The folder itself, or one below /var/tmp when PostgreSQL's user cannot reach it or its path is too long."""
+    """The folder itself, or a folder below /var/tmp if PostgreSQL's user cannot reach it or its path is too long."""
     folder = folder.resolve()
-    fits = len(os.fsencode(folder)) <= _LONGEST_SOCKET_FOLDER and "," not in str(folder)
+    fits = len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER_BYTES and "," not in str(folder)
     if fits and run(["test", "-x", str(folder.parent)]).returncode == 0:
         return folder
     name = f"items-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    instead = Path("/var/tmp", name)  # noqa: S108  # nosec B108
-    _log.warning("PostgreSQL cannot work in %s, so the embedded one keeps its data in %s.", folder, instead)
-    return instead
+    fallback = Path("/var/tmp", name)  # noqa: S108  # nosec B108
+    _log.warning("PostgreSQL cannot use %s. The embedded PostgreSQL keeps its data in %s.", folder, fallback)
+    return fallback

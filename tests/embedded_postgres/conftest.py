@@ -1,4 +1,4 @@
-"""Folders that PostgreSQL's user can reach, which pytest's own are not when the tests run as root."""
+"""Folders that PostgreSQL's user can reach. When the tests run as root it cannot reach pytest's own."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from app.embedded_postgres.programs import account, find_binaries, identity
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
-    """A folder that stands for a checkout; servers that were left running in it are stopped."""
+    """A folder in place of a checkout. Servers that a test leaves running in it are stopped."""
     folder = Path(tempfile.mkdtemp(prefix="items-checkout-"))
     folder.chmod(0o755)
     yield folder

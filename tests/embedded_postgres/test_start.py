@@ -20,7 +20,7 @@ import os, sys
 from pathlib import Path
 from app import embedded_postgres
 if len(sys.argv) > 2:
-    # Here and not by the caller: an ordinary user may be unable to reach this interpreter.
+    # Done here and not by the caller, because an ordinary user may not be able to run this interpreter.
     os.setgroups([])
     os.setgid(int(sys.argv[3]))
     os.setuid(int(sys.argv[2]))
@@ -31,12 +31,12 @@ sys.stdin.read()
 
 @contextmanager
 def _served(checkout: Path, user: str | None = None) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A process that uses the checkout's embedded PostgreSQL until the end of the block."""
+    """A process that uses the embedded PostgreSQL of the checkout until the block ends."""
     arguments: list[str] = []
     environment = dict(os.environ)
     if user:
         arguments = [str(pwd.getpwnam(user).pw_uid), str(pwd.getpwnam(user).pw_gid)]
-        # Such a user cannot write its coverage either.
+        # This user cannot write coverage data.
         environment = {"PATH": os.defpath}
     with subprocess.Popen(
         [sys.executable, "-c", _SERVE, checkout / ".postgres", *arguments],
@@ -54,15 +54,15 @@ def _server(checkout: Path) -> int:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and is not yet collected does not."""
+    """Whether the process runs. A zombie does not."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
 @pytest.mark.parametrize("user", [None, *(["nobody"] if os.geteuid() == 0 else [])])
-def test_data_is_kept_over_restarts_and_the_server_ends_with_its_process(checkout, user):
-    """What was stored is there after a restart, for root as for an ordinary user, and no server stays behind."""
+def test_data_is_kept_after_a_restart_and_the_server_stops_with_its_process(checkout, user):
+    """This holds for root and for an ordinary user."""
     if user:
         os.chown(checkout, pwd.getpwnam(user).pw_uid, -1)
 
@@ -78,20 +78,20 @@ def test_data_is_kept_over_restarts_and_the_server_ends_with_its_process(checkou
 
 
 def test_data_is_kept_when_the_process_is_killed(checkout):
-    """A killed process leaves its server behind; the next start stops that one and has the data."""
+    """The server of a killed process keeps running. The next start stops it and uses its data."""
     with _served(checkout) as (url, process):
         execute(url, "CREATE TABLE kept ()")
-        left = _server(checkout)
+        orphan = _server(checkout)
         process.kill()
-    assert _is_alive(left)
+    assert _is_alive(orphan)
 
     with _served(checkout) as (url, _):
         execute(url, "SELECT FROM kept")
-        assert not _is_alive(left)
+        assert not _is_alive(orphan)
 
 
-def test_data_is_kept_when_everything_is_killed(checkout):
-    """After a crash of the process and its server the next start recovers the data."""
+def test_data_is_kept_when_process_and_server_are_killed(checkout):
+    """The next start recovers the data."""
     with _served(checkout) as (url, process):
         execute(url, "CREATE TABLE kept ()")
         process.kill()
@@ -102,7 +102,7 @@ def test_data_is_kept_when_everything_is_killed(checkout):
 
 
 def test_two_processes_of_one_checkout_share_the_server(checkout):
-    """A second process uses the running server, which ends with the last of them."""
+    """A second process uses the running server, which stops with the last of them."""
     with _served(checkout) as (url, _):
         with _served(checkout) as (second_url, first):
             pass
@@ -114,8 +114,8 @@ def test_two_processes_of_one_checkout_share_the_server(checkout):
     assert 0 == first.returncode
 
 
-def test_two_checkouts_do_not_meet(checkout):
-    """Two checkouts have a server each, at the same time, and each has its own data."""
+def test_two_checkouts_have_separate_servers_and_data(checkout):
+    """Both servers run at the same time."""
     for name in ("one", "two"):
         (checkout / name).mkdir()
 
@@ -126,24 +126,24 @@ def test_two_checkouts_do_not_meet(checkout):
 
 
 @pytest.mark.parametrize("name", ["long" * 30, "one,two"])
-def test_a_path_that_no_socket_can_have_is_left_for_one_that_can(checkout, caplog, name):
-    """A path too long or with a comma leads to one place below /var/tmp, and a line says so."""
+def test_a_path_that_a_socket_cannot_have_is_replaced(checkout, caplog, name):
+    """For a path that is too long or has a comma, a fixed folder below /var/tmp is used, and a log line says so."""
     folder = checkout / name / ".postgres"
     folder.parent.mkdir()
 
-    instead = embedded_postgres._usable_folder(folder)
+    fallback = embedded_postgres._usable_folder(folder)
 
-    assert Path("/var/tmp") == instead.parent
-    assert instead == embedded_postgres._usable_folder(folder)
-    assert instead != embedded_postgres._usable_folder(folder.with_name("other"))
-    assert str(instead) in caplog.text
+    assert Path("/var/tmp") == fallback.parent
+    assert fallback == embedded_postgres._usable_folder(folder)
+    assert fallback != embedded_postgres._usable_folder(folder.with_name("other"))
+    assert str(fallback) in caplog.text
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0, reason="An ordinary user's PostgreSQL runs as that user, who reaches the checkout."
+    os.geteuid() != 0, reason="PostgreSQL runs as the ordinary user itself, who can reach the checkout."
 )
-def test_root_s_private_folder_is_left_for_one_that_postgres_can_reach(checkout):
-    """A checkout below a folder that only root may enter works as well."""
+def test_a_folder_that_only_root_can_enter_is_replaced(checkout):
+    """For a checkout that PostgreSQL's user cannot reach, a folder below /var/tmp is used."""
     checkout.chmod(0o700)
 
     assert Path("/var/tmp") == embedded_postgres._usable_folder(checkout / ".postgres").parent
