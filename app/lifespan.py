@@ -1,4 +1,4 @@
-"""What one worker opens, in order, and closes."""
+"""What one worker opens, in order, and closes in reverse order."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,12 +22,12 @@ log = structlog.get_logger(__name__)
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the parts of one worker in the order they depend on each other.
 
-    None of them needs the database: a worker without one is not ready, and that is all.
+    None of them requires the database: without it a worker starts and is not ready.
     """
     settings: Settings = app.state.settings
     metrics: Metrics = app.state.metrics
     logs.configure(settings.log_level, settings.log_format)
-    logs.watch(asyncio.get_running_loop())
+    logs.capture_loop_failures(asyncio.get_running_loop())
     share = connection_budget.worker_share(budget=settings.database_connections, workers=settings.web_concurrency)
     async with (
         database.connect(

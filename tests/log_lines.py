@@ -1,4 +1,4 @@
-"""Log lines as a reader of standard output gets them, of this process."""
+"""The log lines of this process, read from the pipe that they are written to."""
 
 import fcntl
 import logging
@@ -16,12 +16,12 @@ import structlog
 from app import logs
 
 Lines = Callable[[], list[dict[str, Any]]]
-"""Gives the lines that were logged since the last call."""
+"""Returns the lines that were logged since the last call."""
 
 
 @contextmanager
 def reading_lines() -> Iterator[Lines]:
-    """Configure this process at debug, and leave it as it was."""
+    """Configure logging at debug for this process, and restore it at the end."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1024 * 1024)

@@ -1,47 +1,47 @@
-"""Everything that prints, as structlog events: one line each, on standard output."""
+"""All output of the process as structlog events: one line each, on standard output."""
 
 import logging
 import sys
 
 import structlog
 
-from app.logs.foreign import adopt
-from app.logs.foreign import watch as watch
+from app.logs.capture import capture
+from app.logs.capture import capture_loop_failures as capture_loop_failures
 from app.logs.output import Output
-from app.logs.rendering import steps
+from app.logs.rendering import processors
 
 output = Output()
-"""Where the lines of this process go. It opens nothing before the first line."""
+"""Writes the log lines of this process. It opens nothing before the first line."""
 
 
 def configure(level: str = "info", format: str = "json", descriptor: int = 1) -> None:  # noqa: A002  # the setting's name
-    """Make every line of this process one of ours: the application's, its libraries', warnings, uncaught exceptions.
+    """Write all log lines of this process in one format: the application's, its libraries', warnings, exceptions.
 
-    It may be called again, and is: by Gunicorn's configuration and by each worker.
+    It can be called several times: Gunicorn's configuration calls it, and then each worker.
 
     Args:
-        level: The least severe line that is written.
+        level: The lowest level that is written.
         format: `json`, or `console` for people.
-        descriptor: Where to write; 2 for a program whose standard output is its result.
+        descriptor: The file descriptor to write to; 2 for a program whose result is on standard output.
     """
-    # Started without it, Python has no such stream, and the number belongs to whatever was opened first.
+    # If the process was started without this stream, another file may have its number.
     closed = {1: sys.__stdout__, 2: sys.__stderr__}.get(descriptor, sys) is None
     output.descriptor = -1 if closed else descriptor
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=steps(format),
+        processors=processors(format),
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
-    adopt(threshold)
+    capture(threshold)
 
 
 def flush(timeout_seconds: float = 1.0) -> bool:
-    """Wait until all lines so far are written; false when whoever reads them is too slow for that."""
+    """Wait until all lines are written. False when the timeout passes first."""
     return output.flush(timeout_seconds)
 
 
 def lines_dropped() -> int:
-    """Lines of this process that were not written: they came faster than they were read."""
+    """The number of lines of this process that were dropped because the reader was too slow or gone."""
     return output.dropped

@@ -1,4 +1,4 @@
-"""Where log lines go: a bounded queue that one thread empties into standard output."""
+"""Writes log lines: a bounded queue, and one thread that writes it to standard output."""
 
 import atexit
 import os
@@ -12,27 +12,27 @@ from typing import Final
 import orjson
 
 CAPACITY_BYTES: Final = 4 * 1024 * 1024
-"""What may wait for a slow reader; past it lines are dropped and counted."""
+"""Bytes that may wait for a slow reader. Further lines are dropped and counted."""
 
 INTERVAL_SECONDS: Final = 0.03
-"""How long lines gather before they are written together."""
+"""How long lines are collected before they are written together."""
 
-_FORK_SECONDS: Final = 0.2
+_FORK_TIMEOUT_SECONDS: Final = 0.2
 
 
 class Output:
-    """Writes lines without ever making the caller wait for whoever reads them.
+    """Writes lines without blocking the caller when the reader is slow.
 
-    Every write is of whole lines and of at most PIPE_BUF bytes unless a line is
-    longer: up to there the lines of several processes do not mix in one pipe.
+    Each write contains whole lines and at most PIPE_BUF bytes, unless one line is
+    longer. Up to that size the lines of several processes do not mix in one pipe.
 
-    The queue is a `SimpleQueue` because its `put` may be called by a signal
-    handler that interrupts another `put`; Gunicorn's master logs in one.
+    The queue is a `SimpleQueue` because a signal handler may call its `put`
+    while it interrupts another `put`. Gunicorn's master logs in signal handlers.
     """
 
     def __init__(self, descriptor: int = 1) -> None:
         self.descriptor = descriptor
-        self._hooked = False
+        self._hooks_registered = False
         self._reset()
 
     def write(self, line: bytes) -> None:
@@ -45,39 +45,39 @@ class Output:
         if self._thread is None:
             self._start()
 
-    def write_at_once(self, line: bytes) -> None:
-        """Queue a line that does not wait for others to gather."""
+    def write_immediately(self, line: bytes) -> None:
+        """Queue a line, and write it without waiting for further lines."""
         self.write(line)
-        if self._hurry.empty():
-            self._hurry.put(None)
+        if self._wake_up.empty():
+            self._wake_up.put(None)
 
-    # What structlog calls on the logger it wraps.
+    # The methods that structlog calls on the logger it wraps.
     debug = info = write
-    warning = error = critical = write_at_once
+    warning = error = critical = write_immediately
 
     def flush(self, timeout_seconds: float = 1.0) -> bool:
-        """Wait until what was queued is written; false when that took too long."""
-        return self._mark(_Mark(), timeout_seconds)
+        """Wait until all queued lines are written. False when the timeout passes first."""
+        return self._wait_for(_Marker(), timeout_seconds)
 
     def _reset(self) -> None:
-        """Begin empty, as a forked child must: what its parent queued, its parent writes."""
-        self._queue: SimpleQueue[bytes | _Mark] = SimpleQueue()
-        self._hurry: SimpleQueue[None] = SimpleQueue()
+        """Start with an empty queue, as a forked child must: the parent writes the lines that it has queued."""
+        self._queue: SimpleQueue[bytes | _Marker] = SimpleQueue()
+        self._wake_up: SimpleQueue[None] = SimpleQueue()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._queued = 0
         self._taken = 0
         self.dropped = 0
-        """Lines that found the queue full or could not be written."""
-        self._told = 0
+        """Lines that were not queued because the queue was full, or could not be written."""
+        self._reported = 0
 
     def _start(self) -> None:
-        # The lock is only tried: a signal handler may have interrupted its holder.
+        # Do not wait for the lock: a signal handler may have interrupted its holder.
         if not self._starting.acquire(blocking=False):
             return
         try:
             if self._thread is None:
-                self._hook()
+                self._register_hooks()
                 thread = threading.Thread(target=self._run, name="log-output", daemon=True)
                 self._thread = thread
                 thread.start()
@@ -87,48 +87,48 @@ class Output:
         finally:
             self._starting.release()
 
-    def _hook(self) -> None:
-        """Once in the life of a process: write out at its end, and stop around forks."""
-        if not self._hooked:
-            self._hooked = True
+    def _register_hooks(self) -> None:
+        """Flush at the end of the process, and stop the thread before forks. Done once in each process."""
+        if not self._hooks_registered:
+            self._hooks_registered = True
             atexit.register(self.flush)
-            # Python 3.12 warns of a fork beside a running thread, and rightly.
+            # A fork while another thread runs is unsafe; Python 3.12 warns about it.
             os.register_at_fork(before=self._stop, after_in_child=self._reset)
 
     def _stop(self) -> None:
         thread = self._thread
-        if thread is not None and self._mark(_Mark(last=True), _FORK_SECONDS):
-            thread.join(_FORK_SECONDS)
+        if thread is not None and self._wait_for(_Marker(last=True), _FORK_TIMEOUT_SECONDS):
+            thread.join(_FORK_TIMEOUT_SECONDS)
 
-    def _mark(self, mark: "_Mark", timeout_seconds: float) -> bool:
+    def _wait_for(self, marker: "_Marker", timeout_seconds: float) -> bool:
         if self._thread is None:
             if self._queue.empty():
                 return True
             self._start()
-        self._queue.put(mark)
-        self._hurry.put(None)
-        return mark.reached.wait(timeout_seconds)
+        self._queue.put(marker)
+        self._wake_up.put(None)
+        return marker.reached.wait(timeout_seconds)
 
     def _run(self) -> None:
         while True:
             item = self._queue.get()
             if isinstance(item, bytes):
-                self._gather()
+                self._collect()
             if self._write_queued(item):
                 return
 
-    def _gather(self) -> None:
+    def _collect(self) -> None:
         with suppress(Empty):
-            self._hurry.get(timeout=INTERVAL_SECONDS)
+            self._wake_up.get(timeout=INTERVAL_SECONDS)
             while True:
-                self._hurry.get_nowait()
+                self._wake_up.get_nowait()
 
-    def _write_queued(self, item: "bytes | _Mark") -> bool:
-        """Write this and all that waits behind it; true when this thread is to end."""
+    def _write_queued(self, item: "bytes | _Marker") -> bool:
+        """Write this item and all that follow in the queue. True when the thread must end."""
         batch = bytearray()
         with suppress(Empty):
             while True:
-                if isinstance(item, _Mark):
+                if isinstance(item, _Marker):
                     self._write_batch(batch)
                     if item.last:
                         self._thread = None
@@ -148,38 +148,38 @@ class Output:
             return
         try:
             _write_all(self.descriptor, bytes(batch))
-        except OSError:  # Closed, or its reader is gone: there is nobody left to tell.
+        except OSError:  # The descriptor is closed, or its reader is gone.
             self.dropped += batch.count(b"\n")
         else:
-            self._tell_dropped()
+            self._report_dropped()
         self._taken += len(batch)
         batch.clear()
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         dropped = self.dropped
-        if dropped > self._told:
+        if dropped > self._reported:
             event = {"event": "log_lines_dropped", "level": "warning", "timestamp": datetime.now(UTC)}
-            line = orjson.dumps(event | {"lines": dropped - self._told}, option=orjson.OPT_UTC_Z)
+            line = orjson.dumps(event | {"lines": dropped - self._reported}, option=orjson.OPT_UTC_Z)
             with suppress(OSError):
                 _write_all(self.descriptor, line + b"\n")
-                self._told = dropped
+                self._reported = dropped
 
 
-class _Mark:
-    """A place in the queue: reached once all that was queued before it is written."""
+class _Marker:
+    """A marker in the queue: it is reached when all lines before it are written."""
 
     def __init__(self, *, last: bool = False) -> None:
         self.reached = threading.Event()
         self.last = last
-        """Whether the writing thread ends here."""
+        """Whether the writing thread ends at this marker."""
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, waiting for room as long as it takes."""
+    """Write all data, and wait for the reader for as long as necessary."""
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # Whoever shares the pipe has made it non-blocking.
+        except BlockingIOError:  # Another process that shares the pipe has made it non-blocking.
             ready = select.poll()
             ready.register(descriptor, select.POLLOUT)
             ready.poll()

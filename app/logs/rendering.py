@@ -1,4 +1,4 @@
-"""How an event becomes a line: the steps that structlog runs, in order."""
+"""Turns an event into a line: the processors that structlog runs, in order."""
 
 import select
 import sys
@@ -14,31 +14,31 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from app.logs.redaction import redact
 
 LINE_BYTES: Final = select.PIPE_BUF
-"""The longest line in JSON: several processes share one pipe, and no more than this is written whole."""
+"""The longest JSON line. Several processes share one pipe, and only a write of at most this size is atomic."""
 
 _FRAMES: Final = 12
-"""Frames shown of each exception, the innermost ones."""
+"""How many frames of each exception are shown, from the innermost outwards."""
 
-_SHORT: Final = 64
-"""A text of fewer characters is not cut."""
+_SHORT_TEXT: Final = 64
+"""A text with fewer characters is not shortened."""
 
-_MARK: Final = len("…".encode())
+_ELLIPSIS_BYTES: Final = len("…".encode())
 
-_TOO_LARGE: Final = 1 << 63
+_MAX_INTEGER: Final = 1 << 63
 
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
 
 current_request: ContextVar[tuple[str, str | None] | None] = ContextVar("current_request", default=None)
-"""The request id and the trace id of the request at hand."""
+"""The request id and the trace id of the current request."""
 
 
-def steps(format: str) -> list[Processor]:  # noqa: A002  # the setting's name
-    """What every event passes, ending as bytes. The last step alone is enough for an event of plain values."""
+def processors(format: str) -> list[Processor]:  # noqa: A002  # the setting's name
+    """The processors for every event. The last one alone is enough for an event of plain values without secrets."""
     return [add_request, add_exception, redact_event, render_json if format == "json" else _ConsoleLine()]
 
 
 def add_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Name the request inside which the event happened."""
+    """Add the ids of the request in which the event happened."""
     request = current_request.get()
     if request is not None:
         event.setdefault("request_id", request[0])
@@ -57,7 +57,7 @@ def add_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
 
 
 def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Take out what must not be logged."""
+    """Remove secrets."""
     clean: EventDict = redact(event)
     return clean
 
@@ -67,18 +67,18 @@ def render_json(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
     line = {"event": event.pop("event", ""), "level": method, "timestamp": datetime.now(UTC), **event}
     try:
         rendered = orjson.dumps(line, default=str, option=_OPTIONS)
-    except TypeError:  # A lone surrogate, or a number beyond 64 bits.
+    except TypeError:  # The event contains a lone surrogate, or a number beyond 64 bits.
         rendered = orjson.dumps(_plain(line), option=_OPTIONS)
     return rendered if len(rendered) <= LINE_BYTES else _shorten(_plain(line))
 
 
 def _plain(line: dict[str, Any]) -> dict[str, Any]:
-    """The line with everything that JSON may not hold turned into text."""
+    """The line with every value that is not plain JSON converted to text."""
     return {str(key): value if _is_plain(value) else _text(value) for key, value in line.items()}
 
 
 def _is_plain(value: object) -> bool:
-    return (isinstance(value, int) and abs(value) < _TOO_LARGE) or isinstance(value, float | datetime | None)
+    return (isinstance(value, int) and abs(value) < _MAX_INTEGER) or isinstance(value, float | datetime | None)
 
 
 def _text(value: object) -> str:
@@ -86,23 +86,23 @@ def _text(value: object) -> str:
 
 
 def _shorten(line: dict[str, Any]) -> bytes:
-    """Cut the longest text until the line fits. An exception says most at its end, other texts at their beginning."""
+    """Shorten the longest text until the line fits: an exception at its beginning, other texts at their end."""
     line["truncated"] = True
     while (excess := len(rendered := orjson.dumps(line, option=_OPTIONS)) - LINE_BYTES) > 0:
         texts = {key: text for key, text in line.items() if isinstance(text, str)}
         key = max(texts, key=lambda name: len(texts[name]))
         text = texts[key]
-        if len(text) < _SHORT:  # So many fields that no text is to blame.
+        if len(text) < _SHORT_TEXT:  # There are too many fields; shortening texts does not help.
             return orjson.dumps(
                 {name: line[name] for name in ("event", "level", "timestamp", "truncated")}, option=_OPTIONS
             )
-        keep = max(len(text) - excess - _MARK, len(text) // 2)
+        keep = max(len(text) - excess - _ELLIPSIS_BYTES, len(text) // 2)
         line[key] = f"…{text[-keep:]}" if key == "exception" else f"{text[:keep]}…"
     return rendered
 
 
 class _ConsoleLine:
-    """One line for people, coloured on a terminal."""
+    """Renders one line for people, coloured on a terminal."""
 
     def __init__(self) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=sys.stdout is not None and sys.stdout.isatty())
@@ -118,6 +118,6 @@ class _ConsoleLine:
 
 
 def _printable(value: object) -> object:
-    """The value, unless a terminal would take some of it for a command."""
+    """The value, escaped if it contains control characters that a terminal would interpret."""
     text = str(value)
     return value if text.replace("\n", "").isprintable() else ascii(value)

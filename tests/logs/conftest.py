@@ -1,4 +1,4 @@
-"""Log lines as a reader of standard output gets them."""
+"""Runs scripts whose log lines are read from standard output."""
 
 import subprocess
 import sys
@@ -10,15 +10,15 @@ from tests.paths import ROOT
 
 
 class Script(Protocol):
-    """Runs Python in a process of its own, with `app.logs` configured before its first line."""
+    """Runs Python code in a new process in which `app.logs` is configured first."""
 
     def __call__(self, code: str, level: str = ..., format: str = ...) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-        """Run the code and wait for its end."""
+        """Run the code and wait until it ends."""
 
 
 @pytest.fixture
 def run_script() -> Script:
-    """Runs Python in a process of its own, with `app.logs` configured before its first line."""
+    """Runs Python code in a new process in which `app.logs` is configured first."""
 
     def run(code: str, level: str = "info", format: str = "json") -> subprocess.CompletedProcess[bytes]:  # noqa: A002
         start = f"from app import logs\nlogs.configure({level!r}, {format!r})\n"

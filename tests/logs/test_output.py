@@ -26,8 +26,8 @@ print(slowest, flushed, time.perf_counter() - flushing, logs.lines_dropped(), fi
 """
 
 
-def test_lines_of_many_processes_stay_whole(run_script: Script):
-    """Four forked processes share a pipe, their lines of up to 4 KiB do not mix, and none is lost."""
+def test_lines_of_several_processes_do_not_mix(run_script: Script):
+    """Four forked processes share a pipe: their lines of up to 4 KiB do not mix, and no line is lost."""
     done = run_script("""
 import os, structlog
 log = structlog.get_logger()
@@ -56,14 +56,14 @@ log.info("master_stopped")
 
 
 def test_the_last_line_of_a_process_is_written(run_script: Script):
-    """What is logged just before the interpreter ends still comes out, in order."""
+    """Lines that are logged just before the interpreter ends are written, in order."""
     done = run_script("import structlog\nfor n in range(50): structlog.get_logger().info('counted', n=n)")
 
     assert list(range(50)) == [orjson.loads(line)["n"] for line in done.stdout.splitlines()]
 
 
-def test_a_forked_child_does_not_repeat_its_parents_lines(run_script: Script):
-    """Lines that wait in the parent's queue are written once."""
+def test_a_forked_child_does_not_write_its_parents_lines(run_script: Script):
+    """Lines in the parent's queue at the fork are written once."""
     done = run_script("""
 import os, structlog
 for n in range(100): structlog.get_logger().info("counted", n=n)
@@ -78,24 +78,24 @@ os.waitpid(child, 0)
     assert 1 == len([e for e in events if e["event"] == "child_started"])
 
 
-def test_a_reader_that_stops_reading_blocks_nobody():
-    """With the pipe full no call waits; what does not fit into the queue is dropped, counted, and told later."""
+def test_a_reader_that_stops_does_not_block_callers():
+    """With a full pipe no call blocks. Lines past the queue's size are dropped, counted and reported later."""
     process = start(LOG_MANY.format(count=30_000, filling=300), stdout=subprocess.PIPE)
     assert process.stderr
-    slowest, flushed, flushing, dropped = process.stderr.readline().split()  # nothing was read from stdout so far
+    slowest, flushed, flushing, dropped = process.stderr.readline().split()  # nothing has been read from stdout so far
 
     assert float(slowest) < 0.1
     assert b"False" == flushed
     assert float(flushing) < 0.7
     assert int(dropped) > 1_000
     events = [orjson.loads(line) for line in process.communicate(timeout=10)[0].splitlines()]
-    told = [e for e in events if e["event"] == "log_lines_dropped"]
-    assert int(dropped) == sum(e["lines"] for e in told)
-    assert 30_000 == int(dropped) + len(events) - len(told)
+    reported = [e for e in events if e["event"] == "log_lines_dropped"]
+    assert int(dropped) == sum(e["lines"] for e in reported)
+    assert 30_000 == int(dropped) + len(events) - len(reported)
 
 
-def test_a_process_ends_in_time_though_nobody_reads():
-    """The end waits a second for a blocked reader, not longer."""
+def test_a_process_ends_although_its_output_is_not_read():
+    """The flush at the end waits at most one second for the reader."""
     process = start(LOG_MANY.format(count=3_000, filling=300), stdout=subprocess.PIPE)
     assert process.stderr
     process.stderr.readline()
@@ -106,23 +106,23 @@ def test_a_process_ends_in_time_though_nobody_reads():
     process.communicate()
 
 
-def test_a_reader_that_went_away_stops_nobody():
-    """Writing into a closed pipe loses the lines, counts them and does nothing else."""
+def test_a_closed_pipe_does_not_stop_the_process():
+    """Lines for a closed pipe are dropped and counted, and nothing else happens."""
     reader, writer = os.pipe()
     os.close(reader)
     process = start(LOG_MANY.format(count=1_000, filling=1), stdout=writer)
     os.close(writer)
-    said = process.communicate(timeout=10)[1].split()
+    printed = process.communicate(timeout=10)[1].split()
 
     assert 0 == process.returncode
-    assert [b"True", b"1000"] == [said[1], said[3]]
+    assert [b"True", b"1000"] == [printed[1], printed[3]]
 
 
-def test_a_closed_standard_output_stops_nobody():
-    """A process that is started without a standard output runs, and writes its lines nowhere else."""
+def test_a_missing_standard_output_does_not_stop_the_process():
+    """A process without a standard output runs, and writes no line into another file."""
     code = "import os, sys, structlog\nfrom app import logs\nlogs.configure()\n"
-    code += "stranger = os.open('/dev/null', os.O_RDWR)\nprint(stranger, file=sys.stderr)\n"
-    code += "r, w = os.pipe()\nos.dup2(w, stranger)\nos.set_blocking(r, False)\n"
+    code += "other = os.open('/dev/null', os.O_RDWR)\nprint(other, file=sys.stderr)\n"
+    code += "r, w = os.pipe()\nos.dup2(w, other)\nos.set_blocking(r, False)\n"
     code += "structlog.get_logger().info('lost')\nlogs.flush()\nprint(logs.lines_dropped(), file=sys.stderr)\n"
     code += "try: print(os.read(r, 99), file=sys.stderr)\nexcept BlockingIOError: print('empty', file=sys.stderr)\n"
     done = subprocess.run(
@@ -137,8 +137,8 @@ def test_a_closed_standard_output_stops_nobody():
     assert 0 == done.returncode
 
 
-def test_a_non_blocking_pipe_loses_nothing():
-    """Another program may have made the shared pipe non-blocking."""
+def test_no_line_is_lost_in_a_non_blocking_pipe():
+    """Lines are complete although another program has made the shared pipe non-blocking."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     process = start(LOG_MANY.format(count=2_000, filling=200), stdout=writer)
@@ -154,7 +154,7 @@ def test_a_non_blocking_pipe_loses_nothing():
 
 
 def test_logging_in_a_signal_handler_cannot_deadlock(run_script: Script):
-    """A handler that interrupts a log call may log itself, as that of Gunicorn's master does."""
+    """A signal handler that interrupts a log call can log, as in Gunicorn's master."""
     done = run_script("""
 import signal, structlog, logging
 log = structlog.get_logger()
@@ -171,27 +171,27 @@ signal.setitimer(signal.ITIMER_REAL, 0)
     assert events.count("handled") > 10
 
 
-def test_a_warning_is_written_at_once():
-    """A process killed right after a warning has told it."""
+def test_a_warning_is_written_without_delay():
+    """The warning of a process that is killed 15 ms later is written."""
     code = "import os, signal, structlog, time\nfrom app import logs\nlogs.configure()\n"
-    code += "structlog.get_logger().warning('sinking')\ntime.sleep(0.015)\nos.kill(os.getpid(), signal.SIGKILL)"
+    code += "structlog.get_logger().warning('urgent')\ntime.sleep(0.015)\nos.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=10, check=False)
 
     assert -signal.SIGKILL == done.returncode
-    assert b"sinking" in done.stdout
+    assert b"urgent" in done.stdout
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_importing_starts_and_opens_nothing(format: str):  # noqa: A002
-    """Neither the import nor the configuration starts a thread; the first line does."""
+def test_the_first_line_starts_the_thread(format: str):  # noqa: A002
+    """The import and the configuration start no thread."""
     code = "import threading\nfrom app import logs\nimport structlog, sys\n"
     code += f"logs.configure('info', {format!r})\nprint(threading.active_count(), file=sys.stderr)\n"
-    code += "structlog.get_logger().info('begun')\nprint(threading.active_count(), file=sys.stderr)\n"
+    code += "structlog.get_logger().info('started')\nprint(threading.active_count(), file=sys.stderr)\n"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=10, check=False)
 
     assert [b"1", b"2"] == done.stderr.split()
 
 
 def start(code: str, stdout: int) -> subprocess.Popen[bytes]:
-    """A process whose standard output is not read by itself."""
+    """Start a process; the caller reads its standard output."""
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE)

@@ -13,8 +13,8 @@ from tests.logs.conftest import Script
 from tests.paths import ROOT
 
 
-def test_the_standard_library_logs_as_we_do(lines: Lines):
-    """A library's record is a line with its logger's name and its message as the event."""
+def test_a_standard_library_record_is_an_event(lines: Lines):
+    """The line has the logger's name, and the message as its event."""
     logging.getLogger("sqlalchemy.engine").warning("slow: %s", "SELECT 1")
     logging.getLogger("alembic.runtime").log(25, "odd level")
 
@@ -23,16 +23,16 @@ def test_the_standard_library_logs_as_we_do(lines: Lines):
     assert "info" == second["level"]
 
 
-def test_a_record_that_cannot_be_formatted_is_told(run_script: Script):
-    """A library's mistake in a log call does not raise, and leaves a line."""
+def test_a_record_that_cannot_be_formatted_is_logged(run_script: Script):
+    """A wrong log call of a library raises nothing and writes `log_line_failed`."""
     done = run_script("import logging\nlogging.getLogger('careless').warning('%d items', 'many')")
 
     assert b"" == done.stderr
     assert {"event": "log_line_failed", "logger": "careless"}.items() <= orjson.loads(done.stdout).items()
 
 
-def test_a_librarys_own_handlers_are_dropped(lines: Lines):
-    """Uvicorn and Gunicorn bring handlers; with them a line would come twice, once as plain text."""
+def test_handlers_of_libraries_are_removed(lines: Lines):
+    """Each line of Uvicorn appears once, although Uvicorn adds a handler, and its access log is off."""
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(logging.StreamHandler())
     logger.propagate = False
@@ -45,7 +45,7 @@ def test_a_librarys_own_handlers_are_dropped(lines: Lines):
 
 
 def test_lines_below_the_level_are_not_written(run_script: Script):
-    """One level holds for our own lines and for those of libraries."""
+    """The same level applies to the application's lines and to those of libraries."""
     done = run_script(
         "import logging, structlog\nstructlog.get_logger().info('a')\nlogging.getLogger('x').info('b')\n"
         "structlog.get_logger().warning('c')\nlogging.getLogger('x').warning('d')",
@@ -56,7 +56,7 @@ def test_lines_below_the_level_are_not_written(run_script: Script):
 
 
 def test_a_warning_is_a_line(run_script: Script):
-    """`warnings.warn` does not write to standard error."""
+    """`warnings.warn` writes an event, and nothing to standard error."""
     done = run_script("import warnings\nwarnings.warn('outdated')")
     (line,) = map(orjson.loads, done.stdout.splitlines())
 
@@ -73,8 +73,8 @@ def test_a_warning_is_a_line(run_script: Script):
         ("class A:\n    def __del__(self): 1 / 0\nA()", "exception_unraisable"),
     ],
 )
-def test_what_nobody_caught_is_a_line(run_script: Script, code: str, event: str):
-    """The last words of a process, a thread or a destructor are JSON too."""
+def test_an_uncaught_exception_is_a_line(run_script: Script, code: str, event: str):
+    """Uncaught exceptions of a process, a thread or a destructor are logged as JSON."""
     done = run_script(code)
     (line,) = map(orjson.loads, done.stdout.splitlines())
 
@@ -83,8 +83,8 @@ def test_what_nobody_caught_is_a_line(run_script: Script, code: str, event: str)
     assert "Error: " in line["exception"]
 
 
-def test_an_interrupt_is_told_in_a_line(run_script: Script):
-    """Ctrl-C ends without a traceback."""
+def test_an_interrupt_is_logged(run_script: Script):
+    """Ctrl-C logs an event without a traceback."""
     done = run_script("raise KeyboardInterrupt")
 
     assert b"" == done.stderr
@@ -92,12 +92,12 @@ def test_an_interrupt_is_told_in_a_line(run_script: Script):
 
 
 def test_a_failed_task_is_a_line(run_script: Script):
-    """A task whose failure nobody awaits is told with its exception."""
+    """The exception of a task that no code awaits is logged."""
     done = run_script("""
 import asyncio, gc
 async def fail(): raise ValueError("unawaited")
 async def main():
-    logs.watch(asyncio.get_running_loop())
+    logs.capture_loop_failures(asyncio.get_running_loop())
     task = asyncio.ensure_future(fail())
     await asyncio.sleep(0)
     del task
@@ -112,7 +112,7 @@ asyncio.run(main())
 
 
 def test_console_lines_are_coloured_on_a_terminal():
-    """A person at a terminal sees levels by colour."""
+    """The console format uses colours when standard output is a terminal."""
     leader, terminal = pty.openpty()
     code = "from app import logs\nimport structlog\nlogs.configure('info', 'console')\n"
     code += "structlog.get_logger().info('started')"
@@ -124,7 +124,7 @@ def test_console_lines_are_coloured_on_a_terminal():
 
 
 def test_gunicorn_and_its_workers_print_only_json(run_script: Script):
-    """Gunicorn's logger gives its one handler to Uvicorn's, and its access log stays silent."""
+    """Gunicorn's and Uvicorn's lines are events, and Gunicorn's access log is off."""
     done = run_script("""
 import logging
 from gunicorn.config import Config
@@ -133,7 +133,7 @@ logger = GunicornLogger(Config())
 logger.info("Starting gunicorn %s", "27")
 try: 1 / 0
 except ZeroDivisionError: logger.exception("Exception in worker process")
-uvicorn = logging.getLogger("uvicorn.error")  # as uvicorn-worker sets it up
+uvicorn = logging.getLogger("uvicorn.error")  # as uvicorn-worker configures it
 uvicorn.handlers = logger.error_log.handlers
 uvicorn.setLevel(logger.error_log.level)
 uvicorn.propagate = False

@@ -1,4 +1,4 @@
-"""Lines that others write: the standard library's loggers, warnings, exceptions that nobody caught."""
+"""Log lines that other code writes: standard library loggers, warnings and uncaught exceptions."""
 
 import asyncio
 import logging
@@ -11,25 +11,25 @@ import structlog
 
 log = structlog.get_logger("app")
 
-_OWN_HANDLERS: Final = ("alembic", "gunicorn", "py.warnings", "sqlalchemy", "uvicorn")
-"""Loggers that bring handlers of their own, whose lines would come twice or in another form."""
+_LOGGERS_WITH_HANDLERS: Final = ("alembic", "gunicorn", "py.warnings", "sqlalchemy", "uvicorn")
+"""Loggers that may have their own handlers. Their lines would appear twice, or in another format."""
 
 
-def adopt(threshold: int) -> None:
-    """Take over all that is printed in this process, from `threshold` upwards."""
+def capture(threshold: int) -> None:
+    """Turn all log records, warnings and uncaught exceptions of this process into events, from `threshold` upwards."""
     root = logging.getLogger()
-    root.handlers = [Adopted()]
+    root.handlers = [EventHandler()]
     root.setLevel(threshold)
     for name in list(root.manager.loggerDict):
-        if name.startswith(_OWN_HANDLERS):
+        if name.startswith(_LOGGERS_WITH_HANDLERS):
             logger = logging.getLogger(name)
             logger.handlers = []
             logger.propagate = True
-    # One line a request is enough, and ours knows more.
+    # `request_served` replaces Uvicorn's access log.
     access = logging.getLogger("uvicorn.access")
     access.handlers = []
     access.propagate = False
-    # It tells at info which of its own parts it has loaded.
+    # At info it logs each of Alembic's own plugins that it loads.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
@@ -37,23 +37,23 @@ def adopt(threshold: int) -> None:
     sys.unraisablehook = _log_unraisable
 
 
-def watch(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what fails in a task or callback of this loop that nobody awaits."""
+def capture_loop_failures(loop: asyncio.AbstractEventLoop) -> None:
+    """Log the exceptions of this loop's tasks and callbacks that no code awaits."""
     loop.set_exception_handler(_log_loop_failure)
 
 
-class Adopted(logging.Handler):
-    """Turns a record of the standard library into an event."""
+class EventHandler(logging.Handler):
+    """Turns a standard library log record into an event."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record, its message as the event."""
+        """Log the record; its message is the event."""
         try:
             event: dict[str, Any] = {"logger": record.name}
             if record.exc_info and record.exc_info[1] is not None:
                 event["exc_info"] = record.exc_info
             level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
             log.log(level, record.getMessage(), **event)
-        except Exception:  # noqa: BLE001  # a line that cannot be made must not stop who writes it
+        except Exception:  # noqa: BLE001  # a record that cannot be formatted must not stop its caller
             log.error("log_line_failed", logger=record.name)  # noqa: TRY400
 
 
