@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI
 
 from app import connection_budget, database, logs
-from app.health.budget_check import checking
+from app.health.budget_check import checking_budget
 from app.health.readiness import Readiness
 from app.health.schema_state import Revisions
 from app.metrics.instruments import Metrics
@@ -41,7 +41,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ) as app.state.database,
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
         sampling(metrics, pool=lambda: app.state.database.state, lines_dropped=logs.lines_dropped),
-        checking(app.state.database, settings, metrics),
+        checking_budget(app.state.database, settings, metrics),
     ):
         app.state.readiness = Readiness(app.state.database, Revisions(), observer=metrics)
         log.info(

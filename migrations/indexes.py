@@ -1,7 +1,7 @@
-"""Indexes on tables that are in use: made and dropped beside their readers and writers.
+"""Creates and drops indexes concurrently, on tables that are in use.
 
-A revision that calls these holds nothing else: each of them commits by itself, and
-must find its way when the revision is run again.
+A revision that calls these functions does nothing else: each of them commits by
+itself, and the revision must work when it is run again after a failure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import structlog
 from alembic import op
 from sqlalchemy import TextClause, text
 
-from migrations.session import limits
+from migrations.session import timeouts
 
 log = structlog.get_logger("migrations")
 
@@ -20,8 +20,8 @@ _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass
 
 
 def create_index_concurrently(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
-    """Make an index. One that was left behind invalid by a run that failed is made again."""
-    with _beside_readers_and_writers():
+    """Create an index. Keep a valid index of this name, and re-create an invalid one that a failed run left."""
+    with _outside_a_transaction():
         if not op.get_context().as_sql:
             is_valid = op.get_bind().scalar(_IS_VALID, {"name": name})
             if is_valid:
@@ -34,8 +34,8 @@ def create_index_concurrently(name: str, table: str, columns: Sequence[str | Tex
 
 
 def drop_index_concurrently(name: str, table: str) -> None:
-    """Drop an index, if it is there."""
-    with _beside_readers_and_writers():
+    """Drop an index, if it exists."""
+    with _outside_a_transaction():
         _drop(name, table)
 
 
@@ -44,14 +44,15 @@ def _drop(name: str, table: str) -> None:
 
 
 @contextmanager
-def _beside_readers_and_writers() -> Iterator[None]:
-    """Outside of a transaction, and for as long as it takes: nobody waits for this but other migrations.
+def _outside_a_transaction() -> Iterator[None]:
+    """Run the block without a transaction and without a statement timeout.
 
-    Only the waits for older transactions are bounded, by what is left of the run's patience.
+    A concurrent build blocks only other migrations, so it may take as long as it needs. Its waits
+    for older transactions are limited by what is left of the lock wait budget.
     """
     options = op.get_context().opts
-    lock_seconds = max(options["patience"].left, options["lock_seconds"])
+    lock_seconds = max(options["lock_wait_budget"].remaining_seconds, options["lock_seconds"])
     with op.get_context().autocommit_block():
-        op.execute(limits(lock_seconds=lock_seconds, statement_seconds=0))
+        op.execute(timeouts(lock_seconds=lock_seconds, statement_seconds=0))
         yield
-        op.execute(limits(lock_seconds=options["lock_seconds"], statement_seconds=options["statement_seconds"]))
+        op.execute(timeouts(lock_seconds=options["lock_seconds"], statement_seconds=options["statement_seconds"]))

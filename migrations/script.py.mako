@@ -9,11 +9,11 @@ ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 
-# Whether the release before goes on serving, reading and writing, while this is applied and after it.
-# Where it does not, the service has to be stopped meanwhile: see docs/operations/migrations.md.
+# Whether the release before can read and write while this revision is applied and afterwards.
+# If it cannot, the service must be stopped for it: see docs/operations/migrations.md.
 runs_beside_previous_release = True
 
-# Rules of tests/migrations/lint.py that this revision may break, each with the reason why that does no harm.
+# Rules of tests/migrations/lint.py that this revision may break, each with the reason why it is harmless.
 lint_waivers: dict[str, str] = {}
 
 
@@ -23,5 +23,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo it."""
+    """Undo the upgrade."""
     ${downgrades if downgrades else "pass"}

@@ -1,4 +1,4 @@
-"""The migrator's connections: direct ones, with limits on what they may wait for and how long a statement runs."""
+"""The migration's connections: directly to PostgreSQL, with a lock timeout and a statement timeout."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,13 +14,13 @@ from app.settings import DatabasePooler, Settings
 CONNECT_SECONDS = 10
 
 _POOLER_REFUSED = (
-    "Migrations need a connection of their own to PostgreSQL, and {how} leads to a pooler, which would spread "
-    "their lock and their limits over several: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself."
+    "Migrations need a direct connection to PostgreSQL, and {url} leads to a connection pooler, which does not keep "
+    "their lock and timeouts on one server connection: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself."
 )
 
 
-def limits(*, lock_seconds: float, statement_seconds: float) -> str:
-    """The statement that limits a session. 0 is no limit, as in PostgreSQL."""
+def timeouts(*, lock_seconds: float, statement_seconds: float) -> str:
+    """The statement that sets a session's timeouts. 0 means no timeout, as in PostgreSQL."""
     return (
         f"SELECT set_config('lock_timeout', '{lock_seconds * 1000:.0f}ms', false), "
         f"set_config('statement_timeout', '{statement_seconds * 1000:.0f}ms', false)"
@@ -29,33 +29,38 @@ def limits(*, lock_seconds: float, statement_seconds: float) -> str:
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """The connection that migrates.
+    """The connection that runs the migration.
 
     Raises:
-        StartupError: PostgreSQL is out of reach, refuses, or stands behind a pooler.
+        StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
     """
     if settings.migration_database_url is None and settings.database_pooler is not DatabasePooler.NONE:
-        raise StartupError(_POOLER_REFUSED.format(how="with DATABASE_POOLER=pgbouncer DATABASE_URL"))
+        raise StartupError(
+            _POOLER_REFUSED.format(url=f"with DATABASE_POOLER={settings.database_pooler.value} DATABASE_URL")
+        )
 
-    async def open_limited() -> asyncpg.Connection:
+    async def open_with_timeouts() -> asyncpg.Connection:
         connection = await open_connection(settings.migration_dsn)
         await connection.execute(
-            limits(lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds)
+            timeouts(
+                lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
+            )
         )
         return connection
 
     engine = create_async_engine(
-        "postgresql+asyncpg://", poolclass=NullPool, async_creator=open_limited, hide_parameters=True
+        "postgresql+asyncpg://", poolclass=NullPool, async_creator=open_with_timeouts, hide_parameters=True
     )
     async with engine.connect() as connection:
         yield connection
 
 
 async def open_connection(dsn: str) -> asyncpg.Connection:
-    """A connection to PostgreSQL itself.
+    """A direct connection to PostgreSQL.
 
     Raises:
-        StartupError: There is none to be had. The message does not repeat the password.
+        StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
+            The message never contains the password.
     """
     try:
         connection = await asyncpg.connect(
@@ -65,27 +70,29 @@ async def open_connection(dsn: str) -> asyncpg.Connection:
             server_settings={"application_name": f"{NAME} migrations"},
         )
     except asyncpg.PostgresError as error:
-        raise StartupError(f"PostgreSQL refuses the migrator: {error.args[0]}.") from None
+        raise StartupError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except TimeoutError:
-        raise StartupError(f"PostgreSQL did not answer the migrator within {CONNECT_SECONDS} s.") from None
-    except OSError as error:
-        raise StartupError(f"PostgreSQL is out of the migrator's reach: {error}.") from None
-    except (ValueError, asyncpg.InterfaceError):
-        # What the driver says of a malformed URL may quote a part of the password.
         raise StartupError(
-            "The database's URL cannot be read: write it as postgresql://user:password@host:5432/name, "
+            f"PostgreSQL did not answer the migration's connection within {CONNECT_SECONDS} s."
+        ) from None
+    except OSError as error:
+        raise StartupError(f"PostgreSQL cannot be reached: {error}.") from None
+    except (ValueError, asyncpg.InterfaceError):
+        # The driver's message on a malformed URL may quote a part of the password.
+        raise StartupError(
+            "The database's URL is malformed: write it as postgresql://user:password@host:5432/name, "
             "with %40 for @, %2F for / and %25 for % in the password."
         ) from None
     if await _is_pooled(connection):
         await connection.close()
-        raise StartupError(_POOLER_REFUSED.format(how="this URL"))
+        raise StartupError(_POOLER_REFUSED.format(url="this URL"))
     return connection
 
 
 async def _is_pooled(connection: asyncpg.Connection) -> bool:
-    """Whether a pooler answers: it makes up the process id that a client may cancel by, as it cannot know the real one.
+    """Whether a pooler answers: it sends its clients a made-up process id, as it cannot know the server's.
 
-    Whether it pools by session or by transaction cannot be told from here.
+    The pooling mode (session or transaction) cannot be detected this way.
     """
     async with connection.transaction():
         process_id: int = await connection.fetchval("SELECT pg_backend_pid()")

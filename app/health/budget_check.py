@@ -1,4 +1,4 @@
-"""Does what all instances may ask of the server fit into what the server has? Asked once it can be reached."""
+"""Checks that the server has enough connections for all instances, once the database can be reached."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,18 +27,18 @@ SELECT
 
 
 class BudgetObserver(Protocol):
-    """Who wants to know the arithmetic, for the metrics."""
+    """Receives the connection budget, for the metrics."""
 
     worker: str
     """The worker's slot."""
 
-    def budget_is(self, *, instance: int, wanted: int, available: int) -> None:
-        """Take the arithmetic, in connections."""
+    def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
+        """Receive the budget, in connections."""
 
 
 @asynccontextmanager
-async def checking(database: Database, settings: Settings, observer: BudgetObserver) -> AsyncIterator[None]:
-    """Check the budget in the background while the body runs."""
+async def checking_budget(database: Database, settings: Settings, observer: BudgetObserver) -> AsyncIterator[None]:
+    """Check the budget in the background while the block runs."""
     task = asyncio.create_task(_check(database, settings, observer))
     try:
         yield
@@ -49,7 +49,7 @@ async def checking(database: Database, settings: Settings, observer: BudgetObser
 
 async def _check(database: Database, settings: Settings, observer: BudgetObserver) -> None:
     if settings.database_pooler is not DatabasePooler.NONE:
-        return  # The limits are the pooler's then, and the server cannot tell them.
+        return  # The pooler's limits apply, and the server does not know them.
     while True:
         try:
             rows = await database.run(_limits, {})
@@ -64,12 +64,14 @@ async def _check(database: Database, settings: Settings, observer: BudgetObserve
         role_connections=rows[0]["role"],
         database_connections=rows[0]["database"],
     )
-    observer.budget_is(instance=budget.connections_per_instance, wanted=budget.wanted, available=budget.available)
-    if observer.worker == "0":  # One line an instance, not one a worker.
-        _tell(budget)
+    observer.set_connection_budget(
+        instance=budget.connections_per_instance, wanted=budget.wanted, available=budget.available
+    )
+    if observer.worker == "0":  # One line for each instance, not for each worker.
+        _log(budget)
 
 
-def _tell(budget: Budget) -> None:
+def _log(budget: Budget) -> None:
     write = log.info if budget.fits else log.warning
     write(
         "connection_budget_checked",

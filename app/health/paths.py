@@ -1,4 +1,4 @@
-"""The paths that orchestrators and Prometheus request."""
+"""The paths of the probes and of the metrics."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ READY: Final = "/health/ready"
 METRICS: Final = "/metrics"
 
 PROBES: Final = frozenset({LIVE, READY, METRICS})
-"""Never rate limited, served under any host name, logged at debug level."""
+"""These are never rate limited, are served under any host name, and are logged at debug level."""
 
 OPS_PORT_ONLY: Final = PROBES - {LIVE}
-"""Where OPS_PORT is set, these answer at that port only."""
+"""If OPS_PORT is set, these are served at that port only."""

@@ -1,4 +1,4 @@
-"""Whether this worker should get requests: asked often, answered from one check a second."""
+"""Whether this worker should receive requests. Probes may ask often: one check a second answers them all."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,19 +13,22 @@ from app.health.schema_state import Revisions, SchemaState, current_revision
 
 log = structlog.get_logger(__name__)
 
-CHECK_SECONDS = 1.0
-"""How long one check may take, and how long its result is believed."""
+CHECK_TIMEOUT_SECONDS = 1.0
+"""A check that takes longer fails with `timeout`."""
+
+CACHE_SECONDS = 1.0
+"""The result of a check is reused for so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What was found. The values are codes; the details stand in the log."""
+    """The results of a check, as codes. The cause of a failure is in the log."""
 
     database: str
     """`ok`, or the code of the error."""
 
     schema: str
-    """A `SchemaState`, or `unknown` while the database is out of reach."""
+    """A `SchemaState`, or `unknown` while the database cannot be reached."""
 
     @property
     def passed(self) -> bool:
@@ -34,14 +37,14 @@ class Checks:
 
 
 class SchemaObserver(Protocol):
-    """Who wants to know the schema's state, for the metrics."""
+    """Receives the state of the schema, for the metrics."""
 
-    def schema_is(self, state: str) -> None:
-        """Take a `SchemaState`, or `unknown`."""
+    def set_schema_state(self, state: str) -> None:
+        """Receive a `SchemaState`, or `unknown`."""
 
 
 class Readiness:
-    """Checks the database and its schema, at most one check at a time."""
+    """Checks the database and its schema. At most one check runs at a time."""
 
     def __init__(self, database: Database, revisions: Revisions, observer: SchemaObserver) -> None:
         self._database = database
@@ -52,8 +55,8 @@ class Readiness:
         self._running: asyncio.Task[None] | None = None
 
     async def checks(self) -> Checks:
-        """The result of a check that is at most a second old. All who ask meanwhile share it."""
-        if monotonic() - self._checked_at > CHECK_SECONDS:
+        """The result of the last check, or of a new one if that is too old. Concurrent callers share one check."""
+        if monotonic() - self._checked_at > CACHE_SECONDS:
             if self._running is None or self._running.done():
                 self._running = asyncio.create_task(self._check())
             await asyncio.shield(self._running)
@@ -62,21 +65,21 @@ class Readiness:
     async def _check(self) -> None:
         schema, cause = "unknown", None
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                 schema = self._revisions.state(await current_revision(self._database))
             database = "ok"
         except PoolExhaustedError:
-            # Every connection is at work: busy is not broken, and taking this worker out
-            # of service would only put its load on the others.
+            # All connections are in use. The database works, and a worker that is not
+            # ready would only move its requests to the other workers.
             database, schema = self._checks.database, self._checks.schema
         except RequestError as error:
             database, cause = error.code, root_cause(error)
         except TimeoutError:
             database = "timeout"
-        found = Checks(database=database, schema=schema)
-        if found != self._checks:
-            write = log.info if found.passed else log.warning
-            write("readiness_changed", database=found.database, schema=found.schema, cause=cause)
-            self._observer.schema_is(found.schema)
-        self._checks = found
+        result = Checks(database=database, schema=schema)
+        if result != self._checks:
+            write = log.info if result.passed else log.warning
+            write("readiness_changed", database=result.database, schema=result.schema, cause=cause)
+            self._observer.set_schema_state(result.schema)
+        self._checks = result
         self._checked_at = monotonic()

@@ -1,4 +1,4 @@
-"""Is the database behind, at, or ahead of this code?"""
+"""Compares the database's schema revision with the revisions of this code."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -14,16 +14,16 @@ _current = text("SELECT version_num FROM alembic_version")
 
 
 class SchemaState(StrEnum):
-    """Where the database's revision stands in this code's graph of revisions."""
+    """The database's revision compared with the newest revision of this code."""
 
     BEHIND = "behind"
     CURRENT = "current"
     AHEAD = "ahead"
-    """The revision is unknown to this code: a newer release has migrated. A rollback must stay possible."""
+    """This code does not know the revision: a newer release has migrated. A rollback must stay possible."""
 
 
 class Revisions:
-    """The revisions that this code brings."""
+    """The revisions of this code."""
 
     def __init__(self, migrations: Path = _MIGRATIONS) -> None:
         scripts = ScriptDirectory(str(migrations))
@@ -31,7 +31,7 @@ class Revisions:
         self._known = {script.revision for script in scripts.walk_revisions()}
 
     def state(self, revision: str | None) -> SchemaState:
-        """Where a database at this revision stands; None is a database that was never migrated."""
+        """The state of a database at this revision. None is a database without any revision."""
         if revision == self.head:
             return SchemaState.CURRENT
         if revision is None or revision in self._known:
@@ -40,7 +40,7 @@ class Revisions:
 
 
 async def current_revision(database: Database) -> str | None:
-    """The revision that the database is at, None where it was never migrated.
+    """The database's revision, None if it has none.
 
     Raises:
         DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError: As `Database.run` does.

@@ -151,12 +151,12 @@ class Metrics:
         """The rate limits' storage is away, or is back."""
         self._limits_degraded.set(degraded)
 
-    def schema_is(self, state: str) -> None:
+    def set_schema_state(self, state: str) -> None:
         """Where the database's schema stands: one of `SCHEMA_STATES`."""
         for known in SCHEMA_STATES:
             self._schema.labels(known).set(known == state)
 
-    def budget_is(self, *, instance: int, wanted: int, available: int) -> None:
+    def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
         """The arithmetic of connections, once the server has told its part."""
         for kind, connections in [("instance", instance), ("wanted", wanted), ("available", available)]:
             self._budget.labels(kind).set(connections)

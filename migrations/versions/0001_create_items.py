@@ -1,4 +1,4 @@
-"""Create the items and the first answers kept by Idempotency-Key.
+"""Create the tables of the items and of the idempotency keys.
 
 Revision: 0001
 Revises: nothing
@@ -19,8 +19,8 @@ BEGIN
         BEGIN
             CREATE EXTENSION IF NOT EXISTS pg_trgm;
         EXCEPTION WHEN insufficient_privilege THEN
-            RAISE WARNING 'pg_trgm may not be created by %: searches will read the whole table. '
-                'Let a superuser run CREATE EXTENSION pg_trgm, then create the index ix_items_name_trgm.', current_user;
+            RAISE WARNING 'The role % may not create the extension pg_trgm, so searches will read the whole table. '
+                'Run CREATE EXTENSION pg_trgm as a superuser, then create the index ix_items_name_trgm.', current_user;
         END;
     END IF;
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
@@ -51,7 +51,7 @@ $$
 
 
 def upgrade() -> None:
-    """Create the tables, their indexes, and the function that asks the planner for an estimate."""
+    """Create the tables, their indexes, and the function that returns the planner's estimate."""
     op.create_table(
         "items",
         sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
@@ -80,7 +80,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them. The extension stays: others may use it."""
+    """Drop the tables and the function. The extension stays, as other tables may use it."""
     op.drop_table("idempotency_keys")
     op.execute("DROP FUNCTION estimated_items(boolean, text)")
     op.drop_table("items")

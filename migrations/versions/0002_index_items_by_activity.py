@@ -1,7 +1,6 @@
-"""Index the items by activity, in the order of their ids.
+"""Index the items by `is_active` and id.
 
-The few inactive items among many active ones, or the other way about, are found
-without reading the others.
+A page of the few inactive items is read without the many active ones, and the reverse.
 
 Revision: 0002
 Revises: 0001
@@ -15,10 +14,10 @@ runs_beside_previous_release = True
 
 
 def upgrade() -> None:
-    """Make the index."""
+    """Create the index."""
     create_index_concurrently("ix_items_is_active_id", "items", ["is_active", "id"])
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the index."""
     drop_index_concurrently("ix_items_is_active_id", "items")

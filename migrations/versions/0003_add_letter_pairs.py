@@ -1,8 +1,9 @@
 """Add the functions that find names by one or two letters.
 
-Trigrams begin at three. Each letter of a name and the one after it make a lexeme, the
-last one with a space: a name that contains a text has a lexeme that begins with the
-text's first two letters, and one that contains a single letter has one that begins with it.
+A trigram needs three letters. `letter_pairs` makes a lexeme of each letter of a name and
+the next one; the last letter's lexeme ends with a space. So every name that contains the
+two letters "ab" has the lexeme "ab", and every name that contains "a" has a lexeme that
+begins with "a".
 
 Revision: 0003
 Revises: 0002
@@ -28,7 +29,7 @@ END
 $$
 """
 
-# It asks for a lexeme's beginning. Between quotes, a tsquery takes all but these two for themselves.
+# The query is a prefix match. In a quoted lexeme of a tsquery only \ and ' have a special meaning.
 _LETTER_PAIR_OF = r"""
 CREATE FUNCTION letter_pair_of(text text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -38,12 +39,12 @@ $$
 
 
 def upgrade() -> None:
-    """Add them."""
+    """Create the functions."""
     op.execute(_LETTER_PAIRS)
     op.execute(_LETTER_PAIR_OF.replace(":*", r"\:*"))
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the functions."""
     op.execute("DROP FUNCTION letter_pair_of(text)")
     op.execute("DROP FUNCTION letter_pairs(text)")

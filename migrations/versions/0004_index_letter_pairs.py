@@ -1,7 +1,7 @@
 """Index the letter pairs of the items' names.
 
-New entries of such an index gather in a list that every search reads as well. It is
-kept short: 256 kB where the server's default is 4 MB.
+New entries of a GIN index go into a pending list, which every search reads too. The list
+is limited to 256 kB; the server's default is 4 MB.
 
 Revision: 0004
 Revises: 0003
@@ -17,7 +17,7 @@ runs_beside_previous_release = True
 
 
 def upgrade() -> None:
-    """Make the index."""
+    """Create the index."""
     create_index_concurrently(
         "ix_items_letter_pairs",
         "items",
@@ -28,5 +28,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the index."""
     drop_index_concurrently("ix_items_letter_pairs", "items")

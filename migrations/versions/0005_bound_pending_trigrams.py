@@ -1,7 +1,7 @@
-"""Bound the list in which new trigrams gather.
+"""Limit the pending list of the trigram index.
 
-Every search reads it through. 256 kB, where the server's default is 4 MB, is at
-most 32 pages, and makes the write that empties it wait less.
+Every search reads the whole list. 256 kB are at most 32 pages, and the write that flushes
+the list takes less time. The server's default is 4 MB.
 
 Revision: 0005
 Revises: 0004
@@ -15,10 +15,10 @@ runs_beside_previous_release = True
 
 
 def upgrade() -> None:
-    """Bound it, where the server has trigrams."""
+    """Limit the list, if the index exists."""
     op.execute("ALTER INDEX IF EXISTS ix_items_name_trgm SET (gin_pending_list_limit = 256)")
 
 
 def downgrade() -> None:
-    """Take the server's default again."""
+    """Return to the server's default."""
     op.execute("ALTER INDEX IF EXISTS ix_items_name_trgm RESET (gin_pending_list_limit)")

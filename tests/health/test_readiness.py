@@ -16,34 +16,30 @@ SLEEP = text("SELECT pg_sleep(0.7)")
 
 
 class SchemaStates(list[str]):
-    """Notes what the observer is told."""
+    """Records the states that the observer receives."""
 
-    def schema_is(self, state):
-        """Note it."""
+    def set_schema_state(self, state):
+        """Record the state."""
         self.append(state)
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """Make a result old at once, so that each question is a check."""
-    monkeypatch.setattr(readiness, "CHECK_SECONDS", 0.3)
-
-    async def wait():
-        await asyncio.sleep(0.31)
-
-    return wait
+def short_times(monkeypatch):
+    """Shorten the timeout of a check, and reuse no result."""
+    monkeypatch.setattr(readiness, "CHECK_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
 
 
-def ready(database, states=None):
+def readiness_of(database, states=None):
     """The readiness of a worker with this database."""
     return Readiness(database, Revisions(), observer=SchemaStates() if states is None else states)
 
 
 async def test_a_migrated_database_is_ready(database):
-    """Both checks pass, and the metrics are told."""
+    """Both checks pass, and the metrics receive the state."""
     states = SchemaStates()
 
-    checks = await ready(database, states).checks()
+    checks = await readiness_of(database, states).checks()
 
     assert checks == READY
     assert checks.passed
@@ -55,70 +51,67 @@ async def test_a_migrated_database_is_ready(database):
     [("ok", "current", True), ("ok", "ahead", True), ("ok", "behind", False), ("ok", "unknown", False),
      ("database_unavailable", "unknown", False), ("timeout", "current", False), ("unchecked", "unknown", False)],
 )  # fmt: skip
-def test_what_passes(database, schema, passed):
-    """The database must be in reach and its schema not behind."""
+def test_which_results_pass(database, schema, passed):
+    """The database must be reachable and its schema not behind."""
     assert passed == Checks(database=database, schema=schema).passed
 
 
-async def test_one_check_serves_all_who_ask(database_url):
-    """50 questions at once, and those of the second after, are one statement."""
+async def test_concurrent_callers_share_one_check(database_url):
+    """50 concurrent calls, and a call within CACHE_SECONDS, run one statement."""
     async with proxied(database_url) as proxy, connected(proxy.url) as database:
-        asked = ready(database)
-        await asked.checks()
-        asked._checked_at = float("-inf")
+        worker = readiness_of(database)
+        await worker.checks()
+        worker._checked_at = float("-inf")
         before = proxy.round_trips
 
-        answers = await asyncio.gather(*(asked.checks() for _ in range(50)))
-        answers.append(await asked.checks())
+        answers = await asyncio.gather(*(worker.checks() for _ in range(50)))
+        answers.append(await worker.checks())
 
         assert {READY} == set(answers)
         assert 1 == proxy.round_trips - before
 
 
-async def test_a_database_that_goes_and_comes_is_followed(database_url, fresh):
-    """Without the database a worker is not ready, and with it it is, without a restart."""
+async def test_readiness_follows_the_database(database_url, short_times):
+    """While the database does not answer, the worker is not ready. It becomes ready again without a restart."""
     async with proxied(database_url) as proxy, connected(proxy.url) as database:
-        asked = ready(database)
-        assert (await asked.checks()).passed
+        worker = readiness_of(database)
+        assert (await worker.checks()).passed
 
         proxy.freeze()
-        await fresh()
         started = perf_counter()
-        frozen = await asked.checks()
+        frozen = await worker.checks()
         assert perf_counter() - started < 0.6
         assert (frozen.database, frozen.schema, frozen.passed) == ("timeout", "unknown", False)
 
         proxy.thaw()
-        await fresh()
-        assert (await asked.checks()).passed
+        assert (await worker.checks()).passed
     async with connected("postgresql://a@127.0.0.1:1/b") as database:
         with capture_logs() as lines:
-            refused = await ready(database).checks()
+            refused = await readiness_of(database).checks()
         assert ("database_unavailable", "unknown") == (refused.database, refused.schema)
         assert ["warning"] == [line["log_level"] for line in lines]
         assert "ConnectionRefusedError" in lines[0]["cause"]
 
 
-async def test_a_busy_worker_stays_as_it_was(database_url, fresh):
-    """Every connection at work is no reason to send the load elsewhere."""
+async def test_a_busy_worker_stays_ready(database_url, short_times):
+    """If all connections are in use, the last result stays."""
     async with connected(database_url, connections=1, wait_seconds=0.1) as database:
-        asked = ready(database)
-        assert (await asked.checks()).passed
-        await fresh()
+        worker = readiness_of(database)
+        assert (await worker.checks()).passed
 
         busy = asyncio.create_task(database.run(SLEEP, {}))
         await asyncio.sleep(0.05)
-        checks = await asked.checks()
+        checks = await worker.checks()
 
         assert not busy.done()
         assert READY == checks
         await busy
 
 
-async def test_who_gives_up_asking_does_not_spoil_the_check(database):
-    """A probe that is cancelled leaves the check to the others that wait for it."""
-    asked = ready(database)
-    first, second = asyncio.create_task(asked.checks()), asyncio.create_task(asked.checks())
+async def test_a_cancelled_caller_does_not_cancel_the_check(database):
+    """The other callers still receive the result."""
+    worker = readiness_of(database)
+    first, second = asyncio.create_task(worker.checks()), asyncio.create_task(worker.checks())
     await asyncio.sleep(0)
 
     first.cancel()
@@ -126,13 +119,12 @@ async def test_who_gives_up_asking_does_not_spoil_the_check(database):
     assert READY == await second
 
 
-async def test_a_change_is_told_once(database, sql, fresh):
-    """The metrics hear of each change of the schema's state, and of nothing else."""
+async def test_each_change_is_reported_once(database, sql, short_times):
+    """The metrics receive the schema's state when it changes, and not otherwise."""
     states = SchemaStates()
-    asked = ready(database, states)
+    worker = readiness_of(database, states)
     for revision in (Revisions().head, Revisions().head, "9999", "9999"):
         await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
-        await asked.checks()
-        await fresh()
+        await worker.checks()
 
     assert ["current", "ahead"] == states

@@ -9,7 +9,7 @@ from tests.databases import connected
 
 @pytest.fixture
 def revisions(tmp_path):
-    """A graph of three revisions in a row."""
+    """Three revisions, one after the other."""
     (tmp_path / "versions").mkdir()
     for number, (name, before) in enumerate([("one", None), ("two", "one"), ("three", "two")]):
         script = f"""
@@ -24,24 +24,24 @@ def revisions(tmp_path):
     ("revision", "state"),
     [(None, "behind"), ("one", "behind"), ("two", "behind"), ("three", "current"), ("four", "ahead"), ("", "ahead")],
 )
-def test_the_graph_tells_where_a_database_stands(revisions, revision, state):
-    """A known revision before the head is behind, an unknown one was made by a newer release."""
+def test_the_state_follows_from_the_revision(revisions, revision, state):
+    """A known revision before the head is behind. An unknown revision is ahead."""
     assert SchemaState(state) == revisions.state(revision)
 
 
 async def test_a_migrated_database_is_at_the_head(database):
-    """The migrations end where this code begins."""
+    """After `alembic upgrade head` the database has the newest revision of this code."""
     assert Revisions().head == await current_revision(database)
 
 
-async def test_a_database_that_was_never_migrated_has_no_revision(empty_database_url):
-    """An empty database is behind, not broken."""
+async def test_an_empty_database_has_no_revision(empty_database_url):
+    """The revision is None, which is not an error."""
     async with connected(empty_database_url) as database:
         assert await current_revision(database) is None
 
 
-async def test_a_database_whose_migration_was_undone_has_no_revision(database, sql):
-    """A downgrade to the base leaves Alembic's table without a row."""
+async def test_a_downgraded_database_has_no_revision(database, sql):
+    """A downgrade to base leaves the version table empty."""
     await sql.execute("DELETE FROM alembic_version")
 
     assert await current_revision(database) is None

@@ -1,6 +1,7 @@
-"""Runs `alembic` as an operator does, on the project's revisions or on a copy with throw-away ones."""
+"""Runs `alembic` as an operator does, on the project's revisions or on a copy with extra revisions."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ def downgrade():
 
 
 def start(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.Popen[str]:
-    """Start a command. Settings are by their names in lower case."""
+    """Start a command. Keyword arguments are settings, by their names in lower case."""
     environment = {
         name: os.environ[name] for name in os.environ if name in ("PATH", "HOME") or name.startswith("COVERAGE_")
     }
@@ -49,30 +50,40 @@ def start(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any
 
 
 def finish(process: subprocess.Popen[str], *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    """Wait for its end, and kill it when that does not come."""
+    """Wait until the process ends. Kill it after so many seconds."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError(f"alembic did not end within {seconds} s: {err}") from None
+        raise AssertionError(f"alembic did not finish within {seconds} s: {err}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def alembic(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command and wait for it."""
     return finish(start(url, *arguments, folder=folder, **settings))
 
 
 def succeed(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command that must succeed."""
+    """Run a command and assert that it succeeds."""
     done = alembic(url, *arguments, folder=folder, **settings)
     assert 0 == done.returncode, done.stderr
     return done
 
 
+def events(stderr: str) -> list[dict[str, Any]]:
+    """The log lines of a command, which are JSON objects."""
+    return [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+
+
+def event_names(stderr: str) -> list[str]:
+    """The events of a command's log lines."""
+    return [event["event"] for event in events(stderr)]
+
+
 def copy_project(folder: Path) -> Path:
-    """The project in a folder where revisions can be added to it."""
+    """Copy the project to a folder, where revisions can be added to it."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=ignored)
     shutil.copy(ROOT / "alembic.ini", folder)
@@ -81,18 +92,18 @@ def copy_project(folder: Path) -> Path:
 
 
 def add_revision(folder: Path, revision: str, *, revises: str, upgrade: str, downgrade: str = "pass") -> None:
-    """Add a revision that runs these lines of Python."""
+    """Add a revision whose functions run these lines of Python."""
     text = _REVISION.format(
         revision=revision,
         down_revision=revises,
         upgrade=upgrade.replace("\n", "\n    "),
         downgrade=downgrade.replace("\n", "\n    "),
     )
-    (folder / "migrations" / "versions" / f"{revision}_throw_away.py").write_text(text)
+    (folder / "migrations" / "versions" / f"{revision}_added_by_a_test.py").write_text(text)
 
 
 def fetch(url: str, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """The rows of one query."""
+    """The rows of a query."""
 
     async def connect_and_fetch() -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(url)

@@ -1,4 +1,4 @@
-"""Databases and revisions to migrate."""
+"""Databases to migrate, and revisions to migrate them with."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from tests.migrations.alembic import copy_project
 
 @pytest.fixture
 def owner_url(database_url: str) -> str:
-    """A migrated database, as the role that migrates."""
+    """The URL of a migrated database for the role that owns its tables."""
     return as_role(database_url, "items_owner")
 
 
 @pytest.fixture
 def revisions(tmp_path: Path) -> Path:
-    """A copy of the project's revisions, for throw-away ones."""
+    """A copy of the project, where a test can add revisions."""
     return copy_project(tmp_path)

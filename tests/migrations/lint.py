@@ -1,7 +1,7 @@
-"""Which statements of a revision would rewrite or lock a table in use for long, by the SQL that `--sql` writes.
+"""Finds statements of a revision that would rewrite a table in use or lock it for long, in the SQL of `--sql`.
 
-It reads SQL by patterns, not by a grammar. What is put together when it runs it refuses,
-as it cannot read that; what is harmless all the same is waived in the revision, with the reason.
+The linter matches patterns; it does not parse SQL. It refuses dynamic SQL, which it cannot
+read. A revision can waive a rule, with the reason why its statement is harmless.
 """
 
 import re
@@ -15,7 +15,7 @@ _GENERATED = r"\bGENERATED ALWAYS AS \(|\bGENERATED (?:ALWAYS|BY DEFAULT) AS IDE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A statement, and the rule that it breaks."""
+    """A statement and the rule that it breaks."""
 
     rule: str
     statement: str
@@ -25,32 +25,32 @@ class Finding:
 
 
 RULES = {
-    "index-not-concurrent": "Writers wait until the index is made or dropped: use migrations.indexes.",
-    "rewrite": "The table is written anew under a lock that keeps out readers: add a column, fill it, switch over.",
-    "not-null-unchecked": "All rows are read under that lock: validate a CHECK (… IS NOT NULL) in a revision before.",
-    "constraint-validated": "All rows are read under that lock: add it NOT VALID, VALIDATE it in the next revision.",
-    "constraint-unique": "An index is made under that lock: make a unique one concurrently, then add it USING INDEX.",
-    "column-filled": "A new column needs a constant default to be NOT NULL without writing every row.",
-    "exclusive": "Readers are kept out for as long as it takes.",
-    "rows-changed": "Rows stay locked until all are changed: change them in batches, outside of migrations.",
-    "half-committed": "Beside a statement that commits by itself there must be nothing that cannot be run again.",
-    "unreadable": "What it runs is put together when it runs, so it cannot be checked.",
+    "index-not-concurrent": "Writers wait until the index is created or dropped: use migrations.indexes.",
+    "rewrite": "The table is rewritten under a lock that blocks readers: add a column, fill it, then use it instead.",
+    "not-null-unchecked": "Readers wait for a full scan: validate a CHECK (… IS NOT NULL) in an earlier revision.",
+    "constraint-validated": "All rows are read while writers wait: add it NOT VALID, VALIDATE it in the next revision.",
+    "constraint-unique": "An index is created while readers wait: create it concurrently, then add it USING INDEX.",
+    "column-filled": "A new NOT NULL column needs a constant default, else every row must be written.",
+    "exclusive": "Readers are blocked until the statement is finished.",
+    "rows-changed": "All rows stay locked until the last is changed: change them in batches, outside of migrations.",
+    "half-committed": "A concurrent statement commits by itself: beside it, every statement must be safe to run again.",
+    "dynamic-sql": "Dynamic SQL cannot be checked.",
 }
-"""What is wrong, and what to do instead."""
+"""What is wrong with a statement that breaks the rule, and what to do instead."""
 
 
 @dataclass(slots=True)
 class Linter:
-    """Reads the revisions from the first one on, and remembers what they have made."""
+    """Checks the revisions in their order, and remembers the constraints of the earlier ones."""
 
     validated: set[tuple[str, str]] = field(default_factory=set)
-    """Tables and columns of which a validated constraint says that they are not null."""
+    """Tables and columns for which a validated constraint excludes null."""
 
     pending: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Constraints that were added NOT VALID, by table and name, and the column that they say so of."""
+    """The columns of IS NOT NULL constraints that were added NOT VALID, by table and constraint."""
 
     def findings(self, sql: str) -> list[Finding]:
-        """What is wrong with one revision."""
+        """The statements of one revision that break a rule."""
         statements = [statement for statement in split(sql) if not _is_alembics(statement)]
         new = {_bare(name) for statement in statements for name in _created(statement)}
         found = [
@@ -63,7 +63,7 @@ class Linter:
                 for statement in statements
                 if statement not in concurrent and not statement.startswith("SELECT SET_CONFIG(")
             ]
-        # The lock of the first would be held while the second reads all rows.
+        # The lock of ADD CONSTRAINT would be held while VALIDATE reads all rows.
         added = re.findall(rf"ADD CONSTRAINT ({_NAME}) [^;]*?NOT VALID", "; ".join(statements))
         found += [
             Finding(rule="constraint-validated", statement=statement)
@@ -76,9 +76,9 @@ class Linter:
         if match := re.match(r"DO (\$\w*\$)(.*)\1", statement, re.DOTALL):
             body = match[2]
             if re.search(r"\bEXECUTE\b", body):
-                yield "unreadable"
+                yield "dynamic-sql"
             new = new | {_bare(name) for part in split(body) for name in _created(part)}
-            # A block's parts begin with its control words: look for statements anywhere in it.
+            # A part may begin with control words such as IF … THEN: search for statements anywhere in it.
             pattern = r"\b(?:CREATE|ALTER|DROP|UPDATE|DELETE|INSERT|TRUNCATE|LOCK|CLUSTER|VACUUM|REINDEX)\b"
             for part in split(body):
                 if begin := re.search(pattern, part):
@@ -123,18 +123,18 @@ class Linter:
         elif not re.search(r"\bNOT VALID\b", action):
             yield "constraint-validated"
         elif match := re.match(rf"ADD CONSTRAINT ({_NAME}) CHECK \(+\s*({_NAME}) IS NOT NULL\s*\)+ NOT VALID", action):
-            # Not trusted before it is validated, and that must not happen in the same transaction.
+            # It counts after a later revision has validated it.
             self.pending[table, _bare(match[1])] = _bare(match[2])
 
 
 def complaints(findings: list[Finding], waivers: Mapping[str, str]) -> list[str]:
-    """What remains to be said about a revision that waives some rules: each with the reason why that does no harm."""
+    """The complaints about a revision: findings that are not waived, and waivers without need or reason."""
     broken = {finding.rule for finding in findings}
     return [
         *(f"{finding}. {RULES[finding.rule]}" for finding in findings if finding.rule not in waivers),
         *(f"{rule} is waived but not broken." for rule in waivers if rule not in broken),
         *(
-            f"{rule} is waived without a sentence that says why."
+            f"{rule} is waived without a sentence that gives the reason."
             for rule, why in waivers.items()
             if len(why.split()) < 5
         ),
@@ -160,7 +160,7 @@ def _broken_by_column(action: str) -> Iterator[str]:
 
 
 def split(sql: str) -> list[str]:
-    """The statements, without comments, in capitals, each on one line where its texts allow."""
+    """The statements, without comments, in capitals, with white space outside of string literals collapsed."""
     token = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|(\$\w*\$).*?\1|;|[^-/'$;]+|.", re.DOTALL)
     statements, current = [], ""
     for match in token.finditer(sql):
@@ -174,7 +174,7 @@ def split(sql: str) -> list[str]:
 
 
 def _actions(text: str) -> list[str]:
-    """The parts of an ALTER TABLE: commas part them, except inside brackets and texts."""
+    """The actions of an ALTER TABLE: split at commas, except inside brackets and string literals."""
     token = re.compile(r"'(?:[^']|'')*'|.", re.DOTALL)
     actions, current, depth = [], "", 0
     for match in token.finditer(text):
@@ -196,7 +196,7 @@ def _bare(name: str) -> str:
 
 
 def _is_alembics(statement: str) -> bool:
-    """Whether it is one of those that surround the revision's own."""
+    """Whether Alembic or the environment adds this statement around the revision's own."""
     return bool(
         re.match(r"(?:BEGIN|COMMIT)$", statement)
         or re.match(r"(?:CREATE TABLE|INSERT INTO|UPDATE|DELETE FROM) ALEMBIC_VERSION\b", statement)

@@ -1,44 +1,44 @@
-"""The locks that stand in the way are held by asyncpg's connections; `alembic` runs in processes of its own."""
+"""The tests keep transactions open on asyncpg connections; `alembic` runs in processes of its own."""
 
 import asyncio
-import json
 
 import asyncpg
 import pytest
 
 from tests.cluster import as_role, execute
-from tests.migrations.alembic import HEAD, add_revision, alembic, fetch, finish, start, succeed
+from tests.migrations.alembic import HEAD, add_revision, alembic, event_names, events, fetch, finish, start, succeed
 
-MAKE = 'create_index_concurrently("ix_items_price", "items", ["price"])'
+CREATE = 'create_index_concurrently("ix_items_price", "items", ["price"])'
 DROP = 'drop_index_concurrently("ix_items_price", "items")'
 VALIDITY = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_items_price')"
 
 
 @pytest.fixture
-def indexing(revisions):
-    """Revisions of which the newest makes an index."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=MAKE, downgrade=DROP)
+def index_revision(revisions):
+    """A copy of the project whose newest revision creates an index."""
+    add_revision(revisions, "9999", revises=HEAD, upgrade=CREATE, downgrade=DROP)
     return revisions
 
 
-def events(stderr):
-    """The log lines, which are JSON objects."""
-    return [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
-
-
 async def reader(url):
-    """A connection with a transaction that has read, which an index waits for."""
+    """A connection with an open transaction that has read the items. A concurrent index build waits for it."""
     connection = await asyncpg.connect(url)
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     await connection.execute("SELECT FROM items LIMIT 1")
     return connection
 
 
-async def test_an_index_left_behind_invalid_is_made_again(owner_url, database_url, indexing):
-    """A build that gave up leaves an invalid index and names who was in its way; the next run makes a valid one."""
+async def test_an_invalid_index_of_a_failed_run_is_re_created(owner_url, database_url, index_revision):
+    """A build that fails leaves an invalid index and names the blocking process. The next run creates a valid one."""
     blocking = await reader(database_url)
     failed = await asyncio.to_thread(
-        alembic, owner_url, "upgrade", "head", folder=indexing, migration_lock_seconds=0.2, migration_wait_seconds=1
+        alembic,
+        owner_url,
+        "upgrade",
+        "head",
+        folder=index_revision,
+        migration_lock_seconds=0.2,
+        migration_wait_seconds=1,
     )
     pid = blocking.get_server_pid()
     await blocking.close()
@@ -47,20 +47,20 @@ async def test_an_index_left_behind_invalid_is_made_again(owner_url, database_ur
     assert f"process {pid} of user items_app" in failed.stderr.splitlines()[-1]
     assert [(False,)] == await asyncio.to_thread(fetch, owner_url, VALIDITY)
 
-    done = await asyncio.to_thread(succeed, owner_url, "upgrade", "head", folder=indexing)
+    done = await asyncio.to_thread(succeed, owner_url, "upgrade", "head", folder=index_revision)
 
-    assert ["index_invalid"] == [event["event"] for event in events(done.stderr) if event["event"].startswith("index")]
+    assert ["index_invalid"] == [event for event in event_names(done.stderr) if event.startswith("index")]
     assert [(True,)] == await asyncio.to_thread(fetch, owner_url, VALIDITY)
 
 
-async def test_an_index_waits_longer_than_other_migrations(owner_url, database_url, indexing):
-    """Nobody queues up behind it, so it waits for older transactions as long as patience lasts, not `lock_timeout`."""
+async def test_an_index_build_waits_longer_than_the_lock_timeout(owner_url, database_url, index_revision):
+    """It blocks no request, so it waits for older transactions for up to MIGRATION_WAIT_SECONDS."""
     blocking = await reader(database_url)
     process = start(
-        owner_url, "upgrade", "head", folder=indexing, migration_lock_seconds=0.2, migration_wait_seconds=20
+        owner_url, "upgrade", "head", folder=index_revision, migration_lock_seconds=0.2, migration_wait_seconds=20
     )
     await asyncio.sleep(3)
-    # Reading and writing go on meanwhile.
+    # Writes go on during the build.
     other = await asyncpg.connect(database_url, timeout=5)
     await asyncio.wait_for(other.execute("INSERT INTO items (name) VALUES ('Kettle')"), 0.5)
     await other.close()
@@ -72,39 +72,39 @@ async def test_an_index_waits_longer_than_other_migrations(owner_url, database_u
     assert [(True,)] == await asyncio.to_thread(fetch, owner_url, VALIDITY)
 
 
-def test_an_index_that_the_dba_has_made_is_kept(owner_url, indexing):
-    """A valid index of the name is not made twice."""
+def test_a_valid_index_of_the_same_name_is_kept(owner_url, index_revision):
+    """An index that a DBA has created before the migration is not re-created."""
     execute(owner_url, "CREATE INDEX CONCURRENTLY ix_items_price ON items (price)")
     before = fetch(owner_url, "SELECT to_regclass('ix_items_price')::oid")
 
-    done = succeed(owner_url, "upgrade", "head", folder=indexing)
+    done = succeed(owner_url, "upgrade", "head", folder=index_revision)
 
-    assert "index_kept" in [event["event"] for event in events(done.stderr)]
+    assert "index_kept" in event_names(done.stderr)
     assert before == fetch(owner_url, "SELECT to_regclass('ix_items_price')::oid")
 
 
-def test_an_index_takes_the_time_it_needs(owner_url, revisions):
-    """The statement limit does not count for it, and its progress is told while it grows."""
+def test_an_index_build_has_no_statement_timeout(owner_url, revisions):
+    """It runs longer than MIGRATION_STATEMENT_SECONDS, and its progress is logged."""
     slowly = "SELECT length(pg_sleep(0.005)::text) + $1"
     function = f"CREATE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS '{slowly}'"
     execute(as_role(owner_url, "postgres"), function)
     execute(owner_url, "INSERT INTO items (name) SELECT 'Kettle' FROM generate_series(1, 1000)")
-    make = 'import sqlalchemy\ncreate_index_concurrently("ix_items_slow", "items", [sqlalchemy.text("slow(id)")])'
-    add_revision(revisions, "9999", revises=HEAD, upgrade=make)
+    create = 'import sqlalchemy\ncreate_index_concurrently("ix_items_slow", "items", [sqlalchemy.text("slow(id)")])'
+    add_revision(revisions, "9999", revises=HEAD, upgrade=create)
 
     done = succeed(owner_url, "upgrade", "head", folder=revisions, migration_statement_seconds=0.5)
 
-    growing = [event for event in events(done.stderr) if event["event"] == "index_growing"]
-    assert growing
-    assert {"index", "phase", "phase_percent"} <= set(growing[0])
-    assert any("building index" in event["phase"] for event in growing)
-    # The limits hold again afterwards.
+    progress = [event for event in events(done.stderr) if event["event"] == "index_growing"]
+    assert progress
+    assert {"index", "phase", "phase_percent"} <= set(progress[0])
+    assert any("building index" in event["phase"] for event in progress)
+    # The version is written after the timeouts are set again.
     assert [("9999",)] == fetch(owner_url, "TABLE alembic_version")
 
 
-def test_an_index_goes_as_it_came(owner_url, indexing):
-    """The way back drops it, concurrently, and may be gone twice."""
-    succeed(owner_url, "upgrade", "head", folder=indexing)
-    succeed(owner_url, "downgrade", HEAD, folder=indexing)
+def test_the_downgrade_drops_the_index(owner_url, index_revision):
+    """`alembic downgrade` drops the index, concurrently."""
+    succeed(owner_url, "upgrade", "head", folder=index_revision)
+    succeed(owner_url, "downgrade", HEAD, folder=index_revision)
 
     assert [] == fetch(owner_url, VALIDITY)

@@ -5,7 +5,7 @@ from tests.migrations.lint import Linter, complaints, split
 from tests.migrations.versions import REVISIONS
 
 
-def rules(*revisions):
+def broken_rules(*revisions):
     """The rules that the last of these revisions breaks."""
     linter = Linter()
     return [{finding.rule for finding in linter.findings(sql)} for sql in revisions][-1]
@@ -41,12 +41,12 @@ def rules(*revisions):
         ("rows-changed", "DELETE FROM items WHERE price IS NULL"),
         ("rows-changed", "DO $$ BEGIN UPDATE items SET price = 0; END $$"),
         ("half-committed", "ALTER TABLE items ADD COLUMN a int; CREATE INDEX CONCURRENTLY i ON items (a)"),
-        ("unreadable", "DO $$ BEGIN EXECUTE 'ALTER TABLE ' || 'items SET UNLOGGED'; END $$"),
+        ("dynamic-sql", "DO $$ BEGIN EXECUTE 'ALTER TABLE ' || 'items SET UNLOGGED'; END $$"),
     ],
 )  # fmt: skip
-def test_a_dangerous_statement_is_found(rule, sql):
-    """Each of these would keep readers or writers of a big table waiting, or leave a revision half done."""
-    assert {rule} == rules(sql)
+def test_a_statement_that_blocks_or_rewrites_is_found(rule, sql):
+    """Each of these statements blocks readers or writers of a big table, or can leave a revision half applied."""
+    assert {rule} == broken_rules(sql)
 
 
 @pytest.mark.parametrize(
@@ -69,30 +69,30 @@ def test_a_dangerous_statement_is_found(rule, sql):
         "BEGIN; UPDATE alembic_version SET version_num = '2'; COMMIT",
     ],
 )  # fmt: skip
-def test_a_harmless_statement_passes(sql):
-    """What takes a strong lock only for a moment, or none, is nobody's harm."""
-    assert set() == rules(sql)
+def test_a_statement_with_a_short_lock_passes(sql):
+    """The linter accepts statements that take a strong lock only for a moment, or none."""
+    assert set() == broken_rules(sql)
 
 
-def test_not_null_takes_three_revisions():
-    """A check that is not validated, its validation, and only then the column: each alone is harmless."""
+def test_set_not_null_needs_three_revisions():
+    """SET NOT NULL is accepted after one revision has added a NOT VALID check and another has validated it."""
     add = "ALTER TABLE items ADD CONSTRAINT c CHECK (price IS NOT NULL) NOT VALID"
     validate = "ALTER TABLE items VALIDATE CONSTRAINT c"
     set_not_null = "ALTER TABLE items ALTER COLUMN price SET NOT NULL"
 
-    assert set() == rules(add, validate, set_not_null)
-    assert {"not-null-unchecked"} == rules(add, set_not_null)
-    assert {"not-null-unchecked"} == rules(add, validate, "ALTER TABLE items ALTER COLUMN name SET NOT NULL")
-    assert {"constraint-validated"} <= rules(f"{add}; {validate}")
+    assert set() == broken_rules(add, validate, set_not_null)
+    assert {"not-null-unchecked"} == broken_rules(add, set_not_null)
+    assert {"not-null-unchecked"} == broken_rules(add, validate, "ALTER TABLE items ALTER COLUMN name SET NOT NULL")
+    assert {"constraint-validated"} <= broken_rules(f"{add}; {validate}")
 
 
-def test_statements_are_parted_where_they_end():
-    """Semicolons in texts, comments and bodies of functions end nothing."""
+def test_a_script_is_split_into_statements():
+    """Semicolons in string literals, comments and function bodies do not end a statement."""
     assert ["SELECT ';'", "DO $a$ x; y $a$", "END"] == split("select  ';'; -- a;b\ndo $a$ x; y $a$;\n/* ; */ end")
 
 
-def test_a_waiver_is_honoured():
-    """A rule that is waived with a reason passes; a waiver without a reason, or of a rule that is kept, does not."""
+def test_a_rule_can_be_waived_with_a_reason():
+    """A waiver without a reason, or for a rule that is not broken, is a complaint."""
     found = Linter().findings("ALTER TABLE settings ALTER COLUMN value TYPE jsonb")
     reason = "This table has one row for each setting, and never more."
 
@@ -103,8 +103,8 @@ def test_a_waiver_is_honoured():
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_the_revision_does_no_harm_to_a_big_table(revision):
-    """No revision breaks a rule that it does not waive."""
+def test_no_revision_breaks_a_lint_rule(revision):
+    """Each revision of the project keeps the rules that it does not waive."""
     linter = Linter()
     for earlier in REVISIONS[: REVISIONS.index(revision)]:
         linter.findings(versions.sql(earlier))

@@ -4,27 +4,27 @@ import subprocess
 import asyncpg
 
 from app.embedded_postgres.programs import find_binaries
-from migrations.guard import LOCK_KEY
+from migrations.advisory_lock import LOCK_KEY
 from tests.cluster import execute
 from tests.migrations.alembic import HEAD, fetch, succeed
 from tests.migrations.schema import dump
 
 
 def script(*arguments):
-    """The SQL that a command writes. It needs no database and no setting."""
+    """The SQL that a command writes. It needs no database and no settings."""
     return succeed(None, *arguments, "--sql").stdout
 
 
 def run(url, sql):
-    """Run a script as the first line of it says."""
+    """Run a script as its first line says."""
     return subprocess.run(
         [find_binaries() / "psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url],
         input=sql, text=True, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
 
 
-def test_the_script_up_makes_the_same_schema(empty_database_url):
-    """What psql makes of `upgrade head --sql` is what `upgrade head` makes."""
+def test_the_upgrade_script_makes_the_same_schema(empty_database_url):
+    """The SQL of `upgrade head --sql`, run by psql, makes the same schema as `upgrade head`."""
     succeed(empty_database_url, "upgrade", "head")
     expected = dump(empty_database_url)
     succeed(empty_database_url, "downgrade", "base")
@@ -37,8 +37,8 @@ def test_the_script_up_makes_the_same_schema(empty_database_url):
     assert [(HEAD,)] == fetch(empty_database_url, "TABLE alembic_version")
 
 
-def test_the_script_down_leaves_nothing(owner_url):
-    """`downgrade head:base --sql` takes all of it away again."""
+def test_the_downgrade_script_drops_everything(owner_url):
+    """The SQL of `downgrade head:base --sql` drops all tables but the version table, and empties that."""
     done = run(owner_url, script("downgrade", "head:base"))
 
     assert 0 == done.returncode, done.stderr
@@ -47,21 +47,21 @@ def test_the_script_down_leaves_nothing(owner_url):
     assert [] == fetch(owner_url, "TABLE alembic_version")
 
 
-def test_the_script_has_the_limits(empty_database_url):
-    """It sets the limits of the settings, and those for an index made concurrently before and after it."""
+def test_the_script_sets_the_timeouts(empty_database_url):
+    """It sets the timeouts of the settings at its start and after each concurrent index build, which has none."""
     written = succeed(None, "upgrade", "head", "--sql", migration_lock_seconds=3, migration_statement_seconds=7).stdout
 
-    limits = "set_config('lock_timeout', '3000ms', false), set_config('statement_timeout', '7000ms', false);"
-    assert limits in written.partition("CREATE TABLE")[0]
+    timeouts = "set_config('lock_timeout', '3000ms', false), set_config('statement_timeout', '7000ms', false);"
+    assert timeouts in written.partition("CREATE TABLE")[0]
     before, _, after = written.partition("CREATE INDEX CONCURRENTLY")
     assert "set_config('statement_timeout', '0ms', false);" in before
-    assert limits in after
+    assert timeouts in after
 
 
-def test_the_script_stops_beside_another_migrator(empty_database_url):
-    """It takes the migrators' lock, and where that is taken it stops before it changes anything."""
+def test_the_script_stops_while_another_migration_runs(empty_database_url):
+    """It takes the advisory lock of the migrations. If that is taken, it stops before it changes anything."""
 
-    async def run_beside_a_migrator():
+    async def run_beside_another_migration():
         holder = await asyncpg.connect(empty_database_url)
         await holder.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
         try:
@@ -69,8 +69,8 @@ def test_the_script_stops_beside_another_migrator(empty_database_url):
         finally:
             await holder.close()
 
-    done = asyncio.run(run_beside_a_migrator())
+    done = asyncio.run(run_beside_another_migration())
 
     assert 3 == done.returncode
-    assert "Another migration is still at work." in done.stderr
+    assert "Another migration is running." in done.stderr
     assert [] == fetch(empty_database_url, "SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace")

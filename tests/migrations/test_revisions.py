@@ -19,23 +19,23 @@ NAMED = {"p": "pk_{table}", "u": "uq_{table}_", "f": "fk_{table}_", "c": "ck_{ta
 
 
 def rows(url):
-    """What the tables hold."""
+    """The rows of the tables."""
     items = fetch(url, "SELECT id, name, description, price, is_active, created_at, updated_at FROM items ORDER BY id")
     return items, fetch(url, "SELECT key, fingerprint, answer, created_at FROM idempotency_keys ORDER BY key")
 
 
 def test_there_is_one_head():
-    """Two revisions that build on the same one would have to be merged first."""
+    """No two revisions build on the same one."""
     assert [HEAD] == HEADS
 
 
-def test_the_models_are_what_the_revisions_make(owner_url):
+def test_the_models_match_the_revisions(owner_url):
     """`alembic check` finds no difference."""
     assert "No new upgrade operations detected." in succeed(owner_url, "check").stdout
 
 
-def test_a_difference_is_found(owner_url):
-    """The check above would fail for a column, an index or a table that the models do not have."""
+def test_alembic_check_finds_a_difference(owner_url):
+    """The check fails for a column, an index or a table that the models do not have."""
     for statement in (
         "ALTER TABLE items ADD COLUMN colour text",
         "CREATE INDEX stray ON items (price)",
@@ -50,8 +50,8 @@ def test_a_difference_is_found(owner_url):
         assert found in done.stderr + done.stdout
 
 
-def test_a_server_without_trigrams_has_no_difference(empty_database_url):
-    """There the index that needs them is not missed."""
+def test_alembic_check_passes_without_pg_trgm(empty_database_url):
+    """The index that needs the extension is not reported as missing."""
     succeed(empty_database_url, "upgrade", "head")
     execute(empty_database_url, "DROP EXTENSION pg_trgm CASCADE")
 
@@ -59,29 +59,29 @@ def test_a_server_without_trigrams_has_no_difference(empty_database_url):
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_each_step_can_be_taken_back(empty_database_url, revision):
-    """Up, down and up again on filled tables: the schema is the same, and what was stored before is still there."""
+def test_each_revision_can_be_downgraded(empty_database_url, revision):
+    """After upgrade, downgrade and upgrade on filled tables the schema is the same and no row is lost."""
     url = empty_database_url
     if before(revision) != "base":
         succeed(url, "upgrade", before(revision))
         execute(url, FILL)
         stored = rows(url)
-    without = dump(url)
+    without_revision = dump(url)
     succeed(url, "upgrade", revision)
-    with_it = dump(url)
+    with_revision = dump(url)
     execute(url, FILL.replace("'key ' ||", "'again ' ||"))
 
     succeed(url, "downgrade", before(revision))
-    # Alembic's own table stays, and so does the extension, which others may use.
+    # The version table and the extension stay.
     if before(revision) != "base":
-        assert without == dump(url)
+        assert without_revision == dump(url)
         assert all(set(then) <= set(now) for then, now in zip(stored, rows(url), strict=True))
     succeed(url, "upgrade", revision)
-    assert with_it == dump(url)
+    assert with_revision == dump(url)
 
 
 def test_names_follow_the_convention(database_url):
-    """Every constraint and index is called as the models' convention would call it."""
+    """Every constraint and index has the name that the models' naming convention gives it."""
     url = as_role(database_url, "postgres")
     constraints = fetch(
         url,
@@ -111,13 +111,13 @@ def test_names_follow_the_convention(database_url):
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_a_revision_declares_whether_the_release_before_runs_beside_it(revision):
-    """It is said in each file, as true or false, by whoever wrote it."""
+def test_each_revision_declares_whether_the_previous_release_can_run_beside_it(revision):
+    """`runs_beside_previous_release` is true or false."""
     assert script(revision).module.runs_beside_previous_release in (True, False)
 
 
-def test_a_new_revision_asks_for_the_declaration(revisions):
-    """What `alembic revision` makes has it, and what else a revision says of itself."""
+def test_a_new_revision_has_the_declarations(revisions):
+    """The template of `alembic revision` contains `runs_beside_previous_release` and `lint_waivers`."""
     succeed(None, "revision", "--rev-id", "9999", "--message", "paint", folder=revisions)
 
     text = (revisions / "migrations" / "versions" / "9999_paint.py").read_text()

@@ -20,7 +20,7 @@ from tests.proxy import proxied
 
 @contextmanager
 def pgbouncer(url: str, mode: str) -> Iterator[str]:
-    """A PgBouncer in front of the server of this URL; gives the URL that leads through it."""
+    """A PgBouncer in front of this server. Yields the URL that leads through it."""
     parts = urlsplit(url)
     server = parse_qs(parts.query)
     with socket.socket() as probe:
@@ -46,7 +46,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                     break
                 except OSError:
-                    assert process.poll() is None, "PgBouncer has ended"
+                    assert process.poll() is None, "PgBouncer has exited"
                     assert time.monotonic() < deadline, "PgBouncer does not listen"
                     time.sleep(0.05)
             yield f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable"
@@ -57,7 +57,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_pgbouncer_is_refused(empty_database_url, mode):
-    """A connection that turns out to lead through PgBouncer is refused, in one sentence that says what to set."""
+    """A connection through PgBouncer is refused in one sentence that says which setting to write."""
     with pgbouncer(empty_database_url, mode) as url:
         assert [(1,)] == fetch(url, "SELECT 1")
         done = alembic(url, "upgrade", "head")
@@ -68,8 +68,8 @@ def test_pgbouncer_is_refused(empty_database_url, mode):
     assert [] == fetch(empty_database_url, "SELECT FROM pg_class WHERE relname = 'items'")
 
 
-def test_a_service_behind_pgbouncer_migrates_directly(empty_database_url):
-    """With DATABASE_POOLER=pgbouncer the address of PostgreSQL itself is asked for, and taken."""
+def test_a_service_behind_pgbouncer_migrates_over_a_direct_connection(empty_database_url):
+    """With DATABASE_POOLER=pgbouncer a migration needs MIGRATION_DATABASE_URL, and uses it."""
     through = "postgresql://postgres@127.0.0.1:1/nothing"
     refused = alembic(through, "upgrade", "head", database_pooler="pgbouncer")
     assert 1 == refused.returncode
@@ -81,8 +81,8 @@ def test_a_service_behind_pgbouncer_migrates_directly(empty_database_url):
 
 
 @pytest.mark.parametrize("password", ["100%", "%s%(here)s", "a@b/c:d?e#f", "p%41ss"])
-def test_a_password_may_have_any_character(own_cluster, password):
-    """What a URL or a configuration file would take for something else works, percent-encoded as in any URL."""
+def test_a_password_may_contain_any_character(own_cluster, password):
+    """Characters with a meaning in a URL or a configuration file work when they are percent-encoded."""
     quoted = password.replace("'", "''")
     execute(own_cluster.url, f"CREATE ROLE migrator SUPERUSER LOGIN PASSWORD '{quoted}'")
     rules = own_cluster.data / "pg_hba.conf"
@@ -96,34 +96,34 @@ def test_a_password_may_have_any_character(own_cluster, password):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
-        ("postgresql://postgres:hunter2@127.0.0.1:1/items", "out of the migrator's reach"),
-        ("postgresql://postgres:hunter2@nowhere.invalid/items", "out of the migrator's reach"),
+        ("postgresql://postgres:hunter2@127.0.0.1:1/items", "PostgreSQL cannot be reached"),
+        ("postgresql://postgres:hunter2@nowhere.invalid/items", "PostgreSQL cannot be reached"),
         ("postgresql://postgres:hunter2/3@127.0.0.1/items", "must be a URL like"),
         ("postgresql://postgres:hunter2@127.0.0.1:port/items", "must be a URL like"),
         ("mysql://postgres:hunter2@127.0.0.1/items", "must be a URL like"),
         (None, "DATABASE_URL is not set"),
     ],
 )
-def test_a_server_out_of_reach_is_told_in_one_sentence(url, said):
-    """A non-zero exit, one line, no traceback, and never the password."""
+def test_a_server_that_cannot_be_reached_is_reported_in_one_sentence(url, message):
+    """The exit code is 1, and the message is one line without a traceback and without the password."""
     done = alembic(url, "upgrade", "head")
 
     assert 1 == done.returncode
     assert 1 == len(done.stderr.splitlines()), done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "hunter" not in done.stderr
 
 
-def test_a_refusal_is_told_in_one_sentence(own_cluster):
-    """A wrong password, an unknown role or database: the server's words, and never the password."""
+def test_a_refused_connection_is_reported_in_one_sentence(own_cluster):
+    """For a wrong password, an unknown role or an unknown database it is PostgreSQL's message, without the password."""
     execute(own_cluster.url, "CREATE ROLE migrator LOGIN PASSWORD 'right'")
     rules = own_cluster.data / "pg_hba.conf"
     rules.write_text("local all migrator scram-sha-256\n" + rules.read_text())
     execute(own_cluster.url, "SELECT pg_reload_conf()")
 
-    for url, said in [
+    for url, message in [
         (as_role(own_cluster.url, "migrator:hunter2"), "password authentication failed"),
         (as_role(own_cluster.url, "nobody"), 'role "nobody" does not exist'),
         (own_cluster.url.replace("/postgres?", "/none?"), 'database "none" does not exist'),
@@ -131,12 +131,12 @@ def test_a_refusal_is_told_in_one_sentence(own_cluster):
         done = alembic(url, "upgrade", "head")
         assert 1 == done.returncode
         assert 1 == len(done.stderr.splitlines()), done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
         assert "hunter2" not in done.stderr
 
 
-def test_who_may_not_migrate_is_told_so(database_url):
-    """The service's own role has no DDL: the error repeats what PostgreSQL says."""
+def test_a_role_without_ddl_cannot_migrate(database_url):
+    """The error of the service's own role is PostgreSQL's message, without a traceback."""
     done = alembic(database_url, "downgrade", "base")
 
     assert 1 == done.returncode
@@ -144,17 +144,17 @@ def test_who_may_not_migrate_is_told_so(database_url):
     assert "Traceback" not in done.stderr
 
 
-async def test_a_server_that_never_answers_is_given_up(empty_database_url, monkeypatch):
-    """Connecting is bounded in time."""
+async def test_connecting_has_a_timeout(empty_database_url, monkeypatch):
+    """A server that accepts the connection and never answers is an error after CONNECT_SECONDS."""
     monkeypatch.setattr(session, "CONNECT_SECONDS", 0.3)
     async with proxied(empty_database_url) as proxy:
         proxy.freeze()
-        with pytest.raises(StartupError, match=r"did not answer the migrator within 0\.3 s"):
+        with pytest.raises(StartupError, match=r"did not answer the migration's connection within 0\.3 s"):
             await session.open_connection(proxy.url)
 
 
-async def test_a_migrator_says_what_it_is(empty_database_url):
-    """Who looks for it in pg_stat_activity finds it by its name."""
+async def test_a_migration_has_its_own_application_name(empty_database_url):
+    """The migration's connections can be found in pg_stat_activity by application_name."""
     connection = await session.open_connection(empty_database_url)
     assert "items-api migrations" == await connection.fetchval("SHOW application_name")
     await connection.close()

@@ -1,4 +1,4 @@
-"""The project's revisions, from the first to the newest, and what they say of themselves."""
+"""The project's revisions, from the first to the newest, and what they declare."""
 
 from functools import cache
 
@@ -14,25 +14,25 @@ REVISIONS = [script.revision for script in _scripts.walk_revisions()][::-1]
 
 
 def script(revision: str) -> Script:
-    """The revision's file."""
+    """The revision's script."""
     found = _scripts.get_revision(revision)
     assert found is not None
     return found
 
 
 def before(revision: str) -> str:
-    """The revision that it builds on."""
+    """The revision before this one, or `base`."""
     position = REVISIONS.index(revision)
     return REVISIONS[position - 1] if position else "base"
 
 
 def waivers(revision: str) -> dict[str, str]:
-    """The rules that it may break, and why."""
+    """The lint rules that the revision may break, and why."""
     found: dict[str, str] = getattr(script(revision).module, "lint_waivers", {})
     return found
 
 
 @cache
 def sql(revision: str) -> str:
-    """What it does, as `--sql` writes it."""
+    """The SQL of the revision, as `--sql` writes it."""
     return succeed(None, "upgrade", f"{before(revision)}:{revision}", "--sql").stdout

@@ -1,0 +1,130 @@
+"""The tests hold locks on asyncpg connections; `alembic` runs in processes of its own."""
+
+import asyncio
+import re
+
+import asyncpg
+import pytest
+
+from tests.migrations.alembic import HEAD, add_revision, alembic, events, fetch, finish, start
+from tests.migrations.locks import wait_until_blocking
+
+ADD_COLUMN = 'op.execute("ALTER TABLE items ADD COLUMN colour text")'
+DROP_COLUMN = 'op.execute("ALTER TABLE items DROP COLUMN colour")'
+
+
+@pytest.fixture
+async def blocker(database_url):
+    """A connection of the service's role that keeps a transaction open which has read the items."""
+    connection = await asyncpg.connect(database_url, server_settings={"application_name": "forgetful"})
+    await connection.execute("BEGIN")
+    await connection.execute(f"SELECT 'a long one', count(*) FROM items WHERE name <> '{'x' * 200}'")
+    yield connection
+    connection.terminate()
+
+
+async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker, revisions):
+    """After a lock timeout the migration pauses and retries. It succeeds once the lock is free."""
+    add_revision(revisions, "9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
+    process = start(owner_url, "upgrade", "head", folder=revisions, migration_lock_seconds=0.3)
+    await wait_until_blocking(blocker)
+    await asyncio.sleep(2)
+    await blocker.execute("COMMIT")
+    done = await asyncio.to_thread(finish, process)
+
+    assert 0 == done.returncode, done.stderr
+    blocked = [event for event in events(done.stderr) if event["event"] == "migration_blocked"]
+    assert len(blocked) >= 2
+    pauses = {event["retry_in_seconds"] for event in blocked}
+    assert all(0.1 <= pause <= 0.5 for pause in pauses)
+    assert f"process {blocker.get_server_pid()}" in blocked[0]["blocked_by"]
+    assert [("9999",)] == await asyncio.to_thread(fetch, owner_url, "TABLE alembic_version")
+
+
+async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(owner_url, blocker, revisions):
+    """After MIGRATION_WAIT_SECONDS it fails with one sentence: process, user, state, age and the start of its query."""
+    add_revision(revisions, "9998", revises=HEAD, upgrade='op.execute("CREATE TABLE fine ()")')
+    add_revision(revisions, "9999", revises="9998", upgrade=ADD_COLUMN)
+
+    done = await asyncio.to_thread(
+        alembic, owner_url, "upgrade", "head", folder=revisions, migration_lock_seconds=0.5, migration_wait_seconds=2
+    )
+
+    assert 1 == done.returncode
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(
+        "Error: upgrade 9998 -> 9999 did not get its lock within 2 s (MIGRATION_WAIT_SECONDS) and was rolled back."
+    )
+    assert re.search(
+        rf"process {blocker.get_server_pid()} of user items_app \(forgetful\), idle in transaction, \d+ s old, "
+        r"query: SELECT 'a long one'[^…]{90,110}…\.$",
+        error,
+    ), error
+    assert "Traceback" not in done.stderr
+    # Each revision is a transaction of its own, so the earlier one stays.
+    assert [("9998",)] == await asyncio.to_thread(fetch, owner_url, "TABLE alembic_version")
+
+
+async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database_url, blocker, revisions):
+    """A request that queues behind a waiting migration is answered after the lock timeout."""
+    add_revision(revisions, "9999", revises=HEAD, upgrade=ADD_COLUMN)
+    process = start(
+        owner_url, "upgrade", "head", folder=revisions, migration_lock_seconds=0.5, migration_wait_seconds=5
+    )
+    reader = await asyncpg.connect(database_url)
+    waits = []
+    while process.poll() is None:
+        started = asyncio.get_running_loop().time()
+        await reader.fetch("SELECT FROM items LIMIT 1")
+        waits.append(asyncio.get_running_loop().time() - started)
+        await asyncio.sleep(0.02)
+    await reader.close()
+    await asyncio.to_thread(finish, process)
+
+    assert max(waits) > 0.2, "the migration never waited for its lock"
+    assert max(waits) < 1
+
+
+def test_a_statement_that_runs_too_long_is_cancelled(owner_url, revisions):
+    """The step is rolled back. The error names the setting and the statement."""
+    add_revision(revisions, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(30)")')
+
+    done = alembic(owner_url, "upgrade", "head", folder=revisions, migration_statement_seconds=0.5)
+
+    assert 1 == done.returncode
+    error = done.stderr.splitlines()[-1]
+    assert "upgrade" in error
+    assert "MIGRATION_STATEMENT_SECONDS" in error
+    assert "SELECT pg_sleep(30)" in error
+    assert [(HEAD,)] == fetch(owner_url, "TABLE alembic_version")
+    assert [] == fetch(owner_url, "SELECT FROM information_schema.columns WHERE column_name = 'colour'")
+
+
+def test_a_revision_that_fails_is_reported_in_one_sentence(owner_url, revisions):
+    """The sentence has PostgreSQL's message and the statement, and no traceback. The revision is rolled back."""
+    add_revision(revisions, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("ALTER TABLE items DROP size")')
+
+    done = alembic(owner_url, "upgrade", "head", folder=revisions)
+
+    assert 1 == done.returncode
+    assert 'column "size" of relation "items" does not exist' in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert [] == fetch(owner_url, "SELECT FROM information_schema.columns WHERE column_name = 'colour'")
+
+
+async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluster, revisions):
+    """If a DBA terminates the process, the step is rolled back, and the error says to run it again."""
+    add_revision(revisions, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(4)")')
+    process = start(owner_url, "upgrade", "head", folder=revisions)
+    killer = await asyncpg.connect(cluster.url)
+    kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)%'"
+    async with asyncio.timeout(20):
+        while not await killer.fetchval(kill):  # noqa: ASYNC110  # another process sets no event
+            await asyncio.sleep(0.05)
+    await killer.close()
+    done = await asyncio.to_thread(finish, process)
+
+    assert 1 == done.returncode
+    assert "was rolled back: the connection broke" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert [(HEAD,)] == await asyncio.to_thread(fetch, owner_url, "TABLE alembic_version")
