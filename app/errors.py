@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+_IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
+
 
 class StartupError(Exception):
     """The process cannot start as it is set up. The message says what to change."""
@@ -156,8 +158,10 @@ class DatabaseUnavailableError(RequestError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after_seconds = 1
 
-    def __init__(self) -> None:
-        super().__init__("The database cannot be reached at the moment. Nothing is known to be stored; try again.")
+    def __init__(self, *, write_in_doubt: bool = False) -> None:
+        super().__init__(
+            f"The database cannot be reached at the moment. {_IN_DOUBT if write_in_doubt else 'Try again.'}"
+        )
 
 
 class SchemaOutdatedError(RequestError):
@@ -183,7 +187,7 @@ class PoolExhaustedError(RequestError):
 
 
 class OverloadedError(PoolExhaustedError):
-    """So many requests wait for a connection already that one more would hardly get one in time."""
+    """Too many requests wait for a database connection already."""
 
     code = "overloaded"
 
@@ -197,8 +201,9 @@ class StatementTimeoutError(RequestError):
     code = "statement_timeout"
     status = HTTPStatus.GATEWAY_TIMEOUT
 
-    def __init__(self) -> None:
-        super().__init__("The database did not answer within the time a statement may take.")
+    def __init__(self, *, write_in_doubt: bool = False) -> None:
+        in_doubt = f" {_IN_DOUBT}" if write_in_doubt else ""
+        super().__init__(f"The database did not answer within the time that a statement may take.{in_doubt}")
 
 
 class NotReadyError(RequestError):

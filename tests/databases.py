@@ -1,4 +1,4 @@
-"""The application's own way to the database, with limits that tests can wait for."""
+"""The application's own `Database` for tests: short limits, and ways to see how statements end."""
 
 import asyncio
 from collections import Counter
@@ -21,8 +21,8 @@ INSERT = text("INSERT INTO items (name) VALUES ('Kettle') RETURNING id")
 BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'items-api'"
 
 
-class Waits:
-    """Notes what the pool tells its observer."""
+class PoolEvents:
+    """An observer that keeps the pool's events."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -31,11 +31,11 @@ class Waits:
         self.open = 0
 
     def pool_waited(self, seconds: float) -> None:
-        """Note a wait."""
+        """Keep how long a request waited."""
         self.seconds.append(seconds)
 
     def pool_timed_out(self) -> None:
-        """Count a request that gave up."""
+        """Count a request that got no connection in time."""
         self.timed_out += 1
 
     def request_shed(self, reason: str) -> None:
@@ -43,7 +43,7 @@ class Waits:
         self.shed[reason] += 1
 
     def pool_opened(self) -> None:
-        """Count a connection."""
+        """Count an open connection."""
         self.open += 1
 
     def pool_closed(self) -> None:
@@ -60,42 +60,42 @@ async def connected(url: str, **limits: Any) -> AsyncIterator[Database]:
         "statement_seconds": 1.0,
         "through_pgbouncer": False,
         "prepared_statements": True,
-        "observer": Waits(),
+        "observer": PoolEvents(),
     }
     async with database.connect(url, **defaults | limits) as running:
         yield running
 
 
-async def outcome(asked):
-    """How a statement ended, and after how long."""
+async def outcome(running):
+    """How a statement ended, and after how many seconds."""
     started = perf_counter()
     try:
-        await asked
+        await running
     except RequestError as error:
         return error.code, perf_counter() - started
     return "ok", perf_counter() - started
 
 
-async def outcomes(*asked):
-    """How statements that were asked at once ended."""
-    return [code for code, _ in await asyncio.gather(*map(outcome, asked))]
+async def outcomes(*running):
+    """How statements that run at the same time ended."""
+    return [code for code, _ in await asyncio.gather(*map(outcome, running))]
 
 
 def sleep(database, seconds):
-    """A statement that takes so long."""
+    """A statement that takes this long."""
     return database.run(SLEEP, {"seconds": seconds})
 
 
 async def open_all(database):
-    """Have every connection of the pool opened."""
+    """Open every connection of the pool."""
     await asyncio.gather(*(sleep(database, 0.1) for _ in range(database.state.size)))
     assert database.state.size == database.state.open
 
 
-async def assert_whole(database):
-    """All connections are free, each works, and nobody waits."""
+async def assert_all_connections_work(database):
+    """Every connection is free and works, and no request waits."""
     for _ in range(3):
-        at_once = [sleep(database, 0.01) for _ in range(database.state.size)]
-        assert ["ok"] * len(at_once) == await outcomes(*at_once)
+        running = [sleep(database, 0.01) for _ in range(database.state.size)]
+        assert ["ok"] * len(running) == await outcomes(*running)
     assert (0, 0) == (database.state.in_use, database.state.waiting)
     assert database.state.open <= database.state.size

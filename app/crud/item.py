@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as sql_cast
 
-from app.database import Database
+from app.database import StatementRunner
 from app.dataclasses.item import Item
 from app.errors import ItemNotFoundError, PreconditionFailedError
 from app.models.item import ItemRow
@@ -60,7 +60,7 @@ _deactivate = update(_items).values(
 _delete = delete(_items)
 
 
-async def get(database: Database, item_id: int) -> Item:
+async def get(database: StatementRunner, item_id: int) -> Item:
     """The item with this id.
 
     Raises:
@@ -72,7 +72,7 @@ async def get(database: Database, item_id: int) -> Item:
     return Item(*rows[0])
 
 
-async def create(database: Database, values: Mapping[str, Any]) -> Item:
+async def create(database: StatementRunner, values: Mapping[str, Any]) -> Item:
     """Store a new item and return it.
 
     Args:
@@ -83,7 +83,7 @@ async def create(database: Database, values: Mapping[str, Any]) -> Item:
 
 
 async def change(
-    database: Database, item_id: int, changes: Mapping[str, Any], *, versions: Collection[datetime] | None = None
+    database: StatementRunner, item_id: int, changes: Mapping[str, Any], *, versions: Collection[datetime] | None = None
 ) -> Item:
     """Overwrite the named columns and return the item as it now is.
 
@@ -98,7 +98,7 @@ async def change(
     return await _write(database, _change(tuple(sorted(changes))), item_id, versions, changes)
 
 
-async def deactivate(database: Database, item_id: int, *, versions: Collection[datetime] | None = None) -> Item:
+async def deactivate(database: StatementRunner, item_id: int, *, versions: Collection[datetime] | None = None) -> Item:
     """Mark the item as inactive; it stays readable. An inactive item stays as it is.
 
     Raises:
@@ -107,7 +107,9 @@ async def deactivate(database: Database, item_id: int, *, versions: Collection[d
     return await _write(database, _deactivate, item_id, versions)
 
 
-async def delete_permanently(database: Database, item_id: int, *, versions: Collection[datetime] | None = None) -> Item:
+async def delete_permanently(
+    database: StatementRunner, item_id: int, *, versions: Collection[datetime] | None = None
+) -> Item:
     """Remove the row and return the item as it last was.
 
     Raises:
@@ -117,7 +119,7 @@ async def delete_permanently(database: Database, item_id: int, *, versions: Coll
 
 
 async def _write(
-    database: Database,
+    database: StatementRunner,
     write: Update | Delete,
     item_id: int,
     versions: Collection[datetime] | None,

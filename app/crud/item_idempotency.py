@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Numeric, bindparam, text
 
-from app.database import Database
+from app.database import StatementRunner
 from app.dataclasses.item import Item
 from app.errors import IdempotencyKeyReusedError
 
@@ -40,7 +40,7 @@ FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS item LEF
 
 
 async def create_once(
-    database: Database, values: Mapping[str, Any], *, key: str, fingerprint: bytes
+    database: StatementRunner, values: Mapping[str, Any], *, key: str, fingerprint: bytes
 ) -> tuple[Item, bool]:
     """Store a new item, or return the one that this key has stored before.
 

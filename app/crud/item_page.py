@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from app.crud.item import columns
 from app.crud.item_search import Search, has_trigram
-from app.database import Database
+from app.database import StatementRunner
 from app.dataclasses.item import Item, ItemPage
 from app.models.item import ItemRow
 
@@ -31,7 +31,7 @@ _items = cast(Table, ItemRow.__table__)
 
 
 async def page(
-    database: Database, *, limit: int, offset: int, is_active: bool | None, q: str | None, count_exactly: bool
+    database: StatementRunner, *, limit: int, offset: int, is_active: bool | None, q: str | None, count_exactly: bool
 ) -> ItemPage:
     """The items after the first `offset` ones, and how many there are.
 
@@ -53,7 +53,7 @@ async def page(
 
 
 async def page_after(
-    database: Database, item_id: int, *, limit: int, is_active: bool | None, q: str | None
+    database: StatementRunner, item_id: int, *, limit: int, is_active: bool | None, q: str | None
 ) -> ItemPage:
     """The items whose ids are greater than `item_id`. The arguments are those of `page`."""
     statement = _page_after(is_active) if q is None else _searched_after(is_active, not has_trigram(q))

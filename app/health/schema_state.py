@@ -46,7 +46,7 @@ async def current_revision(database: Database) -> str | None:
         DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError: As `Database.run` does.
     """
     try:
-        rows = await database.run(_current, {}, may_be_shed=False)
+        rows = await database.run(_current, {}, sheddable=False)
     except SchemaOutdatedError:
         return None
     return rows[0]["version_num"] if rows else None

@@ -53,9 +53,7 @@ async def measure_read(url: str, rounds: int) -> Times:
                 "asyncpg's pool": lambda: ways.pool.fetch(_READ, 5),
                 "asyncpg's pool without its reset": lambda: ways.pool_without_reset.fetch(_READ, 5),
                 "asyncpg, one connection": lambda: ways.connection.fetch(_READ, 5),
-                "here: asyncpg on a connection of SQLAlchemy's pool": lambda: ways.database.run(
-                    statement, {"item_id": 5}
-                ),
+                "here: asyncpg on a connection of our pool": lambda: ways.database.run(statement, {"item_id": 5}),
             },
             calls=CALLS,
             rounds=rounds,
@@ -67,18 +65,18 @@ async def measure_page(url: str, rounds: int) -> Times:
     async with _connected(url) as ways:
         asked: dict[str, Any] = {"limit": 20, "offset": 0, "is_active": None, "q": None, "count_exactly": False}
 
-        async def anew() -> None:
+        async def rebuilt() -> None:
             item_page._page.cache_clear()  # noqa: SLF001
-            ways.database._compiled.clear()  # noqa: SLF001
+            ways.database._compiler._compiled.clear()  # noqa: SLF001
             await item_page.page(ways.database, **asked)
 
         return await in_turns_async(
             {
                 "ORM session: rows, then count(*)": lambda: _page_by_session(ways.transactional),
-                "here, with a statement made anew for each call": anew,
+                "here, with a statement built again for each call": rebuilt,
                 "asyncpg's pool, without a total": lambda: ways.pool.fetch(_PAGE),
                 "asyncpg's pool without its reset, without a total": lambda: ways.pool_without_reset.fetch(_PAGE),
-                "here: one statement, made once": lambda: item_page.page(ways.database, **asked),
+                "here: one statement, built once": lambda: item_page.page(ways.database, **asked),
             },
             calls=CALLS // 2,
             rounds=rounds,

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from app.crud import item as items
 from app.crud import item_page
+from app.database.statements import StatementCompiler
 
 FILTERS = st.fixed_dictionaries(
     {"is_active": st.none() | st.booleans(), "q": st.none() | st.sampled_from(["a", "B", "%", "_", "\\", "ab"])}
@@ -83,10 +84,12 @@ async def test_counting_stops_where_an_estimate_will_do(database, sql, count_exa
 
     page = await item_page.page(database, limit=1, offset=0, is_active=None, q=None, count_exactly=count_exactly)
 
-    statement, parameters = database._compile(item_page._page(None, count_exactly))
-    values = (parameters | {"limit": 2, "offset": 0}).values()
+    compiled = StatementCompiler().compile(item_page._page(None, count_exactly))
     plan = "\n".join(
-        row[0] for row in await sql.fetch(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {statement}", *values)
+        row[0]
+        for row in await sql.fetch(
+            f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {compiled.sql}", *compiled.values({"limit": 2, "offset": 0})
+        )
     )
     assert (5000, count_exactly) == (page.total, page.total_is_exact)
     assert ("rows=5000 " in plan) == count_exactly, plan

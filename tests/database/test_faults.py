@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from app.database import REPLACE_SECONDS
+from app.database.pool import REPLACE_SECONDS
 from app.errors import (
     DatabaseUnavailableError,
     RequestError,
@@ -15,7 +15,7 @@ from tests.databases import (
     INSERT,
     ONE,
     PID,
-    assert_whole,
+    assert_all_connections_work,
     connected,
     open_all,
     outcome,
@@ -33,8 +33,8 @@ from tests.proxy import proxied
         "postgresql:///b?host=/nowhere",
     ],
 )
-async def test_a_server_that_is_not_there_is_unavailable(url):
-    """A refused connection, an unknown host, a missing socket: 503, at once, each time."""
+async def test_a_missing_server_is_unavailable(url):
+    """A refused connection, an unknown host and a missing socket are 503, without delay, each time."""
     async with connected(url) as database:
         for _ in range(3):
             code, seconds = await outcome(database.run(ONE, {}))
@@ -43,8 +43,8 @@ async def test_a_server_that_is_not_there_is_unavailable(url):
         assert (0, 0) == (database.state.open, database.state.in_use)
 
 
-async def test_a_server_that_refuses_us_is_unavailable(own_cluster):
-    """A wrong password, an unknown role or database, a role without connections left: 503, until that changes."""
+async def test_a_server_that_refuses_the_login_is_unavailable(own_cluster):
+    """A wrong password, an unknown role or database and a full role are 503, until that changes."""
     await asyncio.to_thread(execute, own_cluster.url, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
     await asyncio.to_thread(execute, own_cluster.url, "CREATE ROLE full LOGIN CONNECTION LIMIT 0")
     rules = own_cluster.data / "pg_hba.conf"
@@ -68,57 +68,57 @@ async def test_a_server_that_refuses_us_is_unavailable(own_cluster):
         assert ["ok"] == await outcomes(database.run(ONE, {}))
 
 
-async def test_a_backend_that_dies_at_work_is_unavailable(database, sql):
-    """A statement whose backend is killed is 503, and only that one."""
+async def test_a_statement_whose_backend_is_killed_is_unavailable(database, sql):
+    """The statement is 503; the next ones succeed."""
     pid = (await database.run(PID, {}))[0][0]
-    asked = asyncio.create_task(outcome(sleep(database, 0.8)))
+    running = asyncio.create_task(outcome(sleep(database, 0.8)))
     await asyncio.sleep(0.1)
 
     await sql.execute(f"SELECT pg_terminate_backend({pid})")
 
-    assert "database_unavailable" == (await asked)[0]
-    await assert_whole(database)
+    assert "database_unavailable" == (await running)[0]
+    await assert_all_connections_work(database)
 
 
-async def test_backends_that_die_idle_are_not_noticed(database, sql):
-    """After all backends were killed, no request fails: dead connections are replaced without a round trip."""
+async def test_no_request_fails_after_idle_backends_were_killed(database, sql):
+    """Closed connections are found without a round trip and replaced."""
     await open_all(database)
 
     await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'")
     await asyncio.sleep(0.1)
 
     assert ["ok"] * 30 == await outcomes(*(database.run(ONE, {}) for _ in range(30)))
-    await assert_whole(database)
+    await assert_all_connections_work(database)
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_server_that_is_restarted_is_used_again(own_cluster, mode):
-    """Requests are 503 while the server is away, never anything else, and succeed as soon as it is back."""
+async def test_a_restarted_server_is_used_again(own_cluster, mode):
+    """Requests are 503 while the server is down, and succeed as soon as it is up again."""
     async with connected(own_cluster.url) as database:
         await open_all(database)
         seen = []
 
-        async def keep_asking():
+        async def keep_running():
             while True:
                 seen.append((await outcome(sleep(database, 0.01)))[0])
                 await asyncio.sleep(0.01)
 
-        asking = [asyncio.create_task(keep_asking()) for _ in range(3)]
+        clients = [asyncio.create_task(keep_running()) for _ in range(3)]
         await asyncio.to_thread(own_cluster.stop, mode)
         during = await outcomes(*(database.run(ONE, {}) for _ in range(5)))
         await asyncio.to_thread(own_cluster.start)
         await asyncio.sleep(0.1)
-        for task in asking:
+        for task in clients:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*clients, return_exceptions=True)
 
         assert ["database_unavailable"] * 5 == during
         assert {"ok", "database_unavailable"} == set(seen)
-        await assert_whole(database)
+        await assert_all_connections_work(database)
 
 
-async def test_a_server_that_only_reads_is_left(database_url, sql):
-    """Writes to a server that only reads are 503, reads pass; when it writes again, so do we, on new connections."""
+async def test_connections_to_a_read_only_server_are_replaced(database_url, sql):
+    """Writes to a read-only server are 503 and reads succeed; writes succeed again on new connections."""
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     async with connected(database_url) as database:
@@ -132,24 +132,24 @@ async def test_a_server_that_only_reads_is_left(database_url, sql):
         )
 
         await asyncio.sleep(REPLACE_SECONDS)
-        await outcomes(database.run(INSERT, {}))  # It may meet a connection from before, and no other does then.
+        await outcomes(database.run(INSERT, {}))  # It may use an older connection; then all are replaced.
         assert ["ok"] * 9 == await outcomes(*(database.run(INSERT, {}) for _ in range(9)))
-        await assert_whole(database)
+        await assert_all_connections_work(database)
 
 
-async def test_connections_are_replaced_while_others_fail(database_url, sql, monkeypatch):
-    """On a server that only reads every write is 503, however many fail while new connections are being opened."""
-    monkeypatch.setattr("app.database.REPLACE_SECONDS", 0)
+async def test_every_write_to_a_read_only_server_is_unavailable(database_url, sql, monkeypatch):
+    """Every write is 503, however many fail while connections are being replaced."""
+    monkeypatch.setattr("app.database.pool.REPLACE_SECONDS", 0)
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     async with connected(database_url, connections=4) as database:
         for _ in range(5):
             assert {"database_unavailable"} == set(await outcomes(*(database.run(INSERT, {}) for _ in range(20))))
-        await assert_whole(database)
+        await assert_all_connections_work(database)
 
 
-async def test_a_stale_plan_is_not_noticed(database, sql):
-    """A migration beside running requests changes what their statements give, and no request fails."""
+async def test_no_request_fails_when_a_plan_becomes_stale(database, sql):
+    """A migration changes the columns that a running service reads, and no request fails."""
     everything = text("SELECT *, pg_sleep(0.01) FROM items")
     await database.run(INSERT, {})
     for column in ("one", "two"):
@@ -161,15 +161,15 @@ async def test_a_stale_plan_is_not_noticed(database, sql):
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM nothing", "SELECT nothing FROM items", "SELECT nothing()"])
-async def test_a_schema_that_lacks_something_is_outdated(database, statement):
-    """A table, column or function that is not there yet is 503, not a defect."""
+async def test_a_missing_table_column_or_function_is_an_outdated_schema(database, statement):
+    """It is 503, not a defect: a migration may add it."""
     with pytest.raises(SchemaOutdatedError):
         await database.run(text(statement), {})
-    await assert_whole(database)
+    await assert_all_connections_work(database)
 
 
-async def test_a_frozen_server_costs_a_bounded_time(database_url):
-    """A server that takes everything and answers nothing: 504 or 503 soon after the limit, and none after it thaws."""
+async def test_a_request_to_a_frozen_server_ends_in_time(database_url):
+    """A frozen server is 504 or 503 soon after the limit; when it answers again, requests succeed."""
     async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.3, connections=2) as database:
         await open_all(database)
 
@@ -181,26 +181,26 @@ async def test_a_frozen_server_costs_a_bounded_time(database_url):
         assert {"statement_timeout"} == {code for code, _ in answers[:2]}
         assert {code for code, _ in answers + later} <= {"statement_timeout", "database_unavailable", "pool_exhausted"}
         assert max(seconds for _, seconds in answers + later) < 0.3 + 2
-        await assert_whole(database)
+        await assert_all_connections_work(database)
 
 
-async def test_a_connection_that_is_cut_is_unavailable(database_url):
-    """A connection that is reset in the middle of a statement is 503, and those that were idle are not noticed."""
+async def test_a_statement_whose_connection_is_reset_is_unavailable(database_url):
+    """The statement is 503; idle connections that were reset are replaced, and no request fails."""
     async with proxied(database_url) as proxy, connected(proxy.url) as database:
         await open_all(database)
-        asked = asyncio.create_task(outcome(sleep(database, 0.8)))
+        running = asyncio.create_task(outcome(sleep(database, 0.8)))
         await asyncio.sleep(0.1)
 
         proxy.cut()
 
-        assert "database_unavailable" == (await asked)[0]
-        await assert_whole(database)
+        assert "database_unavailable" == (await running)[0]
+        await assert_all_connections_work(database)
 
 
-async def test_a_defect_comes_up_as_it_is(database):
-    """An error in a statement is not hidden behind a name, and costs no connection."""
+async def test_a_defect_in_a_statement_is_raised_as_it_is(database):
+    """The driver's error is raised, and the connection is kept."""
     for statement in ("SELECT 1/0", "SELEC", "SELECT 'x'::int"):
-        with pytest.raises(Exception) as raised:  # noqa: PT011  # its kind is the driver's
+        with pytest.raises(Exception) as raised:  # noqa: PT011  # the driver's type
             await database.run(text(statement), {})
         assert not isinstance(raised.value, RequestError)
-    await assert_whole(database)
+    await assert_all_connections_work(database)

@@ -1,17 +1,21 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, insert, select, text, union_all, update
 
-from app.database.admission import WAITING_PER_CONNECTION
+from app.crud import item as items
+from app.database.pool import WAITING_PER_CONNECTION
+from app.database.statements import StatementCompiler
+from app.errors import DatabaseUnavailableError, RequestError, StatementTimeoutError
+from app.models.item import ItemRow
 from tests.cluster import as_role
 from tests.databases import (
     BACKENDS,
     INSERT,
     ONE,
     PID,
-    Waits,
-    assert_whole,
+    PoolEvents,
+    assert_all_connections_work,
     connected,
     outcome,
     outcomes,
@@ -19,9 +23,11 @@ from tests.databases import (
 )
 from tests.proxy import proxied
 
+IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
-async def test_a_statement_gives_its_rows(database):
-    """Rows come by position and by name; the first statement opens the first connection."""
+
+async def test_a_statement_returns_its_rows(database):
+    """Values are read by position and by name; the first statement opens the first connection."""
     assert 0 == database.state.open
 
     rows = await database.run(text("SELECT n, 'x' AS letter FROM generate_series(1, :n) AS n").bindparams(n=2), {})
@@ -32,7 +38,7 @@ async def test_a_statement_gives_its_rows(database):
 
 
 async def test_a_statement_commits_by_itself(database, sql):
-    """When `run` returns, everybody sees the row, and no transaction is left open."""
+    """When `run` returns, other connections see the row, and no transaction is open."""
     await database.run(INSERT, {})
 
     assert 1 == await sql.fetchval("SELECT count(*) FROM items")
@@ -45,7 +51,7 @@ async def test_a_statement_commits_by_itself(database, sql):
 
 
 async def test_a_statement_is_one_round_trip(database_url):
-    """Once it is known to the server, a statement takes one round trip: no BEGIN, no COMMIT, no ping."""
+    """A prepared statement takes one round trip: no BEGIN, no COMMIT, no ping."""
     async with proxied(database_url) as proxy, connected(proxy.url) as database:
         for statement in (ONE, INSERT):
             await database.run(statement, {})
@@ -55,8 +61,8 @@ async def test_a_statement_is_one_round_trip(database_url):
             assert 5 == proxy.round_trips - before
 
 
-async def test_a_connection_is_opened_with_its_limits(database):
-    """The server knows who connects and when to stop a statement; just-in-time compilation is off."""
+async def test_a_connection_has_its_limits(database):
+    """The server knows the application's name and its timeouts; just-in-time compilation is off."""
     shown = [
         (await database.run(text(f"SHOW {name}"), {}))[0][0]
         for name in ("application_name", "statement_timeout", "idle_in_transaction_session_timeout", "jit")
@@ -65,8 +71,8 @@ async def test_a_connection_is_opened_with_its_limits(database):
     assert ["items-api", "1s", "2s", "off"] == shown
 
 
-async def test_through_pgbouncer_nothing_outlives_a_statement(database_url):
-    """No startup parameters that PgBouncer refuses, and no prepared statement with a name."""
+async def test_nothing_outlives_a_statement_through_pgbouncer(database_url):
+    """There are no startup parameters that PgBouncer refuses, and no named prepared statements."""
     unlimited = as_role(database_url, "postgres")
     async with connected(unlimited, through_pgbouncer=True, prepared_statements=False) as database:
         for _ in range(3):
@@ -74,8 +80,8 @@ async def test_through_pgbouncer_nothing_outlives_a_statement(database_url):
             assert [] == await database.run(text("SELECT name FROM pg_prepared_statements"), {})
 
 
-async def test_a_statement_has_its_time(database_url):
-    """A statement past its time is 504 and stopped in the server; its connection is kept."""
+async def test_a_statement_past_its_time_is_cancelled(database_url):
+    """It is 504 and cancelled in the server; its connection is kept."""
     async with connected(database_url, statement_seconds=0.3) as database:
         pid = (await database.run(PID, {}))[0][0]
 
@@ -84,13 +90,13 @@ async def test_a_statement_has_its_time(database_url):
         assert "statement_timeout" == code
         assert 0.25 < seconds < 0.7
         assert pid == (await database.run(PID, {}))[0][0]
-        await assert_whole(database)
+        await assert_all_connections_work(database)
 
 
 async def test_a_wait_for_a_connection_is_bounded(database_url, sql):
-    """Who gets no connection in time is 503; the others are served in order; there are never more connections."""
-    waits = Waits()
-    async with connected(database_url, connections=2, wait_seconds=0.3, observer=waits) as database:
+    """A request that gets no connection in time is 503; the limit on connections is never exceeded."""
+    events = PoolEvents()
+    async with connected(database_url, connections=2, wait_seconds=0.3, observer=events) as database:
         busy = [asyncio.create_task(outcome(sleep(database, 0.8))) for _ in range(2)]
         await asyncio.sleep(0.1)
         waiting = [asyncio.create_task(outcome(database.run(ONE, {}))) for _ in range(20)]
@@ -102,15 +108,15 @@ async def test_a_wait_for_a_connection_is_bounded(database_url, sql):
         assert {"pool_exhausted"} == {code for code, _ in refused}
         assert all(0.25 < seconds < 0.6 for _, seconds in refused)
         assert ["ok", "ok"] == [code for code, _ in await asyncio.gather(*busy)]
-        assert 20 == waits.timed_out
-        assert [] == waits.seconds
-        await assert_whole(database)
+        assert 20 == events.timed_out
+        assert [] == events.seconds
+        await assert_all_connections_work(database)
         assert ["ok"] * 5 == await outcomes(*(database.run(ONE, {}) for _ in range(5)))
-        assert 3 == len(waits.seconds)
+        assert 3 == len(events.seconds)
 
 
-async def test_a_burst_is_served_in_turn(database_url, sql):
-    """Many more requests than connections all pass while each is short."""
+async def test_a_burst_of_short_statements_succeeds(database_url, sql):
+    """Many more requests than connections all succeed, on no more connections."""
     async with connected(database_url, connections=2, wait_seconds=5) as database:
         at_once = 2 + 2 * WAITING_PER_CONNECTION
         assert ["ok"] * at_once == await outcomes(*(database.run(ONE, {}) for _ in range(at_once)))
@@ -118,28 +124,28 @@ async def test_a_burst_is_served_in_turn(database_url, sql):
 
 
 async def test_a_queue_is_bounded(database_url):
-    """Where too many wait already, the next is refused at once, and the others are served all the same."""
+    """When too many requests wait already, the next is refused at once, and the others succeed."""
     async with connected(database_url, connections=1, wait_seconds=5) as database:
-        asked = [asyncio.create_task(outcome(sleep(database, 0.02))) for _ in range(1 + WAITING_PER_CONNECTION)]
+        running = [asyncio.create_task(outcome(sleep(database, 0.02))) for _ in range(1 + WAITING_PER_CONNECTION)]
         await asyncio.sleep(0)
 
         code, seconds = await outcome(database.run(ONE, {}))
 
         assert "overloaded" == code
         assert seconds < 0.02
-        assert {"ok"} == {code for code, _ in await asyncio.gather(*asked)}
+        assert {"ok"} == {code for code, _ in await asyncio.gather(*running)}
 
 
-async def test_a_request_that_is_given_up_gives_its_connection_back(database, sql):
-    """A statement that is cancelled is stopped in the server, too, and leaves the pool whole."""
-    asked = [asyncio.create_task(sleep(database, 0.9)) for _ in range(10)]
+async def test_a_cancelled_request_returns_its_connection(database, sql):
+    """Its statement is cancelled in the server, too, and every connection works afterwards."""
+    running = [asyncio.create_task(sleep(database, 0.9)) for _ in range(10)]
     await asyncio.sleep(0.2)
 
-    for task in asked:
+    for task in running:
         task.cancel()
-    await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.gather(*running, return_exceptions=True)
 
-    await assert_whole(database)
+    await assert_all_connections_work(database)
     await asyncio.sleep(0.1)
     assert 0 == await sql.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
@@ -147,8 +153,68 @@ async def test_a_request_that_is_given_up_gives_its_connection_back(database, sq
     assert await sql.fetchval(BACKENDS) <= 3
 
 
-async def test_statements_are_made_once(database):
-    """Statements made anew for each call would fill the memory: that is refused, rather than unnoticed."""
+async def test_statements_built_for_each_call_are_refused(database):
+    """They would fill the memory unnoticed."""
     with pytest.raises(RuntimeError):  # noqa: PT012  # a block fails at its end
         for _ in range(1000):
             await database.run(text("SELECT 1"), {})
+
+
+LOST = {"cut": "database_unavailable", "silent": "statement_timeout"}
+
+
+@pytest.mark.parametrize("how", LOST)
+async def test_a_write_without_an_answer_is_in_doubt(database_url, sql, how):
+    """A write whose connection broke or timed out after it was sent may have been applied, and the error says so."""
+    async with proxied(database_url) as proxy, connected(proxy.url, connections=1, statement_seconds=0.3) as database:
+        item = await items.create(database, {"name": "lost"})
+        proxy.lose_answers(b"lost", how)
+        before = await sql.fetchval("SELECT count(*) FROM items")
+
+        with pytest.raises(RequestError, match=IN_DOUBT) as raised:
+            await items.create(database, {"name": "lost"})
+
+        assert LOST[how] == raised.value.code
+        assert before + 1 == await sql.fetchval("SELECT count(*) FROM items")
+        proxy.keep_answers()
+        await items.get(database, item.id)
+        proxy.freeze()
+        with pytest.raises(StatementTimeoutError) as raised:
+            await items.get(database, item.id)
+        assert IN_DOUBT not in str(raised.value)
+
+
+async def test_a_write_that_was_not_sent_is_not_in_doubt(database_url):
+    """It could not be prepared, or the server has reported that it failed: nothing was applied."""
+    async with proxied(database_url) as proxy, connected(proxy.url, connections=1, statement_seconds=0.3) as database:
+        await database.run(ONE, {})
+        proxy.freeze()
+        with pytest.raises(StatementTimeoutError) as not_prepared:
+            await items.create(database, {"name": "Kettle"})
+        proxy.thaw()
+        with pytest.raises(StatementTimeoutError) as cancelled:
+            await database.run(text("INSERT INTO items (name) SELECT 'Kettle' FROM pg_sleep(9)"), {})
+    async with connected("postgresql://a@127.0.0.1:1/b") as database:
+        with pytest.raises(DatabaseUnavailableError) as not_connected:
+            await items.create(database, {"name": "Kettle"})
+
+    for raised in (not_prepared, cancelled, not_connected):
+        assert IN_DOUBT not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "may_write"),
+    [
+        (select(ItemRow.id), False),
+        (union_all(select(ItemRow.id), select(ItemRow.id)), False),
+        (insert(ItemRow), True),
+        (update(ItemRow).values(name="Pan"), True),
+        (delete(ItemRow), True),
+        (select(delete(ItemRow).returning(ItemRow.id).cte("deleted").c.id), True),
+        (select(select(insert(ItemRow).returning(ItemRow.id).cte("made").c.id).subquery("ids").c.id), True),
+        (text("SELECT 1"), True),
+    ],
+)
+def test_a_select_alone_does_not_write(statement, may_write):
+    """Whether a statement may write is known by its type; a text may write."""
+    assert may_write == StatementCompiler().compile(statement).may_write

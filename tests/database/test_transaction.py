@@ -1,11 +1,15 @@
+import asyncio
 from contextlib import suppress
 from time import perf_counter
 
 import pytest
 from sqlalchemy import text
 
+from app.crud import item as items
+from app.crud import item_idempotency, item_page
 from app.errors import (
     DatabaseUnavailableError,
+    ItemNotFoundError,
     PoolExhaustedError,
     SchemaOutdatedError,
     StatementTimeoutError,
@@ -14,87 +18,214 @@ from tests.databases import (
     INSERT,
     ONE,
     PID,
-    assert_whole,
+    assert_all_connections_work,
     connected,
     outcomes,
 )
 from tests.proxy import proxied
 
+COUNT = "SELECT count(*) FROM items"
+IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
-async def test_a_transaction_holds_together(database, sql):
-    """What is written in it is seen by others at its end, and all at once."""
-    async with database.transaction() as connection:
-        await connection.execute(INSERT)
-        await connection.execute(INSERT)
-        assert 0 == await sql.fetchval("SELECT count(*) FROM items")
 
-    assert 2 == await sql.fetchval("SELECT count(*) FROM items")
+async def test_a_transaction_commits_at_its_end(database, sql):
+    """Others see nothing of it before its end, and all of it afterwards."""
+    async with database.transaction() as transaction:
+        await transaction.run(INSERT, {})
+        await transaction.run(INSERT, {})
+        assert 0 == await sql.fetchval(COUNT)
+
+    assert 2 == await sql.fetchval(COUNT)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), FileNotFoundError("no"), TimeoutError("no"), KeyError("no")])
-async def test_a_transaction_that_fails_leaves_nothing(database, sql, error):
-    """An error of the caller's own rolls back and comes up as it is."""
+async def test_a_transaction_that_raises_is_rolled_back(database, sql, error):
+    """The caller's own error is raised as it is, and nothing is stored."""
     with pytest.raises(type(error)) as raised:  # noqa: PT012  # a block fails at its end
-        async with database.transaction() as connection:
-            await connection.execute(INSERT)
+        async with database.transaction() as transaction:
+            await transaction.run(INSERT, {})
             raise error
 
     assert error is raised.value
-    assert 0 == await sql.fetchval("SELECT count(*) FROM items")
-    await assert_whole(database)
+    assert 0 == await sql.fetchval(COUNT)
+    await assert_all_connections_work(database)
+
+
+async def test_crud_works_in_a_transaction(database, sql):
+    """Every operation runs in it, sees what the others have written, and is committed with them."""
+    async with database.transaction() as transaction:
+        kettle = await items.create(transaction, {"name": "Kettle"})
+        pan, _ = await item_idempotency.create_once(
+            transaction,
+            {"name": "Pan", "description": None, "price": 1.5, "is_active": True},
+            key="k",
+            fingerprint=b"f",
+        )
+        kettle = await items.change(transaction, kettle.id, {"price": 2}, versions=[kettle.updated_at])
+        kettle = await items.deactivate(transaction, kettle.id)
+        assert kettle == await items.get(transaction, kettle.id)
+        page = await item_page.page(transaction, limit=5, offset=0, is_active=None, q="a", count_exactly=True)
+        assert [pan] == page.items
+        after = await item_page.page_after(transaction, 0, limit=5, is_active=None, q=None)
+        assert [kettle, pan] == after.items
+        assert pan == await items.delete_permanently(transaction, pan.id)
+        assert 0 == await sql.fetchval(COUNT)
+
+    assert [(kettle.id, "Kettle", False)] == [
+        tuple(row) for row in await sql.fetch("SELECT id, name, is_active FROM items")
+    ]
+
+
+async def test_crud_is_rolled_back_with_its_transaction(database, sql):
+    """What crud has written before an error is gone, and its own errors roll back, too."""
+    item = await items.create(database, {"name": "Kettle"})
+
+    with pytest.raises(ItemNotFoundError):  # noqa: PT012  # a block fails at its end
+        async with database.transaction() as transaction:
+            await items.change(transaction, item.id, {"name": "Pan"})
+            await items.create(transaction, {"name": "Pot"})
+            await items.deactivate(transaction, 99)
+
+    assert item == await items.get(database, item.id)
+    assert 1 == await sql.fetchval(COUNT)
+    await assert_all_connections_work(database)
+
+
+async def test_a_cancelled_transaction_is_rolled_back(database, sql):
+    """Cancelled while a statement runs, it stores nothing, and its connection works afterwards."""
+
+    async def write_and_wait():
+        async with database.transaction() as transaction:
+            await transaction.run(INSERT, {})
+            await transaction.run(text("SELECT pg_sleep(0.9)"), {})
+
+    running = asyncio.create_task(write_and_wait())
+    await asyncio.sleep(0.2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert running.cancelled()
+    assert 0 == await sql.fetchval(COUNT)
+    assert "idle" == await sql.fetchval("SELECT state FROM pg_stat_activity WHERE application_name = 'items-api'")
+    await assert_all_connections_work(database)
+
+
+@pytest.mark.parametrize("command", ["BEGIN", "COMMIT", "ROLLBACK"])
+async def test_a_connection_with_an_unknown_transaction_state_is_closed(database_url, sql, command):
+    """A transaction that is cancelled while it begins or ends leaves no open transaction to the next request."""
+    async with proxied(database_url) as proxy, connected(proxy.url, connections=1) as database:
+        await database.run(ONE, {})
+        reached = asyncio.Event()
+
+        async def transact():
+            if command == "BEGIN":
+                proxy.freeze()
+                reached.set()
+            with suppress(ValueError):
+                async with database.transaction() as transaction:
+                    await transaction.run(INSERT, {})
+                    proxy.freeze()
+                    reached.set()
+                    if command == "ROLLBACK":
+                        raise ValueError
+
+        running = asyncio.create_task(transact())
+        await reached.wait()
+        await asyncio.sleep(0.1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        proxy.thaw()
+
+        assert running.cancelled()
+        assert 0 == database.state.in_use
+        await asyncio.sleep(0.1)
+        stored = await sql.fetchval(COUNT)
+        await database.run(INSERT, {})
+        assert stored + 1 == await sql.fetchval(COUNT)
+
+
+async def test_an_error_caught_inside_a_transaction_is_not_taken_for_a_commit(database, sql):
+    """The server rolls such a transaction back at COMMIT, and that is raised."""
+    with pytest.raises(RuntimeError, match="rolled back"):  # noqa: PT012  # a block fails at its end
+        async with database.transaction() as transaction:
+            await transaction.run(INSERT, {})
+            with suppress(SchemaOutdatedError):
+                await transaction.run(text("SELECT * FROM nothing"), {})
+
+    assert 0 == await sql.fetchval(COUNT)
+    await assert_all_connections_work(database)
 
 
 async def test_a_transaction_leaves_its_connection_as_it_was(database_url, sql):
-    """After a transaction, done or failed, its connection commits each statement by itself again."""
+    """After a transaction, committed or not, its connection commits each statement by itself again."""
     async with connected(database_url, connections=1) as database:
         with suppress(ValueError):
-            async with database.transaction() as connection:
-                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+            async with database.transaction() as transaction:
+                await transaction.run(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), {})
                 raise ValueError
-        async with database.transaction() as connection:
-            assert "read committed" == (await connection.execute(text("SHOW transaction_isolation"))).scalar()
+        async with database.transaction() as transaction:
+            assert "read committed" == (await transaction.run(text("SHOW transaction_isolation"), {}))[0][0]
 
         await database.run(INSERT, {})
 
-        assert 1 == await sql.fetchval("SELECT count(*) FROM items")
+        assert 1 == await sql.fetchval(COUNT)
         assert "idle" == await sql.fetchval("SELECT state FROM pg_stat_activity WHERE application_name = 'items-api'")
 
 
-async def test_failures_in_a_transaction_have_their_names(database_url, sql):
-    """A transaction's statements fail as single ones do, and so does opening it."""
+async def test_failures_in_a_transaction_are_named(database_url, sql):
+    """A statement in a transaction fails as a single one does, and so does opening the transaction."""
     async with connected(database_url, statement_seconds=0.3, connections=1, wait_seconds=0.2) as database:
         for statement, error in [
             ("SELECT pg_sleep(9)", StatementTimeoutError),
             ("SELECT * FROM nothing", SchemaOutdatedError),
         ]:
             with pytest.raises(error):
-                async with database.transaction() as connection:
-                    await connection.execute(text(statement))
+                async with database.transaction() as transaction:
+                    await transaction.run(text(statement), {})
         async with database.transaction():
             assert ["pool_exhausted"] == await outcomes(database.run(ONE, {}))
             with pytest.raises(PoolExhaustedError):
                 async with database.transaction():
-                    pytest.fail("There is one connection only.")
+                    pytest.fail("There is only one connection.")
         with pytest.raises(DatabaseUnavailableError):  # noqa: PT012  # a block fails at its end
-            async with database.transaction() as connection:
-                pid = (await connection.execute(PID)).scalar()
+            async with database.transaction() as transaction:
+                pid = (await transaction.run(PID, {}))[0][0]
                 await sql.execute(f"SELECT pg_terminate_backend({pid})")
-                await connection.execute(ONE)
-        await assert_whole(database)
+                await transaction.run(ONE, {})
+        await assert_all_connections_work(database)
     async with connected("postgresql://a@127.0.0.1:1/b") as database:
         with pytest.raises(DatabaseUnavailableError):
             async with database.transaction():
                 pytest.fail("There is no server.")
 
 
-async def test_a_transaction_with_a_frozen_server_is_bounded(database_url):
-    """A transaction, too, gives a frozen server up, and the pool is whole when it thaws."""
+async def test_a_commit_without_an_answer_is_in_doubt(database_url, sql):
+    """A lost statement of a transaction was rolled back with it; only a lost COMMIT may have been applied."""
+    async with proxied(database_url) as proxy, connected(proxy.url, connections=1) as database:
+        proxy.lose_answers(b"COMMIT\0", "cut")
+        with pytest.raises(DatabaseUnavailableError, match=IN_DOUBT):
+            async with database.transaction() as transaction:
+                await transaction.run(INSERT, {})
+        assert 1 == await sql.fetchval(COUNT)
+        proxy.keep_answers()
+
+        with pytest.raises(DatabaseUnavailableError) as raised:  # noqa: PT012  # a block fails at its end
+            async with database.transaction() as transaction:
+                await transaction.run(INSERT, {})
+                proxy.cut()
+                await transaction.run(INSERT, {})
+        assert IN_DOUBT not in str(raised.value)
+        assert 1 == await sql.fetchval(COUNT)
+
+
+async def test_a_transaction_with_a_frozen_server_ends_in_time(database_url):
+    """The statement times out, and the pool works again when the server answers."""
     async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.3, connections=1) as database:
         started = perf_counter()
         with pytest.raises(StatementTimeoutError):  # noqa: PT012  # a block fails at its end
-            async with database.transaction() as connection:
+            async with database.transaction() as transaction:
                 proxy.freeze()
-                await connection.execute(ONE)
+                await transaction.run(ONE, {})
         assert perf_counter() - started < 0.3 + 2
         proxy.thaw()
-        await assert_whole(database)
+        await assert_all_connections_work(database)

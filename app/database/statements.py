@@ -1,0 +1,67 @@
+"""Statements compiled to SQL, once each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Dialect, SelectBase
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ClauseElement
+
+COMPILED_STATEMENTS = 200
+"""More than this code has. A statement that is built again for each call would fill the memory unnoticed."""
+
+_dialect = cast(Dialect, cast(Any, PGDialect_asyncpg)())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledStatement:
+    """A statement as the driver takes it."""
+
+    sql: str
+    defaults: Mapping[str, Any]
+    """The parameters in the order of their numbers, with the values that the statement itself gives them."""
+
+    may_write: bool
+    """Whether running it may change the database. False for a SELECT without INSERT, UPDATE or DELETE in it."""
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """The values of the parameters, in the order of their numbers."""
+        return [parameters.get(name, default) for name, default in self.defaults.items()]
+
+
+class StatementCompiler:
+    """Compiles each statement once and keeps the result."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[ClauseElement, CompiledStatement] = {}
+
+    def compile(self, statement: ClauseElement) -> CompiledStatement:
+        """This statement, compiled.
+
+        Raises:
+            RuntimeError: There are more than COMPILED_STATEMENTS.
+        """
+        compiled = self._compiled.get(statement)
+        if compiled is None:
+            if len(self._compiled) == COMPILED_STATEMENTS:
+                raise RuntimeError("Too many statements: build each one once, not again for each call.")
+            compiled = self._compiled[statement] = _compile(statement)
+        return compiled
+
+
+def _compile(statement: ClauseElement) -> CompiledStatement:
+    compiled = cast(SQLCompiler, statement.compile(dialect=_dialect))
+    names = compiled.positiontup or ()
+    return CompiledStatement(
+        sql=compiled.string, defaults={name: compiled.params[name] for name in names}, may_write=_may_write(statement)
+    )
+
+
+def _may_write(statement: ClauseElement) -> bool:
+    """By the statement's type. A text may write: its SQL is not parsed here."""
+    return not isinstance(statement, SelectBase) or any(
+        getattr(element, "is_dml", False) for element in visitors.iterate(statement)
+    )

@@ -1,0 +1,53 @@
+"""Several statements on one connection that are committed together or not at all."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+from sqlalchemy.sql.elements import ClauseElement
+
+from app.database.connection import Connection
+from app.database.executor import Executor
+from app.database.statements import StatementCompiler
+from app.errors import RequestError
+
+
+class Transaction:
+    """Runs statements in an open transaction. Its statements run one after the other, never at the same time."""
+
+    def __init__(self, executor: Executor, compiler: StatementCompiler, connection: Connection) -> None:
+        self._executor = executor
+        self._compiler = compiler
+        self._connection = connection
+        self.may_have_written = False
+        """Whether a statement ran that may change the database."""
+
+    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> Sequence[asyncpg.Record]:
+        """Run one statement and fetch all its rows. It raises what `Database.run` raises for a statement.
+
+        After an error the transaction can only be rolled back.
+        """
+        compiled = self._compiler.compile(statement)
+        self.may_have_written |= compiled.may_write
+        return await self._executor.fetch(self._connection, compiled, parameters, in_transaction=True)
+
+
+@asynccontextmanager
+async def transaction_on(
+    connection: Connection, executor: Executor, compiler: StatementCompiler
+) -> AsyncIterator[Transaction]:
+    """A transaction on this connection: committed at the end of the block, rolled back if the block raises."""
+    await executor.command(connection, "BEGIN ISOLATION LEVEL READ COMMITTED")
+    transaction = Transaction(executor, compiler, connection)
+    try:
+        yield transaction
+    except BaseException:
+        with suppress(RequestError):  # A connection that cannot roll back is closed, which rolls back.
+            await executor.command(connection, "ROLLBACK")
+        raise
+    done = await executor.command(connection, "COMMIT", write_in_doubt=transaction.may_have_written)
+    if done != "COMMIT":
+        raise RuntimeError(
+            "The transaction was rolled back: a statement failed in it, and its error was caught inside."
+        )
