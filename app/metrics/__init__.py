@@ -1,5 +1,5 @@
-"""What Prometheus scrapes: one picture of all workers, whichever of them answers.
+"""Prometheus metrics: a scrape shows all workers together, whichever worker answers it.
 
 Nothing is imported here: Gunicorn's master uses `directory` alone, and
-`prometheus_client` decides how it counts when it is first imported.
+`prometheus_client` chooses its multiprocess mode when it is first imported.
 """

@@ -1,7 +1,7 @@
-"""The folder in which the workers of one instance share their metrics. Gunicorn's master keeps it.
+"""The folder in which the workers of one instance share their metrics. Gunicorn's master creates it.
 
-A worker's files carry the number of its slot, not its process id: who replaces
-a worker goes on counting where it ended, so counters never fall and there are
+A worker's files are named by its slot, not by its process id. The worker that
+replaces it continues its counters, so counters never decrease and there are
 never more files than slots.
 """
 
@@ -19,13 +19,13 @@ from app import NAME
 from app.settings.shared_memory import temporary_folder
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where `prometheus_client` looks for the folder. It has to be set before the first import of it."""
+"""The variable with the folder's path. It must be set before `prometheus_client` is first imported."""
 
 SLOT_VARIABLE: Final = "WORKER_SLOT"
-"""The environment variable in which a worker finds its slot."""
+"""The environment variable with a worker's slot."""
 
 EVENTS_FILE: Final = "worker_events.json"
-"""Where in the folder the master counts what happens to the workers."""
+"""The file in which the master counts worker events."""
 
 _PREFIX: Final = f"{NAME}-metrics-"
 _LOCK: Final = "in-use"
@@ -34,16 +34,16 @@ log = structlog.get_logger(__name__)
 
 
 def prepare(directory: str | None) -> None:
-    """Empty or make the folder, once in the life of a master: a reload must not take the files of living workers.
+    """Create or empty the folder, once in the life of a master: a reload must keep the files of running workers.
 
-    Where that is impossible the service goes on, and each worker counts for itself.
+    If that fails, the service starts all the same, and each worker counts alone.
 
     Args:
-        directory: The operator's choice. By default a fresh folder in shared memory, removed at the end.
+        directory: METRICS_DIRECTORY. By default a new folder in shared memory, removed at the end.
     """
     os.environ.pop(VARIABLE, None)
     try:
-        folder = _fresh_folder() if directory is None else _emptied_folder(Path(directory))
+        folder = _new_folder() if directory is None else _emptied_folder(Path(directory))
     except OSError as error:
         log.warning("metrics_directory_unusable", directory=directory, cause=str(error))
     else:
@@ -51,9 +51,9 @@ def prepare(directory: str | None) -> None:
 
 
 def worker_gone(slot: int) -> None:
-    """Take the gauges of a worker that has ended out of the scrape; its counters stay.
+    """Delete the gauges of a worker that has ended; its counters stay.
 
-    To be called before the slot is given to another worker.
+    It must be called before another worker gets the slot.
     """
     for file in Path(os.environ.get(VARIABLE, "/nonexistent")).glob(f"gauge_live*_{slot}.db"):
         file.unlink(missing_ok=True)
@@ -63,16 +63,16 @@ def _emptied_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file in (*folder.glob("*.db*"), folder / EVENTS_FILE):
         file.unlink(missing_ok=True)
-    with tempfile.TemporaryFile(dir=folder):  # whether it can be written at all
+    with tempfile.TemporaryFile(dir=folder):  # fails if the folder cannot be written
         return folder
 
 
-def _fresh_folder() -> Path:
+def _new_folder() -> Path:
     parent = temporary_folder()
     for folder in parent.glob(f"{_PREFIX}*"):
         _remove_if_abandoned(folder)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    # Locked while the master or one of its workers lives, however they end.
+    # The lock is held while the master or one of its workers runs, however they end.
     lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_SH)
     atexit.register(_remove, folder, os.getpid())
@@ -80,14 +80,14 @@ def _fresh_folder() -> Path:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    """Remove what a killed master left behind: shared memory is not emptied before the next boot."""
+    """Remove the folder of a killed master: shared memory is not emptied before the next boot."""
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR)
-    except OSError:  # Another user's, or just being made.
+    except OSError:  # It belongs to another user, or is being created.
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # In use.
+    except OSError:  # The folder is in use.
         return
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,5 +96,5 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # Workers inherit this function, and run it when they end.
+    if os.getpid() == owner:  # Workers inherit this exit function from the master.
         shutil.rmtree(folder, ignore_errors=True)

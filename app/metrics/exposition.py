@@ -1,4 +1,4 @@
-"""The text that Prometheus reads."""
+"""The response to a scrape."""
 
 import asyncio
 from typing import Final
@@ -14,9 +14,9 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Exposition:
-    """Renders the metrics of all workers, one scrape at a time and beside the event loop.
+    """Renders the metrics of all workers, one scrape at a time, in a thread.
 
-    Reading the files of five workers takes some 20 ms.
+    Reading the files of five workers takes about 20 ms.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -29,17 +29,17 @@ class Exposition:
         self._next: asyncio.Task[bytes] | None = None
 
     async def scrape(self) -> bytes:
-        """The metrics as they are at some moment after this call. Who asks while a scrape runs shares the next one."""
+        """The metrics at a time after this call. Calls during a running scrape share the next one."""
         if self._next is None:
-            self._next = asyncio.create_task(self._follow(self._running))
+            self._next = asyncio.create_task(self._render_after(self._running))
         return await asyncio.shield(self._next)
 
-    async def _follow(self, running: asyncio.Task[bytes] | None) -> bytes:
+    async def _render_after(self, running: asyncio.Task[bytes] | None) -> bytes:
         if running is not None:
             await asyncio.wait([running])
         self._running, self._next = self._next, None
         return await asyncio.to_thread(self.render)
 
     def render(self) -> bytes:
-        """The metrics as they are now."""
+        """The current metrics."""
         return generate_latest(self._registry)

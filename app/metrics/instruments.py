@@ -1,4 +1,4 @@
-"""Everything that is measured, and how the rest of the application reports it."""
+"""All metrics, and the methods through which the rest of the application reports them."""
 
 from typing import Final, Literal
 
@@ -6,52 +6,56 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_fastapi_instrumentator.metrics import Info
 
 from app import NAME
-from app.metrics.slot_files import make_room, open_files, own_slot
+from app.metrics.slot_files import ensure_space, open_files, own_slot
 
 DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that are counted by name; a client may send others, and they are counted as `other`."""
+"""Methods that are counted by name. All others are counted as `other`."""
 
 SCHEMA_STATES: Final = ("unknown", "behind", "current", "ahead")
 
 
 class Metrics:
-    """The metrics of one worker. To be made in the worker, after the fork.
+    """The metrics of one worker. Create it in the worker, after the fork.
 
-    Every value is a number in memory, in Gunicorn's workers a place in a mapped
-    file: reporting one takes about a microsecond and cannot fail or wait.
+    Every value is a number in memory, or in a mapped file under Gunicorn:
+    reporting one takes about a microsecond and cannot fail or block.
     """
 
     def __init__(self, *, version: str = "", revision: str = "") -> None:
         self.folder = open_files()
-        """Where the workers' files lie; None where this process counts for itself."""
+        """The folder with the workers' files; None if this process counts alone."""
         self.registry = CollectorRegistry()
         self.worker = own_slot()
-        self._full = False
-        self._observers: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-        self._decided: dict[tuple[str, str], Counter] = {}
+        self._files_full = False
+        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._decision_children: dict[tuple[str, str], Counter] = {}
 
-        self._requests = self._counter("http_requests_total", "Requests answered.", "method", "handler", "status")
+        self._requests = self._counter(
+            "http_requests_total", "Requests served, by exact status.", "method", "handler", "status"
+        )
         self._duration = Histogram(
             "http_request_duration_seconds",
-            "Time from a request's head to the end of its answer.",
+            "Time from the arrival of a request's head to the end of its response.",
             ["method", "handler"],
             buckets=DURATION_BUCKETS,
             registry=self.registry,
         )
         self.in_progress = 0
-        """Requests being answered. Sampled: a gauge in a mapped file would be written twice for each of them."""
-        self._in_progress = self._gauge("http_requests_inprogress", "Requests being answered.")
-        self._shed = self._counter("requests_shed_total", "Requests refused to bear the load.", "reason")
+        """Requests in progress. It is sampled, because a gauge in a mapped file would be written twice a request."""
+        self._in_progress = self._gauge("http_requests_inprogress", "Requests in progress.")
+        self._shed = self._counter(
+            "requests_shed_total", "Requests refused because the queue for connections was full or too slow.", "reason"
+        )
 
-        self._pool_size = self._gauge("database_pool_size", "Connections that may be open.")
-        self._pool_open = self._gauge("database_pool_open", "Connections that are open.")
+        self._pool_size = self._gauge("database_pool_size", "The greatest number of open connections.")
+        self._pool_open = self._gauge("database_pool_open", "Open connections.")
         self._pool_in_use = self._gauge("database_pool_in_use", "Connections on which a statement runs.")
         self._pool_waiting = self._gauge("database_pool_waiting", "Requests that wait for a connection.")
         self._pool_wait = Histogram(
             "database_pool_wait_seconds",
-            "How long requests waited for a connection, of those that had to wait and got one.",
+            "Wait for a connection, of the requests that had to wait and got one.",
             buckets=DURATION_BUCKETS,
             registry=self.registry,
         )
@@ -60,65 +64,78 @@ class Metrics:
         self._pool_closed = self._counter("database_pool_connections_closed_total", "Connections closed or lost.")
 
         self._decisions = self._counter(
-            "rate_limit_decisions_total", "Requests admitted or refused by a rate limit.", "bucket", "outcome"
+            "rate_limit_decisions_total",
+            "Requests admitted, refused or not counted by a rate limit.",
+            "bucket",
+            "outcome",
         )
         self._limits_degraded = self._gauge(
-            "rate_limit_storage_degraded", "1 while a worker counts by itself because the storage is away.", mode="max"
+            "rate_limit_storage_degraded",
+            "1 while a worker cannot use the shared rate limit storage and counts without it.",
+            mode="max",
         )
 
-        self._schema = self._gauge("schema_state", "Workers that see the database's schema so.", "state")
+        self._schema = self._gauge(
+            "schema_state", "Workers, by the state of the database schema that they found.", "state"
+        )
         self._budget = self._gauge(
             "connection_budget_connections",
-            "Database connections: of this instance, wanted by all instances, available on the server.",
+            "Database connections: of this instance, needed by all instances, available on the server.",
             "kind",
             mode="max",
         )
         self._budget_fits = self._gauge(
-            "connection_budget_fits", "1 when the server has as many connections as all instances want.", mode="max"
+            "connection_budget_fits", "1 if the server has as many connections as all instances need.", mode="max"
         )
 
         self.loop_lag = self._worker_gauge(
-            "worker_loop_lag_seconds", "How late the event loop ran a timer, at worst of late."
+            "worker_loop_lag_seconds", "Delay of a timer on the event loop, the highest of the last 15 seconds."
         )
-        self.memory = self._worker_gauge("worker_resident_memory_bytes", "Resident memory.")
-        self.start_time = self._worker_gauge("worker_start_time_seconds", "When the worker started, in Unix time.")
+        self.memory = self._worker_gauge("worker_resident_memory_bytes", "Resident memory of the worker.")
+        self.start_time = self._worker_gauge("worker_start_time_seconds", "Start time of the worker, in Unix time.")
         self.cpu = self._counter("worker_cpu_seconds_total", "CPU time of the workers in this slot.", "worker").labels(
             self.worker
         )
-        self.lines_dropped = self._counter("log_lines_dropped_total", "Log lines that were not written.")
-        shared = self._gauge("metrics_shared", "0 when a scrape shows only the worker that answers it.", mode="max")
+        self.lines_dropped = self._counter("log_lines_dropped_total", "Log lines that were dropped.")
+        shared = self._gauge("metrics_shared", "0 if a scrape shows only the worker that answers it.", mode="max")
         shared.set(self.folder is not None)
-        build = self._gauge(f"{NAME.replace('-', '_')}_build_info", "What runs.", "version", "revision", mode="max")
+        build = self._gauge(
+            f"{NAME.replace('-', '_')}_build_info",
+            "Version and revision of the running service.",
+            "version",
+            "revision",
+            mode="max",
+        )
         build.labels(version, revision).set(1)
 
     def request_answered(self, info: Info) -> None:
-        """Count a request: an instrumentation as the instrumentator calls it.
+        """Count a request; the signature is that of an instrumentation.
 
-        The library's own `metrics.requests` and `metrics.latency` look the labels up
-        again for every request, which takes longer than all the rest.
+        The library's own `metrics.requests` and `metrics.latency` look up the labels
+        for every request, which takes longer than counting it.
         """
         method = info.method if info.method in METHODS else "other"
         labels = method, info.modified_handler, info.modified_status
-        observers = self._observers.get(labels)
-        if observers is None:
-            if self._full or (self.folder is not None and not make_room(self.folder)):
-                self._full = True
+        children = self._children.get(labels)
+        if children is None:
+            if self._files_full or (self.folder is not None and not ensure_space(self.folder)):
+                self._files_full = True
                 return
-            observers = self._requests.labels(*labels), self._duration.labels(*labels[:2])
-            self._observers[labels] = observers
-        observers[0].inc()
-        observers[1].observe(info.modified_duration)
+            children = self._requests.labels(*labels), self._duration.labels(*labels[:2])
+            self._children[labels] = children
+        children[0].inc()
+        children[1].observe(info.modified_duration)
 
     def request_shed(self, reason: str) -> None:
-        """A request was refused because there are too many; the reasons are few and constant."""
+        """A request was refused because of overload, for one of a few constant reasons."""
         self._shed.labels(reason).inc()
 
     def pool_waited(self, seconds: float) -> None:
-        """A connection came free after so long."""
+        """A request waited this long for a connection and got one."""
         self._pool_wait.observe(seconds)
 
     def pool_timed_out(self) -> None:
-        """A request gave up waiting for a connection."""
+        """A request got no connection within its timeout."""
         self._pool_timeouts.inc()
 
     def pool_opened(self) -> None:
@@ -126,38 +143,38 @@ class Metrics:
         self._pool_opened.inc()
 
     def pool_closed(self) -> None:
-        """A connection was closed, by whichever side."""
+        """A connection was closed, by this side or the server."""
         self._pool_closed.inc()
 
-    def show_in_progress(self) -> None:
-        """Show how many requests are being answered at this moment."""
+    def sample_in_progress(self) -> None:
+        """Set the gauge of requests in progress to its current value."""
         self._in_progress.set(self.in_progress)
 
     def pool_is(self, *, size: int, open: int, in_use: int, waiting: int) -> None:  # noqa: A002
-        """The pool at this moment, in connections, and requests waiting for one."""
+        """The pool's current connections, and the requests that wait for one."""
         self._pool_size.set(size)
         self._pool_open.set(open)
         self._pool_in_use.set(in_use)
         self._pool_waiting.set(waiting)
 
     def rate_limit_decided(self, bucket: str, outcome: str) -> None:
-        """A rate limit admitted or refused a request."""
-        decisions = self._decided.get((bucket, outcome))
+        """A rate limit admitted, refused or could not count a request."""
+        decisions = self._decision_children.get((bucket, outcome))
         if decisions is None:
-            decisions = self._decided[bucket, outcome] = self._decisions.labels(bucket, outcome)
+            decisions = self._decision_children[bucket, outcome] = self._decisions.labels(bucket, outcome)
         decisions.inc()
 
     def rate_limit_degraded(self, degraded: bool) -> None:
-        """The rate limits' storage is away, or is back."""
+        """The rate limits cannot use their shared storage, or can again."""
         self._limits_degraded.set(degraded)
 
     def set_schema_state(self, state: str) -> None:
-        """Where the database's schema stands: one of `SCHEMA_STATES`."""
+        """Set the state of the database schema: one of `SCHEMA_STATES`."""
         for known in SCHEMA_STATES:
             self._schema.labels(known).set(known == state)
 
     def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
-        """The arithmetic of connections, once the server has told its part."""
+        """Set the connection budget and the number of connections that the server has."""
         for kind, connections in [("instance", instance), ("wanted", wanted), ("available", available)]:
             self._budget.labels(kind).set(connections)
         self._budget_fits.set(wanted <= available)
@@ -166,7 +183,7 @@ class Metrics:
         return Counter(name, documentation, labels, registry=self.registry)
 
     def _gauge(self, name: str, documentation: str, *labels: str, mode: str = "sum") -> Gauge:
-        """A gauge that is added up over the living workers, or is the largest of theirs."""
+        """A gauge whose value is the sum or the maximum over the running workers."""
         live: Literal["livesum", "livemax"] = "livemax" if mode == "max" else "livesum"
         return Gauge(name, documentation, labels, multiprocess_mode=live, registry=self.registry)
 

@@ -1,4 +1,4 @@
-"""What is measured once a second rather than with every request."""
+"""Metrics that are sampled once a second instead of with every request."""
 
 import asyncio
 import os
@@ -18,21 +18,21 @@ log = structlog.get_logger(__name__)
 INTERVAL_SECONDS: Final = 1.0
 
 LAG_SAMPLES: Final = 15
-"""The event loop's lag is the worst of so many samples, so that a scrape every 15 seconds misses none."""
+"""The reported lag is the highest of this many samples, so that a scrape every 15 seconds misses none."""
 
 _MEMORY: Final = Path("/proc/self/statm")
 
 
 class PoolState(Protocol):
-    """The database's pool at one moment."""
+    """The state of the database pool at one moment."""
 
     @property
     def size(self) -> int:
-        """Connections that may be open."""
+        """The greatest number of open connections."""
 
     @property
     def open(self) -> int:
-        """Connections that are open."""
+        """Open connections."""
 
     @property
     def in_use(self) -> int:
@@ -47,12 +47,12 @@ class PoolState(Protocol):
 async def sampling(
     metrics: Metrics, *, pool: Callable[[], PoolState], lines_dropped: Callable[[], int]
 ) -> AsyncIterator[None]:
-    """Sample every second while the body runs.
+    """Sample every second until the context ends.
 
     Args:
-        metrics: Where the samples go.
-        pool: Gives the pool's state.
-        lines_dropped: Gives the log lines that this process has dropped so far.
+        metrics: Receives the samples.
+        pool: Returns the pool's state.
+        lines_dropped: Returns how many log lines this process has dropped so far.
     """
     metrics.start_time.set(time.time())
     sampler = _Sampler(metrics, pool, lines_dropped)
@@ -89,7 +89,7 @@ class _Sampler:
 
     def sample(self) -> None:
         metrics = self._metrics
-        metrics.show_in_progress()
+        metrics.sample_in_progress()
         pool = self._pool()
         metrics.pool_is(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
         dropped, cpu_seconds = self._lines_dropped(), time.process_time()
@@ -98,5 +98,5 @@ class _Sampler:
         self._dropped, self._cpu_seconds = dropped, cpu_seconds
         try:
             metrics.memory.set(int(_MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
-        except OSError:  # There is no such file outside of Linux.
+        except OSError:  # The file exists on Linux only.
             return

@@ -1,4 +1,4 @@
-"""The files into which one worker counts."""
+"""The files in which one worker counts."""
 
 import os
 import struct
@@ -18,19 +18,19 @@ SIZES: Final = {
     "gauge_livesum": 64 * 1024,
     "gauge_livemax": 64 * 1024,
 }
-"""Bytes of each file at first, none of them a hole. prometheus_client maps the files, and a write into
-a hole while the file system is full kills the process with SIGBUS."""
+"""The initial size of each file in bytes, all of them allocated. prometheus_client maps the files, and a write
+to an unallocated block kills the process with SIGBUS when the file system is full."""
 
 _USED: Final = struct.Struct("i")
-"""How a file says, at its very beginning, how many of its bytes are in use."""
+"""The header of a file: how many of its bytes are in use."""
 
 log = structlog.get_logger(__name__)
 
 
 def open_files() -> Path | None:
-    """Have this process count into the files of its slot; None where it can only count for itself.
+    """Make this process count in the files of its slot. None if it counts alone, in memory.
 
-    Outside of Gunicorn there is no folder and nothing to share.
+    Without Gunicorn there is no folder, and the process counts alone.
     """
     folder = os.environ.get(VARIABLE)
     if folder is None:
@@ -48,14 +48,14 @@ def open_files() -> Path | None:
 
 
 def own_slot() -> str:
-    """The number of this worker, unique among the living ones."""
+    """The slot of this worker, unique among the running workers."""
     return os.environ.get(SLOT_VARIABLE, "0")
 
 
-def make_room(folder: Path) -> bool:
-    """See to it that new series find a place in this worker's files; false when the file system is full.
+def ensure_space(folder: Path) -> bool:
+    """Extend this worker's files before they are full. False when the file system is full.
 
-    The library doubles a full file by a hole. Here the bytes are written before it gets there.
+    The library would double a full file without allocating the blocks.
     """
     try:
         for kind in SIZES:
@@ -81,15 +81,15 @@ def _double(file: Path, size: int) -> None:
 
 
 def _prepare(file: Path, size: int, *, keep: bool) -> None:
-    """Make the file, or extend what the slot's last worker left, all of its bytes on the file system."""
+    """Create the file, or extend the file of the slot's previous worker, with all blocks allocated."""
     if keep and file.exists() and _is_readable(file):
         with file.open("ab") as old:
             old.write(bytes(max(0, size - file.stat().st_size)))
         return
-    # A scrape must not see a file that is half made.
-    fresh = file.with_suffix(".db-new")
-    fresh.write_bytes(bytes(size))
-    fresh.replace(file)
+    # A scrape must not read an incomplete file.
+    draft = file.with_suffix(".db-new")
+    draft.write_bytes(bytes(size))
+    draft.replace(file)
 
 
 def _is_readable(file: Path) -> bool:
@@ -97,17 +97,17 @@ def _is_readable(file: Path) -> bool:
         MultiProcessCollector.merge([str(file)])  # type: ignore[no-untyped-call]
         with file.open("rb") as opened:
             used: int = _USED.unpack(opened.read(_USED.size))[0]
-    except Exception:  # noqa: BLE001  # a torn file fails in as many ways as there are bytes
+    except Exception:  # noqa: BLE001  # a damaged file can raise any exception
         return False
     return 0 <= used <= file.stat().st_size
 
 
 class WorkersCollector(MultiProcessCollector):
-    """Reads the files of all workers, and does without one that cannot be read."""
+    """Reads the files of all workers, and skips a file that cannot be read."""
 
     def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
         self._folder = folder
-        self._told: set[Path] = set()
+        self._reported: set[Path] = set()
         super().__init__(registry, str(folder))  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
@@ -115,7 +115,7 @@ class WorkersCollector(MultiProcessCollector):
         found: Iterable[Metric]
         try:
             found = super().collect()  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: BLE001  # as above; reading each file twice is left to this case
+        except Exception:  # noqa: BLE001  # as above; only then is each file checked
             files = [str(file) for file in self._folder.glob("*.db") if self._can_use(file)]
             found = self.merge(files)  # type: ignore[no-untyped-call]
         return found
@@ -123,7 +123,7 @@ class WorkersCollector(MultiProcessCollector):
     def _can_use(self, file: Path) -> bool:
         if _is_readable(file):
             return True
-        if file.exists() and file not in self._told:
-            self._told.add(file)
+        if file.exists() and file not in self._reported:
+            self._reported.add(file)
             log.warning("metrics_file_unreadable", file=file.name)
         return False

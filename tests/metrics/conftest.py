@@ -1,4 +1,4 @@
-"""Workers that count, as processes of their own, and what a scrape of them says."""
+"""Worker processes that count, and the series of a scrape."""
 
 import os
 import re
@@ -15,7 +15,7 @@ Start = Callable[..., "Worker"]
 
 
 class Worker:
-    """A process that counts into the files of its slot. It does as `counting_worker.py` is told."""
+    """A process that counts in the files of its slot. It runs the commands of `counting_worker.py`."""
 
     def __init__(self, folder: Path, slot: int, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -25,10 +25,10 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self.tell("ready")
+        self.command("ready")
 
-    def tell(self, command: str) -> str:
-        """Give a command and return the answer to it."""
+    def command(self, command: str) -> str:
+        """Send a command and return its answer."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(command.encode() + b"\n")
@@ -37,32 +37,32 @@ class Worker:
         return self.process.stdout.read(length).decode()
 
     def count(self, requests: int) -> None:
-        """Have so many requests answered."""
-        self.tell(f"count {requests}")
+        """Count this many requests."""
+        self.command(f"count {requests}")
 
     def scrape(self) -> dict[str, float]:
-        """Every series of all workers, as this one tells them."""
-        return series(self.tell("scrape"))
+        """Every series of all workers, in a scrape of this one."""
+        return series(self.command("scrape"))
 
     def end(self) -> None:
-        """End as one does when there is nothing left to do."""
+        """End the process normally."""
         if self.process.poll() is None:
             self.process.communicate(timeout=10)
 
     def kill(self) -> None:
-        """End without a farewell."""
+        """Kill the process."""
         self.process.kill()
         self.process.communicate()
 
 
 def series(text: str) -> dict[str, float]:
-    """Name and labels of each series, with its value."""
+    """The value of each series, by its name and labels."""
     return {name: float(value) for name, value in re.findall(r"(?m)^([^#].*) (\S+)$", text)}
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts workers over one folder, and ends them."""
+    """Starts workers that share one folder, and ends them."""
     workers = []
 
     def start_worker(slot: int, **environment: str) -> Worker:

@@ -1,4 +1,4 @@
-"""A worker without a server: it counts what standard input tells it to."""
+"""A worker without a server: it runs the commands that it reads from standard input."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from app.metrics.instruments import Metrics
 
 
 def main() -> None:
-    """Obey one command a line, and answer each with a length and a text."""
+    """Run one command a line, and answer each with a length and a text."""
     logs.configure("info", "json", 2)
     if limit := os.environ.get("LARGEST_FILE"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
@@ -37,12 +37,12 @@ def main() -> None:
             answer = exposition.render().decode()
         sys.stdout.write(f"{len(answer)}\n{answer}")
         sys.stdout.flush()
-    # The measurement of this process's coverage is written after its end.
+    # The coverage data of this process is written at its end.
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def measure_all(metrics: Metrics) -> None:
-    """Report each thing once."""
+    """Report each metric once."""
     for report in (metrics.pool_opened, metrics.pool_closed, metrics.pool_timed_out):
         report()
     metrics.pool_waited(0.01)
@@ -57,7 +57,7 @@ def measure_all(metrics: Metrics) -> None:
     metrics.cpu.inc(0.5)
     metrics.lines_dropped.inc(0)
     metrics.in_progress += 1
-    metrics.show_in_progress()
+    metrics.sample_in_progress()
     metrics.request_answered(Info(Request({"type": "http"}), None, "BREW", "/pot", "418", 40.0))
 
 

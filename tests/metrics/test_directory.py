@@ -22,8 +22,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(directory.VARIABLE, "unset")
 
 
-def test_a_chosen_directory_is_made_and_emptied(tmp_path: Path):
-    """What an earlier life of the service counted is not counted again."""
+def test_a_configured_directory_is_created_and_emptied(tmp_path: Path):
+    """Metrics files of an earlier start are deleted; other files are kept."""
     folder = tmp_path / "deep" / "metrics"
     folder.mkdir(parents=True)
     (folder / "counter_0.db").touch()
@@ -35,8 +35,8 @@ def test_a_chosen_directory_is_made_and_emptied(tmp_path: Path):
     assert [folder / "note.txt"] == list(folder.iterdir())
 
 
-def test_an_unusable_directory_does_not_stop_the_start(tmp_path: Path):
-    """Without a folder each worker counts for itself."""
+def test_an_unusable_directory_does_not_prevent_the_start(tmp_path: Path):
+    """Without a folder each worker counts alone."""
     (tmp_path / "file").touch()
 
     directory.prepare(str(tmp_path / "file"))
@@ -44,8 +44,8 @@ def test_an_unusable_directory_does_not_stop_the_start(tmp_path: Path):
     assert directory.VARIABLE not in os.environ
 
 
-def test_the_default_directory_ends_with_its_process():
-    """A fresh folder for one life, found by nobody later; the workers' side of it is not imported in the master."""
+def test_the_default_directory_is_removed_at_the_end():
+    """The master removes its folder, a forked child does not, and the master does not import `prometheus_client`."""
     code = PREPARE + "assert os.path.isdir(os.environ['PROMETHEUS_MULTIPROC_DIR'])\n"
     code += "if not (child := os.fork()): raise SystemExit\nos.waitpid(child, 0)\n"
     code += "assert os.path.isdir(os.environ['PROMETHEUS_MULTIPROC_DIR'])\n"
@@ -57,8 +57,8 @@ def test_the_default_directory_ends_with_its_process():
     assert not Path(done.stdout.strip()).exists()
 
 
-def test_what_a_killed_master_left_is_removed_by_the_next():
-    """Shared memory does not fill up; the folder of one that still lives is left alone."""
+def test_the_folder_of_a_killed_master_is_removed_by_the_next():
+    """A starting master removes the folders of killed masters, and keeps those of running ones."""
     waiting = [sys.executable, "-c", PREPARE + "sys.stdin.read()"]
     masters = [
         subprocess.Popen(waiting, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)

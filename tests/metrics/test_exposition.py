@@ -10,8 +10,8 @@ from tests.metrics.conftest import series
 pytestmark = pytest.mark.anyio
 
 
-async def test_scrapes_share_the_work(monkeypatch: pytest.MonkeyPatch):
-    """A hundred at once are read in two turns, the event loop free meanwhile."""
+async def test_concurrent_scrapes_share_one_rendering(monkeypatch: pytest.MonkeyPatch):
+    """A hundred concurrent scrapes are rendered twice, and the event loop is not blocked meanwhile."""
     exposition = Exposition(Metrics())
     renders: list[float] = []
 
@@ -33,8 +33,8 @@ async def test_scrapes_share_the_work(monkeypatch: pytest.MonkeyPatch):
     assert 2 == len(renders)
 
 
-async def test_a_scrape_knows_all_that_happened_before_it():
-    """A scrape that is under way is too old for who asks now."""
+async def test_a_scrape_contains_everything_reported_before_it():
+    """A scrape that has already started is not the answer to a later call."""
     metrics = Metrics()
     exposition = Exposition(metrics)
 
@@ -50,8 +50,8 @@ async def test_a_scrape_knows_all_that_happened_before_it():
     assert all(count <= found for count, found in enumerate(await asyncio.gather(*scrapes), start=1))
 
 
-async def test_a_scraper_that_gives_up_takes_nobody_with_it():
-    """Those who share its scrape get theirs."""
+async def test_a_cancelled_scrape_does_not_cancel_the_others():
+    """The calls that share a rendering get their answer."""
     exposition = Exposition(Metrics())
     first = asyncio.create_task(exposition.scrape())
     second = asyncio.create_task(exposition.scrape())

@@ -38,16 +38,16 @@ NAMES = {
 }
 
 
-def test_promtool_finds_nothing_to_complain_about(start: Start):
-    """Names, units, types and help texts are as Prometheus wants them."""
+def test_promtool_accepts_the_metrics(start: Start):
+    """`promtool check metrics` finds no fault in names, units, types and help texts."""
     worker = start(0)
-    worker.tell("measure_all")
+    worker.command("measure_all")
     promtool = shutil.which("promtool")
 
     assert promtool, "promtool is missing: it comes with Debian's package prometheus"
     done = subprocess.run(
         [promtool, "check", "metrics"],
-        input=worker.tell("scrape").encode(),
+        input=worker.command("scrape").encode(),
         capture_output=True,
         timeout=30,
         check=False,
@@ -55,11 +55,11 @@ def test_promtool_finds_nothing_to_complain_about(start: Start):
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
 
-def test_everything_is_told(start: Start):
-    """Each report of the application is seen in a scrape."""
+def test_every_report_is_shown_by_a_scrape(start: Start):
+    """Each method of `Metrics` changes a series of the scrape."""
     worker = start(3)
-    worker.tell("use_connections 2")
-    worker.tell("measure_all")
+    worker.command("use_connections 2")
+    worker.command("measure_all")
     found = worker.scrape()
 
     assert NAMES == {name.partition("{")[0] for name in found} - {
@@ -91,7 +91,7 @@ def test_everything_is_told(start: Start):
 
 
 @given(st.lists(st.text(max_size=20), max_size=50))
-def test_methods_a_client_invents_share_one_series(methods: list[str]):
+def test_unknown_methods_share_one_series(methods: list[str]):
     """The number of series does not depend on what clients send."""
     metrics = Metrics()
     for method in methods:
@@ -101,8 +101,8 @@ def test_methods_a_client_invents_share_one_series(methods: list[str]):
     assert len({name for name in found if name.startswith("http_requests_total")}) <= 8
 
 
-def test_two_metrics_do_not_meet():
-    """Nothing is global: what one counts, another does not show."""
+def test_two_instances_are_independent():
+    """There is no global state: one instance does not show what another one counts."""
     first, second = Metrics(), Metrics()
     first.pool_timed_out()
 

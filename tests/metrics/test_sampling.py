@@ -13,8 +13,8 @@ from tests.metrics.conftest import series
 pytestmark = pytest.mark.anyio
 
 
-async def test_samples_follow_what_happens(monkeypatch: pytest.MonkeyPatch):
-    """Pool, process and dropped lines are shown at once, then again every interval, and at the end."""
+async def test_samples_show_the_current_state(monkeypatch: pytest.MonkeyPatch):
+    """Pool, process and dropped lines are sampled at the start, at every interval and at the end."""
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.05)
     metrics = Metrics()
     pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0)
@@ -38,8 +38,8 @@ async def test_samples_follow_what_happens(monkeypatch: pytest.MonkeyPatch):
     assert abs(time.time() - second['worker_start_time_seconds{worker="0"}']) < 60
 
 
-async def test_a_blocked_loop_is_seen(monkeypatch: pytest.MonkeyPatch):
-    """The lag is how late a timer came."""
+async def test_a_blocked_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch):
+    """The lag is the delay of a timer."""
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
     metrics = Metrics()
     async with sampling(
@@ -53,8 +53,8 @@ async def test_a_blocked_loop_is_seen(monkeypatch: pytest.MonkeyPatch):
         assert 0.15 < scrape(metrics)['worker_loop_lag_seconds{worker="0"}'] < 5
 
 
-async def test_a_failed_sample_is_not_the_last(monkeypatch: pytest.MonkeyPatch):
-    """A defect in one sample does not freeze what is shown."""
+async def test_sampling_continues_after_a_failed_sample(monkeypatch: pytest.MonkeyPatch):
+    """An exception in one sample does not stop the following ones."""
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
     metrics = Metrics()
     pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0)
@@ -68,5 +68,5 @@ async def test_a_failed_sample_is_not_the_last(monkeypatch: pytest.MonkeyPatch):
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
-    """What Prometheus would read."""
+    """The series that Prometheus would read."""
     return series(Exposition(metrics).render().decode())

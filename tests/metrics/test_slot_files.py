@@ -8,22 +8,22 @@ from app.metrics.directory import worker_gone
 from tests.metrics.conftest import Start, Worker
 
 COUNTED = 'http_requests_total{handler="/items",method="GET",status="200"}'
-LASTED = 'http_request_duration_seconds_count{handler="/items",method="GET"}'
+DURATION_COUNT = 'http_request_duration_seconds_count{handler="/items",method="GET"}'
 
 
-def test_whoever_is_asked_says_the_same(start: Start):
-    """Three workers' counts are one sum, whichever answers the scrape."""
+def test_every_worker_answers_a_scrape_with_the_same_sums(start: Start):
+    """The counts of three workers are added up, whichever worker answers."""
     workers = [start(slot) for slot in range(3)]
     for number, worker in enumerate(workers):
         worker.count(100 * (number + 1))
 
     for worker in workers:
         found = worker.scrape()
-        assert 600 == found[COUNTED] == found[LASTED]
+        assert 600 == found[COUNTED] == found[DURATION_COUNT]
 
 
-def test_counters_are_exact_over_kills(start: Start):
-    """Who replaces a killed worker goes on counting where that one ended, in the same files."""
+def test_counters_continue_after_a_worker_is_killed(start: Start):
+    """The worker that replaces a killed one continues its counters in the same files."""
     for _ in range(4):
         worker = start(0)
         worker.count(250)
@@ -33,8 +33,8 @@ def test_counters_are_exact_over_kills(start: Start):
     assert 1_000 == worker.scrape()[COUNTED]
 
 
-def test_counters_never_fall(start: Start, tmp_path: Path):
-    """Killed in the middle of counting, at any moment, a worker leaves every counter readable and no smaller."""
+def test_counters_never_decrease(start: Start, tmp_path: Path):
+    """When a worker is killed while it counts, every counter stays readable and does not decrease."""
     watcher = start(9)
     seen: dict[str, float] = {}
     for round_ in range(6):
@@ -55,12 +55,12 @@ def test_counters_never_fall(start: Start, tmp_path: Path):
     assert {"0", "9"} == {file.stem.rpartition("_")[2] for file in tmp_path.glob("*.db")}
 
 
-def test_gauges_of_a_worker_end_with_it(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What a dead worker held is not shown any more; what it counted is."""
+def test_the_gauges_of_an_ended_worker_are_removed(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A scrape no longer shows an ended worker's gauges, and still shows its counters."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     first, second = start(0), start(1)
-    first.tell("use_connections 3")
-    second.tell("use_connections 2")
+    first.command("use_connections 3")
+    second.command("use_connections 2")
     first.count(5)
     assert 5 == second.scrape()["database_pool_in_use"]
     first.kill()
@@ -72,18 +72,18 @@ def test_gauges_of_a_worker_end_with_it(start: Start, tmp_path: Path, monkeypatc
     assert 5 == found[COUNTED]
 
 
-def test_gauges_of_a_slots_last_holder_are_forgotten(start: Start):
-    """A new worker shows its own connections, even if nobody tidied up after the last one."""
+def test_a_new_worker_does_not_show_the_gauges_of_the_previous_one(start: Start):
+    """A new worker resets its slot's gauges, even if the master did not delete them."""
     worker = start(0)
-    worker.tell("use_connections 3")
+    worker.command("use_connections 3")
     worker.kill()
 
     assert 0 == start(0).scrape()["database_pool_in_use"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"\xff" * 100, b"\x50\0\0\0" + b"x" * 200])
-def test_a_torn_file_does_not_break_the_scrape(start: Start, tmp_path: Path, content: bytes):
-    """A file that a killed process left half made costs its own numbers only."""
+def test_a_damaged_file_does_not_break_the_scrape(start: Start, tmp_path: Path, content: bytes):
+    """The scrape leaves out a damaged file and shows all others."""
     worker = start(0)
     worker.count(3)
     for kind in ("counter", "histogram", "gauge_livesum"):
@@ -95,8 +95,8 @@ def test_a_torn_file_does_not_break_the_scrape(start: Start, tmp_path: Path, con
     assert 7 == worker.scrape()[COUNTED]
 
 
-def test_a_full_directory_stops_nobody(start: Start, tmp_path: Path):
-    """A worker that cannot make its files counts for itself, and says so in the scrape and in the log."""
+def test_a_worker_counts_alone_on_a_full_file_system(start: Start, tmp_path: Path):
+    """A worker that cannot create its files counts alone, and the scrape shows `metrics_shared` 0."""
     worker = start(0, LARGEST_FILE="1000")
     worker.count(3)
 
@@ -106,8 +106,8 @@ def test_a_full_directory_stops_nobody(start: Start, tmp_path: Path):
     assert [] == list(tmp_path.glob("*.db"))
 
 
-def test_a_read_only_directory_stops_nobody(start: Start, tmp_path: Path):
-    """As above; root may write everywhere, so a file stands where the folder should be."""
+def test_a_worker_counts_alone_if_the_folder_cannot_be_written(start: Start, tmp_path: Path):
+    """As above. Root may write everywhere, so the path is that of a file."""
     folder = tmp_path / "folder"
     folder.touch()
     worker = start(0, PROMETHEUS_MULTIPROC_DIR=str(folder))
@@ -116,10 +116,10 @@ def test_a_read_only_directory_stops_nobody(start: Start, tmp_path: Path):
     assert (3, 0) == (worker.scrape()[COUNTED], worker.scrape()["metrics_shared"])
 
 
-def test_files_grow_without_holes(start: Start, tmp_path: Path):
-    """Every byte that is mapped is on the file system: a hole would kill the process where that is full."""
+def test_all_blocks_of_a_growing_file_are_allocated(start: Start, tmp_path: Path):
+    """An unallocated block would kill the process with SIGBUS on a full file system."""
     worker = start(0)
-    worker.tell("spread 300")
+    worker.command("spread 300")
     files = list(tmp_path.glob("*.db"))
 
     assert max(file.stat().st_size for file in files) >= 1024 * 1024
@@ -127,11 +127,11 @@ def test_files_grow_without_holes(start: Start, tmp_path: Path):
     assert 300 == sum(value for name, value in worker.scrape().items() if name.startswith("http_requests_total"))
 
 
-def test_a_directory_that_fills_up_stops_nobody(start: Start):
-    """What is already counted is counted on; series for which there is no room are left out."""
+def test_existing_series_are_counted_when_the_file_system_is_full(start: Start):
+    """Series that exist are still counted; new series that do not fit are left out."""
     worker = start(0, LARGEST_FILE=str(300 * 1024))
     worker.count(1)
-    worker.tell("spread 300")
+    worker.command("spread 300")
     worker.count(1)
 
     found = worker.scrape()
