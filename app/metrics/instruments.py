@@ -80,12 +80,12 @@ class Metrics:
         )
         self._budget = self._gauge(
             "connection_budget_connections",
-            "Database connections: of this instance, needed by all instances, available on the server.",
+            "Database connections: of this instance, wanted by all instances, available on the server.",
             "kind",
             mode="max",
         )
         self._budget_fits = self._gauge(
-            "connection_budget_fits", "1 if the server has as many connections as all instances need.", mode="max"
+            "connection_budget_fits", "1 if the server has as many connections as all instances want.", mode="max"
         )
 
         self.loop_lag = self._worker_gauge(

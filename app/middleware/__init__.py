@@ -1,1 +1,1 @@
-"""What every request passes before it reaches its route, one concern a module."""
+"""The middleware, one concern a module."""

@@ -1,4 +1,4 @@
-"""What pages of other origins may do: Starlette's middleware, whose refusals become problems like all others."""
+"""CORS: Starlette's middleware, with problem details as the answer to a refused preflight."""
 
 from http import HTTPStatus
 
@@ -19,11 +19,11 @@ READABLE_HEADERS = (
     "Retry-After",
     "X-Request-ID",
 )
-"""Headers of our own that a page of an allowed origin may read."""
+"""Response headers that a page of an allowed origin may read."""
 
 
 class CrossOrigin(CORSMiddleware):
-    """Answers preflights, and says on every other answer, an error included, which origin may read it."""
+    """Answers preflights, and adds the CORS headers to every other answer, including errors."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class CrossOrigin(CORSMiddleware):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a preflight of what is not allowed; leave the rest to Starlette."""
+        """Answer a refused preflight with a problem; Starlette does the rest."""
         if scope.get("method") == "OPTIONS":
             headers = Headers(scope=scope)
             if "origin" in headers and "access-control-request-method" in headers:

@@ -1,16 +1,16 @@
-"""HEAD, wherever GET works."""
+"""HEAD on every route that has GET."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """Answers HEAD as GET, without the body. FastAPI's routes do not know HEAD by themselves."""
+    """Answers HEAD like GET, without the body. FastAPI's routes do not support HEAD by themselves."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Present the request to the routes as a GET, and to everything outside as the HEAD that it is."""
+        """Change the method to GET for the routes only; outer middleware still sees HEAD."""
         if scope.get("method") != "HEAD":
             await self.app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Which requests this server is meant to get: one Host header, of a name that is served, at the right port."""
+"""Checks of a request's Host header and port."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from app.health import paths
 
 
 class HostCheck:
-    """Refuses a request without one Host header, or for a host that is not served."""
+    """Refuses a request that has not exactly one Host header, or one that ALLOWED_HOSTS does not list."""
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
         self.app = app
-        self._any = "*" in allowed
+        self._allow_any = "*" in allowed
         self._names = {name.lower() for name in allowed}
         self._suffixes = tuple(name[1:].lower() for name in allowed if name.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check, then go on."""
+        """Check the request, then pass it on."""
         if scope["type"] == "http":
             self._check(scope)
         await self.app(scope, receive, send)
@@ -27,7 +27,7 @@ class HostCheck:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         if len(hosts) != 1 or not hosts[0]:
             raise HostError("Send exactly one Host header.")
-        if self._any or scope["path"] in paths.PROBES:  # requested by address, not by name
+        if self._allow_any or scope["path"] in paths.PROBES:  # probes connect to an address, not to a name
             return
         name = _without_port(hosts[0].decode("latin-1").lower())
         if name not in self._names and not (self._suffixes and name.endswith(self._suffixes)):
@@ -41,14 +41,14 @@ def _without_port(host: str) -> str:
 
 
 class OpsPort:
-    """Keeps what is for operators at a port of its own, and all the rest away from it."""
+    """Serves the operators' paths on OPS_PORT only, and all other paths on the main port only."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self.app = app
         self._port = port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass where it belongs."""
+        """Pass a request on if its path is served on the port it arrived at."""
         if scope["type"] == "http":
             server = scope.get("server")
             at_ops_port = server is not None and server[1] == self._port

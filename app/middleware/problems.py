@@ -1,4 +1,4 @@
-"""How a failure is answered: as RFC 9457 problem details, in one place."""
+"""The answers to failures, as RFC 9457 problem details."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -19,47 +19,48 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-_TOLD_ELSEWHERE = (NotReadyError, OverloadedError)
-"""Readiness logs its changes, and not each probe; refusals under load are counted, for logging them adds to it."""
+_LOGGED_ELSEWHERE = (NotReadyError, OverloadedError)
+"""Errors without a line of their own. Readiness logs its changes, not each probe. Refusals under load are
+counted; logging them would add to the load."""
 
 _INVALID = "Validation failed; `errors` lists the invalid fields."
 _INTERNAL_ERROR = "Internal error. Quote the request id when you report it."
 
 
 class Problems:
-    """Answers every exception that comes up from the routes. Nothing passes but a client that is gone."""
+    """Answers every exception that the inner middleware or a route raises."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the rest, and answer what it raises."""
+        """Pass the request on, and answer an exception."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = False
 
-        async def watch(message: Message) -> None:
+        async def send_and_note_start(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self.app(scope, receive, watch)
+            await self.app(scope, receive, send_and_note_start)
         except ClientDisconnect:
-            return  # Nobody is left to answer.
+            return  # The client has disconnected, so there is no one to answer.
         except Exception as error:
-            if started:  # Too late for an answer: the server cuts the connection.
+            if started:  # The response has started: the server closes the connection.
                 raise
-            _name_route(scope)
+            _find_route(scope)
             response = answer(scope, error)
-            # The limits stand further in, and say here what every answer to a counted request must carry.
+            # The rate limit is an inner middleware; its headers belong on every answer to a counted request.
             response.raw_headers.extend(scope["state"].get("rate_limit_headers", ()))
             await response(scope, receive, send)
 
 
-def _name_route(scope: Scope) -> None:
-    """Find the route of a request that was refused before it was routed: log and metrics name it."""
+def _find_route(scope: Scope) -> None:
+    """Set the route of a request that was refused before routing, for its log line and metrics."""
     if "route" not in scope:
         for route in scope["app"].routes:
             match, child_scope = route.matches(scope)
@@ -69,10 +70,10 @@ def _name_route(scope: Scope) -> None:
 
 
 def answer(scope: Scope, error: Exception) -> Response:
-    """The answer to a failure of this request. A defect is logged with its traceback and shows none of it."""
+    """The answer to an exception. An unexpected one is logged with its traceback and answered without it."""
     request_id = scope["state"]["request_id"]
     if isinstance(error, RequestError):
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _TOLD_ELSEWHERE):
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _LOGGED_ELSEWHERE):
             log.warning("request_failed", code=error.code, cause=root_cause(error))
         return _problem(error.status, error.code, str(error), request_id, error.headers, error.members)
     if isinstance(error, RequestValidationError):
@@ -87,27 +88,27 @@ def answer(scope: Scope, error: Exception) -> Response:
 
 
 def internal_error_body(request_id: str) -> bytes:
-    """The problem document of a defect."""
+    """The problem document for an internal error."""
     return _body(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL_ERROR, request_id, {})
 
 
 async def handle(request: Request, error: Exception) -> Response:
-    """`answer`, as FastAPI calls its exception handlers."""
+    """Call `answer`; this is the signature of FastAPI's exception handlers."""
     return answer(request.scope, error)
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
-    """What Pydantic found, without the input: it may be secret, or not even be text."""
+    """Pydantic's error without the input, which may be secret or not even text."""
     return {"field": _field(*error["loc"]), "message": error["msg"].removeprefix("Value error, ")}
 
 
 def _field(part: str, *path: str | int) -> str:
     if part == "header":
-        return str(path[0]).title()  # as it is documented; which of its lines says nothing to a client
+        return str(path[0]).title()  # the documented name; the index of a repeated header is left out
     return ".".join(map(str, path)) or part
 
 
-def _problem(  # noqa: PLR0917  # these are what a problem consists of
+def _problem(  # noqa: PLR0917  # the parts of a problem
     status: HTTPStatus,
     code: str,
     detail: str,

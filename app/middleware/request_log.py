@@ -1,4 +1,4 @@
-"""One line a request, the request's id, and the trace it belongs to."""
+"""The request id, the trace id, and one log line for each request."""
 
 import logging
 import re
@@ -22,18 +22,18 @@ log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """Names every request, and writes `request_served` once it is over.
+    """Gives each request an id, and writes `request_served` when it has ended.
 
-    The outermost middleware: nothing is answered without an id or a line.
+    It is the outermost middleware, so every response has an id and a log line.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._log: Any = None
-        self._debug = self._info = False
+        self._debug_enabled = self._info_enabled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the rest with the request's id known to all log lines, then write its own."""
+        """Pass the request on with its ids in all log lines, then write its own line."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -52,25 +52,25 @@ class RequestLog:
         started = perf_counter()
         try:
             await self.app(scope, recorder.receive, recorder.send)
-        except Exception as error:  # nothing stands further out that could answer
+        except Exception as error:  # there is no outer middleware that could answer
             crashed = True
             log.exception("request_crashed", exc_info=error)
-            if recorder.is_open:
-                await _answer_defect(recorder.send, request_id)
+            if recorder.can_respond:
+                await _send_internal_error(recorder.send, request_id)
         finally:
             status = 500 if crashed else recorder.status
             self._write(scope, status, perf_counter() - started, recorder.sent_bytes)
             current_request.reset(token)
 
     def _write(self, scope: Scope, status: int, seconds: float, sent: int) -> None:
-        log = self._log or self._open()
-        quiet = scope["path"] in paths.PROBES
-        if not (self._debug if quiet else self._info):
+        log = self._log or self._create_logger()
+        is_probe = scope["path"] in paths.PROBES
+        if not (self._debug_enabled if is_probe else self._info_enabled):
             return
         route = scope.get("route")
         client = scope.get("client")
         request_id, trace_id = current_request.get() or ("", None)
-        write = log.debug if quiet else log.info
+        write = log.debug if is_probe else log.info
         write(
             "request_served",
             method=scope["method"],
@@ -84,11 +84,11 @@ class RequestLog:
             trace_id=trace_id,
         )
 
-    def _open(self) -> Any:
-        """Bind the logger once, at the first request, when logs are configured.
+    def _create_logger(self) -> Any:
+        """Create the logger at the first request, when logs are configured.
 
-        All its values are plain and none is secret, so it takes structlog's last
-        step alone: the whole chain takes several times as long.
+        Its values are plain and contain no secret, so it uses the last processor
+        alone: all processors together take several times as long.
         """
         config = structlog.get_config()
         self._log = structlog.wrap_logger(
@@ -96,13 +96,13 @@ class RequestLog:
             processors=config["processors"][-1:],
             wrapper_class=config["wrapper_class"],
         ).bind()
-        self._debug = self._log.is_enabled_for(logging.DEBUG)
-        self._info = self._log.is_enabled_for(logging.INFO)
+        self._debug_enabled = self._log.is_enabled_for(logging.DEBUG)
+        self._info_enabled = self._log.is_enabled_for(logging.INFO)
         return self._log
 
 
 def _identify(scope: Scope) -> tuple[str, str | None]:
-    """The request's id, as its client gave it or a new one, and the id of the trace it belongs to."""
+    """The request id, from the request's header or a new one, and the trace id."""
     given = traceparent = None
     traceparents = 0
     for name, value in scope["headers"]:
@@ -116,12 +116,12 @@ def _identify(scope: Scope) -> tuple[str, str | None]:
 
 
 def _new_id() -> str:
-    """96 random bits. They name a request and guard nothing, so they need no call to the kernel."""
+    """96 random bits. The id protects nothing, so it need not come from the kernel's generator."""
     return f"{getrandbits(96):024x}"  # nosec B311
 
 
 def _trace_id(traceparent: bytes) -> str | None:
-    """The trace id of a valid W3C `traceparent`; what is not valid counts as not sent."""
+    """The trace id of a valid W3C `traceparent`. An invalid one is ignored."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
@@ -132,8 +132,8 @@ def _trace_id(traceparent: bytes) -> str | None:
     return text
 
 
-async def _answer_defect(send: Send, request_id: str) -> None:
-    """The answer of last resort, to a failure of the very parts that answer failures."""
+async def _send_internal_error(send: Send, request_id: str) -> None:
+    """Answer an exception that `Problems` did not answer, such as one of its own."""
     body = internal_error_body(request_id)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 500, "headers": headers})

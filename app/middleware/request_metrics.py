@@ -1,4 +1,4 @@
-"""Counts every request, by its method, its route's template and its exact status."""
+"""Counts every request by its method, its route's template and its exact status."""
 
 from time import perf_counter
 
@@ -12,13 +12,13 @@ from app.middleware.response_recorder import ResponseRecorder
 
 
 class RequestMetrics(PrometheusInstrumentatorMiddleware):
-    """The instrumentator's middleware, with its interface and without its detours.
+    """The instrumentator's middleware, with the same instrumentations at less cost.
 
-    Its instrumentations are called with its `Info`, so any function written for it
-    can be added in `instrumentations`. The way to them is our own: the library
-    matches the path against all routes once more, before the request, and builds
-    a `Response` for every `Info`, 65 µs together. After the request the scope
-    knows its route. `Info.response` is None, which the library provides for.
+    Each instrumentation is called with the library's `Info`, so functions written for
+    the library can be added to `instrumentations`. The library's own `__call__` matches
+    the path against all routes again, and builds a `Response` for every `Info`: 65 µs
+    together. Here the route comes from the scope, where it stands after the request, and
+    `Info.response` is None, which the library allows.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -31,7 +31,7 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the rest, then measure it."""
+        """Pass the request on, then count and time it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -4,13 +4,13 @@ from typing import Final
 
 from starlette.types import Message, Receive, Send
 
-CLIENT_GONE: Final = 499
-"""The status of a request whose client had gone before its answer began. It is logged and counted, as nginx does, and
-never sent."""
+CLIENT_DISCONNECTED: Final = 499
+"""The status of a request whose client disconnected before the response started. It is logged and counted, as in nginx,
+and never sent."""
 
 
 class ResponseRecorder:
-    """Wraps the `receive` and `send` of one request and records what passes through them."""
+    """Wraps the `receive` and `send` of one request, and records status and size of its response."""
 
     __slots__ = ("_receive", "_send", "_status", "sent_bytes")
 
@@ -19,27 +19,27 @@ class ResponseRecorder:
         self._send = send
         self._status = 0
         self.sent_bytes = 0
-        """Of the body."""
+        """The bytes of the response body sent so far."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether no answer has begun, and somebody may still wait for one."""
+    def can_respond(self) -> bool:
+        """Whether no response has started and the client is still connected, as far as is known."""
         return not self._status
 
     @property
     def status(self) -> int:
-        """The answer's status, CLIENT_GONE without one."""
-        return self._status or CLIENT_GONE
+        """The status of the response, or CLIENT_DISCONNECTED without a response."""
+        return self._status or CLIENT_DISCONNECTED
 
     async def receive(self) -> Message:
-        """Receive, and notice that the client has gone."""
+        """Receive a message, and record a disconnect."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self._status:
-            self._status = CLIENT_GONE
+            self._status = CLIENT_DISCONNECTED
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, and note the status and how much was sent."""
+        """Send a message, and record the status and the bytes sent."""
         if message["type"] == "http.response.start":
             self._status = self._status or message["status"]
         else:

@@ -10,7 +10,7 @@ ORIGIN = "https://shop.example"
 
 @pytest.fixture
 async def browser(settings):
-    """A client of a service that pages of one other origin may use."""
+    """A client of an application that allows one other origin."""
     app = create_app(settings.model_copy(update={"cors_allow_origins": (ORIGIN,)}))
     async with (
         app.router.lifespan_context(app),
@@ -20,13 +20,13 @@ async def browser(settings):
 
 
 def preflight(browser, origin=ORIGIN, method="PATCH", headers="if-match,content-type"):
-    """Ask what a page of this origin may send."""
+    """Send a preflight request from this origin."""
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
     return browser.options("/items/1", headers={"Origin": origin, **asked})
 
 
-async def test_a_page_of_an_allowed_origin_may_use_the_api(browser):
-    """It may send what the API takes, and read its answers with their headers, the errors too."""
+async def test_an_allowed_origin_can_use_the_api(browser):
+    """Its preflight is answered 200, and all answers, including errors, have the CORS headers."""
     allowed = await preflight(browser)
     created = await browser.post("/items", json={"name": "Kettle"}, headers={"Origin": ORIGIN})
     missing = await browser.get("/items/999", headers={"Origin": ORIGIN})
@@ -40,8 +40,8 @@ async def test_a_page_of_an_allowed_origin_may_use_the_api(browser):
 @pytest.mark.parametrize(
     "asked", [{"origin": "https://other.example"}, {"method": "TRACE"}, {"headers": "x-hunter2"}], ids=str
 )
-async def test_a_preflight_of_what_is_not_allowed_is_a_problem(browser, asked):
-    """It names nothing that was sent, and does not allow the origin."""
+async def test_a_refused_preflight_is_a_problem(browser, asked):
+    """The answer repeats nothing of the request, and does not allow the origin."""
     refused = await preflight(browser, **asked)
 
     problem(refused, 400, "preflight_refused")
@@ -50,8 +50,8 @@ async def test_a_preflight_of_what_is_not_allowed_is_a_problem(browser, asked):
     assert "x-request-id" in refused.headers
 
 
-async def test_a_page_of_another_origin_may_not_read(browser, client):
-    """Its browser is told nothing that would let it, nor is anybody's where no origin is allowed."""
+async def test_other_origins_cannot_read_answers(browser, client):
+    """Answers to an origin that is not listed have no CORS headers; without a list there are none at all."""
     other = await browser.get("/items", headers={"Origin": "https://other.example"})
     unset = await client.get("/items", headers={"Origin": ORIGIN})
 

@@ -1,3 +1,4 @@
+import pytest
 from fastapi.routing import APIRoute
 
 from app.middleware.head import HeadAsGet
@@ -5,12 +6,12 @@ from tests.answers import problem
 
 
 async def nothing(*_):
-    """Have nothing to give, and take everything."""
+    """Receive nothing, and discard what is sent."""
     return {}
 
 
 async def run(app, method, kind="http"):
-    """The scope as it is afterwards, and what was sent."""
+    """Send a request through `HeadAsGet`; return its scope and the messages sent."""
     sent = []
 
     async def send(message):
@@ -22,14 +23,14 @@ async def run(app, method, kind="http"):
 
 
 async def answer_in_parts(scope, _receive, send):
-    """Answer with what was asked, in two parts."""
+    """Answer with the request's method, in two parts."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
     await send({"type": "http.response.body", "body": scope["method"].encode(), "more_body": True})
     await send({"type": "http.response.body", "body": b"end"})
 
 
-async def test_routes_see_a_get_and_everybody_else_a_head():
-    """The answer keeps its headers and loses its body, and those outside never see the method change."""
+async def test_only_the_routes_see_a_get():
+    """The response has headers and no body, and outer middleware always sees HEAD."""
     scope, sent = await run(answer_in_parts, "HEAD")
 
     assert "HEAD" == scope["method"]
@@ -38,28 +39,29 @@ async def test_routes_see_a_get_and_everybody_else_a_head():
     assert [b"", b""] == [message["body"] for _, message in sent[1:]]
 
 
-async def test_other_methods_are_left_alone():
-    """A GET keeps its body."""
+async def test_other_methods_are_unchanged():
+    """The response to a GET has its body."""
     _, sent = await run(answer_in_parts, "GET")
 
     assert b"GETend" == b"".join(message["body"] for _, message in sent[1:])
 
 
 async def test_head_is_restored_after_a_failure():
-    """A failure below is answered and logged as that of a HEAD."""
+    """Outer middleware sees HEAD after an exception."""
 
-    async def fail(_scope, _receive, _send):
-        raise ValueError
+    async def fail(scope, _receive, _send):
+        assert "GET" == scope["method"]
+        raise ValueError("in the route")
 
     scope = {"type": "http", "method": "HEAD", "path": "/"}
-    try:
+    with pytest.raises(ValueError, match="in the route"):
         await HeadAsGet(fail)(scope, nothing, nothing)
-    except ValueError:
-        assert "HEAD" == scope["method"]
+
+    assert "HEAD" == scope["method"]
 
 
-async def test_every_route_tells_all_its_methods(client):
-    """At each path, each method is either answered or refused with the whole list of those that are."""
+async def test_a_405_lists_all_methods_of_its_path(client):
+    """On each path, each method is either served or answered 405 with all methods that are served."""
     app = client._transport.app
     declared: dict[str, set[str]] = {}
     for route in app.routes:

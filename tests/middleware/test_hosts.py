@@ -8,17 +8,17 @@ from app.settings import Settings
 from tests.answers import problem
 
 
-class Reached(Exception):  # noqa: N818  # it is no error to get here
-    """The application inside was called."""
+class Reached(Exception):  # noqa: N818  # not an error
+    """The middleware has passed the request on."""
 
 
 async def inside(*_):
-    """Stand for the rest of the application."""
+    """Replace the inner application."""
     raise Reached
 
 
 async def passes(middleware, *, hosts=("testserver",), path="/items", server=("127.0.0.1", 8000)):
-    """Whether such a request gets through; the refusal where it does not."""
+    """True if the middleware passes the request on, else the code of its refusal."""
     scope = {"type": "http", "path": path, "server": server, "headers": [(b"host", host.encode()) for host in hosts]}
     try:
         await middleware(scope, inside, inside)
@@ -31,14 +31,14 @@ async def passes(middleware, *, hosts=("testserver",), path="/items", server=("1
 
 @pytest.fixture
 def named():
-    """A check for some names."""
+    """A check with a list of names."""
     return HostCheck(inside, allowed=["Items.example", "*.example.org", "[::1]"])
 
 
 @pytest.mark.parametrize("path", ["/items", "/health", "/health/ready", "/"])
 @pytest.mark.parametrize("allowed", [["*"], ["items.example"]])
-async def test_a_request_has_one_host(path, allowed):
-    """None, an empty one and two are refused, wherever they ask."""
+async def test_a_request_must_have_one_host(path, allowed):
+    """No Host, an empty one and two are refused on every path."""
     check = HostCheck(inside, allowed=allowed)
 
     assert await passes(check, hosts=["items.example"], path=path) is True
@@ -58,8 +58,8 @@ async def test_a_request_has_one_host(path, allowed):
         "[::1]:8000",
     ],
 )
-async def test_a_name_that_is_served_passes(named, host):
-    """Names are compared whatever their case and port; a star stands for all names below."""
+async def test_a_listed_name_is_accepted(named, host):
+    """Case and port are ignored, and `*.` matches all subdomains."""
     assert await passes(named, hosts=[host]) is True
 
 
@@ -79,13 +79,13 @@ async def test_a_name_that_is_served_passes(named, host):
     ],
 )
 async def test_any_other_name_is_refused(named, host):
-    """A name that only looks like one that is served is not served."""
+    """A name that is only similar to a listed one is refused."""
     assert "bad_host" == await passes(named, hosts=[host])
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/metrics"])
-async def test_probes_come_by_address(named, path):
-    """Who probes asks an address, not a name."""
+async def test_probes_may_use_an_address(named, path):
+    """Probes and scrapes are served whatever host they name."""
     assert await passes(named, hosts=["10.0.0.7:8000"], path=path) is True
 
 
@@ -95,8 +95,8 @@ async def test_probes_come_by_address(named, path):
     ("/nowhere", True, "not_found"),
      ("/metrics", "not_found", True), ("/health/ready", "not_found", True), ("/health", True, True)],
 )  # fmt: skip
-async def test_the_ops_port_has_its_own_paths(path, at_port, at_ops_port):
-    """What is for operators answers at their port only, and nothing else does there, except /health."""
+async def test_each_port_serves_its_own_paths(path, at_port, at_ops_port):
+    """The operators' paths are served on OPS_PORT only, all others on the main port only, and /health on both."""
     ops = OpsPort(inside, port=9000)
 
     assert at_port == await passes(ops, path=path, server=("127.0.0.1", 8000))
@@ -104,15 +104,15 @@ async def test_the_ops_port_has_its_own_paths(path, at_port, at_ops_port):
     assert at_port == await passes(ops, path=path, server=None)
 
 
-async def test_other_scopes_are_left_alone():
-    """A lifespan has no host."""
+async def test_a_lifespan_is_passed_on():
+    """A scope that is not HTTP is not checked."""
     for middleware in (HostCheck(inside, allowed=["a"]), OpsPort(inside, port=1)):
         with pytest.raises(Reached):
             await middleware({"type": "lifespan"}, inside, inside)
 
 
 async def test_a_refusal_is_a_problem():
-    """The application answers 400 to a host that it does not serve, and to two, without repeating them."""
+    """An unlisted host, two hosts and no host are answered 400, without repeating them."""
     app = create_app(
         Settings.load(
             database_url="postgresql://a@b/c", allowed_hosts="items.example", rate_limit_enabled=False, _env_file=None
@@ -131,8 +131,8 @@ async def test_a_refusal_is_a_problem():
     assert 200 == served.status_code
 
 
-async def test_the_ops_port_stands_in_the_application():
-    """With OPS_PORT set, the main port does not know what stands there."""
+async def test_the_application_uses_the_ops_port():
+    """With OPS_PORT set, the main port answers 404 to the operators' paths."""
     app = create_app(
         Settings.load(database_url="postgresql://a@b/c", ops_port=9000, rate_limit_enabled=False, _env_file=None)
     )

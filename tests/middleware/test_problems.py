@@ -16,7 +16,7 @@ from tests.answers import problem
 
 
 def served(failure):
-    """A client of an application that fails so."""
+    """A client of an application that raises this."""
 
     def fail(_app):
         async def fail_always(_scope, _receive, _send):
@@ -29,12 +29,12 @@ def served(failure):
 
 
 async def receive(*_):
-    """Have nothing to give, and take everything."""
+    """Receive nothing, and discard what is sent."""
     return {}
 
 
 def named_errors():
-    """Every error that a request may be refused with, as an example of it."""
+    """An example of every error that a request can be answered with."""
     arguments = {
         errors.MethodNotAllowedError: (["PUT", "GET"],),
         errors.ItemNotFoundError: (7,),
@@ -55,13 +55,13 @@ def named_errors():
 
 
 @pytest.mark.parametrize("error", named_errors(), ids=str)
-async def test_a_named_error_is_answered_as_it_says(error):
-    """Each has its status, its code, its sentence and its headers; a 503 and a 429 say when to come again."""
+async def test_a_named_error_is_answered_with_its_facts(error):
+    """The answer has the error's status, code, sentence and headers; a 503 and a 429 have Retry-After."""
     if isinstance(error, type):
         try:
             error = error()
         except TypeError:
-            pytest.fail(f"Say above how a {error.__name__} is made.")
+            pytest.fail(f"Add the arguments of {error.__name__} to the dictionary above.")
     async with served(error) as client:
         response = await client.get("/")
 
@@ -74,15 +74,15 @@ async def test_a_named_error_is_answered_as_it_says(error):
         assert response.headers["retry-after"].isdigit()
 
 
-def test_each_error_has_a_code_of_its_own():
-    """A program can tell any two failures apart."""
+def test_every_error_has_its_own_code():
+    """No two errors have the same code."""
     codes = [error.code for error in named_errors()]
 
     assert len(codes) == len(set(codes))
 
 
-async def test_a_defect_shows_nothing():
-    """An unforeseen exception is 500 with the request's id; its text and traceback stand in the log alone."""
+async def test_an_internal_error_shows_no_detail():
+    """An unexpected exception is answered 500 with the request id; its text and traceback are only logged."""
     with capture_logs() as lines:
         async with served(ValueError("postgresql://user:hunter2@db/items")) as client:
             response = await client.get("/", headers={"X-Request-ID": "mine"})
@@ -94,25 +94,25 @@ async def test_a_defect_shows_nothing():
     assert isinstance(crashes[0]["exc_info"], ValueError)
 
 
-async def test_a_failure_of_ours_is_logged_by_its_kind():
-    """A 5xx with a name is a warning with its code, and with the failure of the driver that is beneath it."""
+async def test_a_server_error_is_logged_with_its_cause():
+    """A named 5xx error is logged as a warning with its code and the driver's exception."""
     error = errors.DatabaseUnavailableError()
     error.__cause__ = ValueError("wrapped")
-    error.__cause__.__cause__ = ConnectionRefusedError("nobody listens")
+    error.__cause__.__cause__ = ConnectionRefusedError("no listener")
 
     with capture_logs() as lines:
         async with served(error) as client:
             await client.get("/")
 
     failed = [line for line in lines if line["event"] == "request_failed"]
-    assert [("warning", "database_unavailable", "ConnectionRefusedError: nobody listens")] == [
+    assert [("warning", "database_unavailable", "ConnectionRefusedError: no listener")] == [
         (line["log_level"], line["code"], line["cause"]) for line in failed
     ]
 
 
 @pytest.mark.parametrize("error", [errors.NotFoundError(), errors.NotReadyError({}), errors.OverloadedError()])
 async def test_a_refusal_is_no_warning(error):
-    """What a client does wrong is not logged as a failure, nor is a probe or a refusal under load: others tell them."""
+    """Client errors, failed probes and refusals under load write no line of their own."""
     with capture_logs() as lines:
         async with served(error) as client:
             await client.get("/")
@@ -121,8 +121,8 @@ async def test_a_refusal_is_no_warning(error):
 
 
 @pytest.mark.parametrize("status", [400, 403, 418, 500])
-async def test_an_error_of_the_framework_is_a_problem_too(status):
-    """Whatever Starlette or FastAPI raise by themselves gets the same form, and keeps its headers."""
+async def test_an_error_of_the_framework_is_a_problem(status):
+    """An HTTPException of Starlette or FastAPI is a problem without its detail, with its headers."""
     async with served(HTTPException(status, "hunter2", headers={"X-Kept": "yes"})) as client:
         response = await client.get("/")
 
@@ -131,12 +131,12 @@ async def test_an_error_of_the_framework_is_a_problem_too(status):
 
 
 @pytest.mark.parametrize("failure", [ValueError(), errors.DatabaseUnavailableError()])
-async def test_a_failure_in_the_middle_of_an_answer_is_not_answered_twice(failure):
-    """Once an answer has begun, the failure goes up, so that the server cuts the connection."""
-    begun, sent = {"type": "http.response.start", "status": 200, "headers": []}, []
+async def test_a_failure_after_the_start_of_a_response_is_raised(failure):
+    """After the response has started nothing more is sent, and the exception reaches the server."""
+    started, sent = {"type": "http.response.start", "status": 200, "headers": []}, []
 
     async def fail(_scope, _receive, send):
-        await send(begun)
+        await send(started)
         raise failure
 
     async def send(message):
@@ -145,21 +145,23 @@ async def test_a_failure_in_the_middle_of_an_answer_is_not_answered_twice(failur
     with pytest.raises(type(failure)):
         await Problems(fail)({"type": "http"}, receive, send)
 
-    assert [begun] == sent
+    assert [started] == sent
 
 
-async def test_a_client_that_is_gone_is_no_defect():
-    """Nobody is answered, and no error logged, when a client leaves before its body has come."""
+async def test_a_disconnected_client_is_no_error():
+    """Nothing is sent and no error is logged when a client disconnects before its body is complete."""
     sent = []
 
-    async def gone(_scope, _receive, _send):
+    async def disconnect(_scope, _receive, _send):
         raise ClientDisconnect
 
     async def send(message):
         sent.append(message)
 
     with capture_logs() as lines:
-        await RequestLog(Problems(gone))({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+        await RequestLog(Problems(disconnect))(
+            {"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send
+        )
 
     assert [] == sent
     assert [] == [line for line in lines if line["log_level"] in ("warning", "error")]
@@ -167,15 +169,15 @@ async def test_a_client_that_is_gone_is_no_defect():
 
 @pytest.mark.parametrize("request_id", ["a", "A-Z.a_z-09", "x" * 128])
 async def test_a_request_keeps_its_id(client, request_id):
-    """An id of 1 to 128 plain characters stands in the answer, good or bad."""
+    """A valid request id is repeated in every answer, including errors."""
     for path in ("/health", "/nowhere", "/items/x"):
         response = await client.get(path, headers={"X-Request-ID": request_id})
         assert request_id == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("request_id", ["", "x" * 129, "a b", "a\n", "é", "a/b", '"', "a,b"])
-async def test_any_other_id_is_replaced(client, request_id):
-    """What could not stand in a log line is not taken; each request gets another one instead."""
+async def test_an_invalid_request_id_is_replaced(client, request_id):
+    """An invalid id is not used; each request gets a new one."""
     answers = [await client.get("/nowhere", headers=[(b"X-Request-ID", request_id.encode())]) for _ in range(2)]
 
     ids = {problem(answer, 404, "not_found")["request_id"] for answer in answers}
@@ -183,8 +185,8 @@ async def test_any_other_id_is_replaced(client, request_id):
     assert request_id not in ids
 
 
-async def test_other_scopes_are_left_alone():
-    """A lifespan is passed on, and its failures too."""
+async def test_a_lifespan_is_passed_on():
+    """A scope that is not HTTP is passed on, and its exceptions are raised."""
 
     async def fail(_scope, _receive, _send):
         raise ValueError

@@ -20,9 +20,9 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
 
-async def test_a_request_is_one_line(lines: Lines):
-    """Once a request is over, one line says what it was, how it went, and how long it took."""
-    await ask(serve(201, b"four", route="/items/{item_id}"), path="/items/7")
+async def test_a_request_writes_one_line(lines: Lines):
+    """The line has method, route, path, status, size, client and duration."""
+    await request(serve(201, b"four", route="/items/{item_id}"), path="/items/7")
 
     (line,) = lines()
     assert {
@@ -39,9 +39,9 @@ async def test_a_request_is_one_line(lines: Lines):
     assert 0 <= line["duration_seconds"] < 1
 
 
-async def test_a_request_without_a_route_is_none(lines: Lines):
-    """Unknown paths share one route; a path is cut, and shows no query."""
-    await ask(serve(404), path="/" + "a" * 10_000, query_string=b"token=hunter2")
+async def test_the_route_of_an_unknown_path_is_none(lines: Lines):
+    """The path is shortened to 200 characters, and the query is not logged."""
+    await request(serve(404), path="/" + "a" * 10_000, query_string=b"token=hunter2")
 
     (line,) = lines()
     assert "none" == line["route"]
@@ -51,26 +51,26 @@ async def test_a_request_without_a_route_is_none(lines: Lines):
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/metrics"])
 async def test_probes_are_logged_at_debug(lines: Lines, path: str):
-    """What machines ask every few seconds does not fill the log."""
-    await ask(serve(200), path=path)
+    """Requests for probes and scrapes are logged at debug."""
+    await request(serve(200), path=path)
 
     assert ["debug"] == [line["level"] for line in lines()]
 
 
-async def test_nothing_is_written_below_the_level(lines: Lines):
-    """With warnings only, a request leaves no line but still has its id."""
+async def test_no_line_is_written_below_the_level(lines: Lines):
+    """At level warning a request writes no line, and still gets its id."""
     logs.configure("warning", "json", logs.output.descriptor)
-    messages = await ask(serve(200))
+    messages = await request(serve(200))
 
     assert [] == lines()
     assert header(messages, b"x-request-id")
 
 
 @pytest.mark.parametrize("given", [b"a", b"A.b_c-9", b"x" * 128])
-async def test_a_good_request_id_is_taken(lines: Lines, given: bytes):
-    """The caller's id stands in the answer, in the log and in the request's state."""
+async def test_a_valid_request_id_is_used(lines: Lines, given: bytes):
+    """The client's id is in the response, in the log and in the request's state."""
     seen: list[str] = []
-    messages = await ask(serve(200, seen=seen), headers=[(b"x-request-id", given)])
+    messages = await request(serve(200, seen=seen), headers=[(b"x-request-id", given)])
 
     assert [given] == header(messages, b"x-request-id")
     assert [given.decode()] == seen
@@ -78,36 +78,36 @@ async def test_a_good_request_id_is_taken(lines: Lines, given: bytes):
 
 
 @pytest.mark.parametrize("given", [b"", b"x" * 129, b"a b", b"a\n", "ä".encode(), b'"', b"a/b", b"\xff"])
-async def test_a_bad_request_id_is_replaced(lines: Lines, given: bytes):
-    """What could break a log or a header is not repeated."""
-    messages = await ask(serve(200), headers=[(b"x-request-id", given)])
+async def test_an_invalid_request_id_is_replaced(lines: Lines, given: bytes):
+    """An id with other characters is not used."""
+    messages = await request(serve(200), headers=[(b"x-request-id", given)])
 
     assert [line["request_id"].encode() for line in lines()] == header(messages, b"x-request-id") != [given]
 
 
-async def test_made_request_ids_differ(lines: Lines):
-    """No two requests share an id."""
+async def test_generated_request_ids_differ(lines: Lines):
+    """1,000 requests have 1,000 different ids."""
     for _ in range(1_000):
-        await ask(serve(200))
+        await request(serve(200))
 
     assert 1_000 == len({line["request_id"] for line in lines()})
 
 
-async def test_the_trace_of_a_request_stands_in_its_lines(lines: Lines):
-    """A valid traceparent's trace id is on every line inside the request."""
+async def test_the_trace_id_is_in_all_lines_of_a_request(lines: Lines):
+    """Every line inside the request has the trace id of its traceparent."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         structlog.get_logger().info("item_created")
         await serve(200)(scope, receive, send)
 
-    await ask(app, headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())])
+    await request(app, headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())])
 
     assert [("item_created", TRACE), ("request_served", TRACE)] == [(x["event"], x["trace_id"]) for x in lines()]
 
 
-async def test_two_traceparents_count_as_none(lines: Lines):
-    """It is not known which one is meant."""
-    await ask(serve(200), headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())] * 2)
+async def test_two_traceparents_are_ignored(lines: Lines):
+    """With two headers it is unknown which one is right."""
+    await request(serve(200), headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())] * 2)
 
     assert [None] == [line["trace_id"] for line in lines()]
 
@@ -116,7 +116,7 @@ async def test_two_traceparents_count_as_none(lines: Lines):
     ("traceparent", "valid"),
     [
         (f"00-{TRACE}-{PARENT}-00", True),
-        (f"cc-{TRACE}-{PARENT}-01-what-the-future-brings", True),
+        (f"cc-{TRACE}-{PARENT}-01-a-later-version", True),
         (f"cc-{TRACE}-{PARENT}-01", True),
         (f"00-{TRACE}-{PARENT}-01-more", False),
         (f"cc-{TRACE}-{PARENT}-01.more", False),
@@ -130,35 +130,35 @@ async def test_two_traceparents_count_as_none(lines: Lines):
         ("", False),
     ],
 )
-async def test_a_traceparent_is_read_strictly(traceparent: str, valid: bool):
-    """As in W3C Trace Context; what is not valid counts as not sent."""
+async def test_an_invalid_traceparent_is_ignored(traceparent: str, valid: bool):
+    """Validity is as W3C Trace Context defines it."""
     assert (TRACE if valid else None) == _trace_id(traceparent.encode())
 
 
 @given(st.binary(max_size=80))
 def test_no_traceparent_raises(traceparent: bytes):
-    """Any header may come."""
+    """Any bytes are accepted as a header."""
     _trace_id(traceparent)
 
 
-async def test_a_client_that_has_gone_is_499(lines: Lines):
-    """A request whose client left before the answer still leaves its line."""
+async def test_a_disconnected_client_is_logged_as_499(lines: Lines):
+    """A request whose client disconnects before the response writes its line."""
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         assert "http.disconnect" == (await receive())["type"]
 
-    await ask(app, receive={"type": "http.disconnect"})
+    await request(app, receive={"type": "http.disconnect"})
 
     assert [499] == [line["status"] for line in lines()]
 
 
-async def test_a_defect_further_out_is_answered_and_logged(lines: Lines):
-    """An exception that nothing has answered becomes a 500 with the request's id, told once with its traceback."""
+async def test_an_unanswered_exception_is_a_500(lines: Lines):
+    """The answer has the request id, and the traceback is logged once."""
 
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise ValueError("broken")
 
-    messages = await ask(app)
+    messages = await request(app)
 
     crashed, served = lines()
     assert "ValueError: broken" in crashed["exception"]
@@ -166,35 +166,35 @@ async def test_a_defect_further_out_is_answered_and_logged(lines: Lines):
     assert 500 == served["status"] == messages[0]["status"]
 
 
-async def test_a_defect_after_the_start_of_an_answer_is_a_500(lines: Lines):
-    """Nothing can be answered any more; the line says that it went wrong."""
+async def test_an_exception_after_the_start_of_a_response_is_logged_as_500(lines: Lines):
+    """Nothing more is sent, and the log line has status 500."""
 
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise ValueError("broken")
 
-    messages = await ask(app)
+    messages = await request(app)
 
     assert ["http.response.start"] == [message["type"] for message in messages]
     assert [("request_crashed", None), ("request_served", 500)] == [(x["event"], x.get("status")) for x in lines()]
 
 
-async def test_an_unknown_client_is_no_failure(lines: Lines):
-    """The address is missing when a client reset its connection before it was accepted."""
-    await ask(serve(200), client=None)
+async def test_a_missing_client_address_is_logged_as_none(lines: Lines):
+    """The address is missing when the client reset the connection before it was accepted."""
+    await request(serve(200), client=None)
 
     assert [None] == [line["client"] for line in lines()]
 
 
 async def test_no_secret_of_a_request_is_logged(lines: Lines):
-    """Headers, query and body of a request stand in no line, not even when it crashes."""
+    """Headers, query and body of a request are in no line, not even after an exception."""
 
     async def app(scope: Scope, receive: Receive, _send: Send) -> None:
         await receive()
         logging.getLogger("library").warning("headers: %s", scope["headers"])
-        raise OSError("postgresql://items:hunter2@db:5432/items is out of reach")
+        raise OSError("postgresql://items:hunter2@db:5432/items is unreachable")
 
-    await ask(
+    await request(
         app,
         headers=[
             (b"authorization", b"Bearer hunter2"),
@@ -210,21 +210,21 @@ async def test_no_secret_of_a_request_is_logged(lines: Lines):
     assert "hunter2" not in str(found)
 
 
-async def test_what_is_not_http_passes(lines: Lines):
-    """The lifespan is not a request."""
+async def test_a_lifespan_is_passed_on(lines: Lines):
+    """A scope that is not HTTP writes no line."""
     seen = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
         seen.append(scope["type"])
 
-    await ask(app, type="lifespan")
+    await request(app, type="lifespan")
 
     assert ["lifespan"] == seen
     assert [] == lines()
 
 
 def serve(status: int, body: bytes = b"", route: str | None = None, seen: list[str] | None = None) -> Any:
-    """An application that answers this, whatever it is asked."""
+    """An application that gives this answer to every request."""
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         if route is not None:
@@ -238,8 +238,8 @@ def serve(status: int, body: bytes = b"", route: str | None = None, seen: list[s
     return app
 
 
-async def ask(app: Callable[..., Any], receive: Message | None = None, **scope: Any) -> list[Message]:
-    """What the application sends through `RequestLog`."""
+async def request(app: Callable[..., Any], receive: Message | None = None, **scope: Any) -> list[Message]:
+    """Send a request through `RequestLog`, and return the messages of its response."""
     messages: list[Message] = []
 
     async def give() -> Message:
@@ -249,7 +249,7 @@ async def ask(app: Callable[..., Any], receive: Message | None = None, **scope: 
     async def take(message: Message) -> None:
         messages.append(message)
 
-    request = {
+    scope_of_request = {
         "type": "http",
         "method": "GET",
         "path": "/",
@@ -257,7 +257,7 @@ async def ask(app: Callable[..., Any], receive: Message | None = None, **scope: 
         "headers": [],
         "client": ("192.0.2.7", 1),
     }
-    await RequestLog(app)({**request, **scope}, give, take)
+    await RequestLog(app)({**scope_of_request, **scope}, give, take)
     return messages
 
 

@@ -13,27 +13,27 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_request_is_counted_by_route_and_exact_status():
-    """429 and 503 are not hidden in 4xx and 5xx."""
+    """429 and 503 are separate from other 4xx and 5xx."""
     metrics = Metrics()
     for status in (200, 200, 429, 503):
-        await ask(metrics, status, route="/items/{item_id}")
+        await request(metrics, status, route="/items/{item_id}")
 
     assert {("/items/{item_id}", "200"): 2, ("/items/{item_id}", "429"): 1, ("/items/{item_id}", "503"): 1} == counted(
         metrics
     )
 
 
-async def test_random_paths_are_one_series():
-    """What no route answers at is `none`, whatever its path."""
+async def test_unknown_paths_are_one_series():
+    """The handler of a path without a route is `none`."""
     metrics = Metrics()
     for _ in range(200):
-        await ask(metrics, 404, path=f"/{random.random()}")
+        await request(metrics, 404, path=f"/{random.random()}")
 
     assert {("none", "404"): 200} == counted(metrics)
 
 
-async def test_a_request_in_progress_is_seen():
-    """The number is up while a request runs, and down again after it, even after a failure."""
+async def test_requests_in_progress_are_counted():
+    """The number is 1 during a request, and 0 after it, also after an exception."""
     metrics = Metrics()
     seen = []
 
@@ -49,8 +49,8 @@ async def test_a_request_in_progress_is_seen():
     assert {("none", "500"): 1} == counted(metrics)
 
 
-async def test_a_client_that_has_gone_is_499():
-    """As in the log: no answer was begun."""
+async def test_a_disconnected_client_is_counted_as_499():
+    """The metrics have the same status as the log line."""
     metrics = Metrics()
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
@@ -61,8 +61,8 @@ async def test_a_client_that_has_gone_is_499():
     assert {("none", "499"): 1} == counted(metrics)
 
 
-async def test_an_instrumentation_of_the_library_can_be_added():
-    """Any function written for the instrumentator gets its `Info`."""
+async def test_an_instrumentation_of_the_library_works():
+    """A function written for the instrumentator gets the library's `Info`."""
     metrics = Metrics()
     middleware = RequestMetrics(answer(201, "/items"), metrics)
     seen: list[Info] = []
@@ -75,8 +75,8 @@ async def test_an_instrumentation_of_the_library_can_be_added():
     assert {("/items", "201"): 1} == counted(metrics)
 
 
-async def test_what_is_not_http_is_not_counted():
-    """The lifespan is not a request."""
+async def test_a_lifespan_is_not_counted():
+    """A scope that is not HTTP is passed on and not counted."""
     metrics = Metrics()
 
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
@@ -87,7 +87,7 @@ async def test_what_is_not_http_is_not_counted():
 
 
 def answer(status: int, route: str | None = None) -> Any:
-    """An application that answers this."""
+    """An application that gives this answer."""
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
         if route is not None:
@@ -98,22 +98,22 @@ def answer(status: int, route: str | None = None) -> Any:
     return app
 
 
-async def ask(metrics: Metrics, status: int, route: str | None = None, path: str = "/") -> None:
-    """One request through the middleware."""
+async def request(metrics: Metrics, status: int, route: str | None = None, path: str = "/") -> None:
+    """Send one request through the middleware."""
     await RequestMetrics(answer(status, route), metrics)({"type": "http", "method": "GET", "path": path}, receive, send)
 
 
 async def receive() -> Message:
-    """The client has gone."""
+    """Receive a disconnect."""
     return {"type": "http.disconnect"}
 
 
 async def send(message: Message) -> None:
-    """Nobody listens."""
+    """Discard the message."""
 
 
 def counted(metrics: Metrics) -> dict[tuple[str, str], float]:
-    """Requests by handler and status."""
+    """The number of requests, by handler and status."""
     (family,) = (family for family in metrics.registry.collect() if family.name == "http_requests")
     return {
         (sample.labels["handler"], sample.labels["status"]): sample.value
