@@ -150,8 +150,8 @@ class Metrics:
         """Set the gauge of requests in progress to its current value."""
         self._in_progress.set(self.in_progress)
 
-    def pool_is(self, *, size: int, open: int, in_use: int, waiting: int) -> None:  # noqa: A002
-        """The pool's current connections, and the requests that wait for one."""
+    def set_pool_state(self, *, size: int, open: int, in_use: int, waiting: int) -> None:  # noqa: A002
+        """Set the pool's connections, and the requests that wait for one."""
         self._pool_size.set(size)
         self._pool_open.set(open)
         self._pool_in_use.set(in_use)

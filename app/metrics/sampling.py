@@ -91,7 +91,7 @@ class _Sampler:
         metrics = self._metrics
         metrics.sample_in_progress()
         pool = self._pool()
-        metrics.pool_is(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
+        metrics.set_pool_state(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
         dropped, cpu_seconds = self._lines_dropped(), time.process_time()
         metrics.lines_dropped.inc(dropped - self._dropped)
         metrics.cpu.inc(cpu_seconds - self._cpu_seconds)

@@ -63,7 +63,9 @@ def test_every_metric_is_listed_as_it_is_declared():
         [sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
 
-    master = "| `worker_events_total` | counter | `event` | Workers started, died or timed out, and reloads, by event. |"
+    master = (
+        "| `worker_events_total` | counter | `event` | Workers started, died or timed out, and reloads, by event. |"
+    )
     assert sorted([*declared, master]) == sorted(rows("Metrics"))
 
 

@@ -30,7 +30,7 @@ def main() -> None:
             for number in range(int(arguments[0])):
                 metrics.request_answered(Info(request, None, "GET", f"/{number}", "200", 0.003))
         elif command == "use_connections":
-            metrics.pool_is(size=5, open=4, in_use=int(arguments[0]), waiting=0)
+            metrics.set_pool_state(size=5, open=4, in_use=int(arguments[0]), waiting=0)
         elif command == "measure_all":
             measure_all(metrics)
         elif command == "scrape":
