@@ -10,7 +10,7 @@ SERVER_TESTS := $(wildcard tests/processes tests/deploy)
 .PHONY: help install run test test-faults check bench lock
 
 help: ## List these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@$(PYTHON) -c 'import re; [print(f"make {n:11} {t}") for n, t in re.findall("(?m)^([a-z-]+):.*## (.*)", open("Makefile").read())]'
 
 install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 or newer
 

@@ -1,17 +1,21 @@
 """What many tests start from: a PostgreSQL, a migrated database of their own, a client of the application."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import asyncpg
 import httpx
 import hypothesis
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from app.database import Database
 from app.embedded_postgres.cluster import Cluster
 from app.main import create_app
 from app.settings import Settings
+from tests import programs
 from tests.cluster import as_role, create_database, execute, migrate, migrate_as_owner, throw_away_cluster
 from tests.databases import connected
 from tests.log_lines import Lines, reading_lines
@@ -21,6 +25,33 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 _numbers = itertools.count(1)
+
+_NEEDS = "needs "
+"""How the reason of a skipped test begins that needs a program."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose programs are missing. In continuous integration it fails."""
+    if missing := programs.declare(item):
+        if os.environ.get("CI") == "true":
+            pytest.fail("\n".join(programs.how_to_get(missing)), pytrace=False)
+        pytest.skip(_NEEDS + ", ".join(missing))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> Generator[None]:
+    """Say last which tests were not run because a program is missing, and how to get it."""
+    yield
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = [reason.removeprefix("Skipped: ") for _, _, reason in skipped]
+    missing = Counter(
+        name for reason in reasons if reason.startswith(_NEEDS) for name in reason.removeprefix(_NEEDS).split(", ")
+    )
+    if missing:
+        terminalreporter.section("not run: programs are missing")
+        for (_, tests), line in zip(sorted(missing.items()), programs.how_to_get(sorted(missing)), strict=True):
+            terminalreporter.line(f"{tests} tests need {line}")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A Redis server of the system's package, for the tests that stop, freeze or kill it."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -10,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.programs import find
+
 
 class RedisServer:
     """A server on a free port of the loopback interface."""
 
     def __init__(self, folder: Path, password: str = "") -> None:
-        binary = shutil.which("redis-server")
-        assert binary, "Install redis-server: apt-get install redis-server"
+        binary = find("redis-server")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -41,11 +41,11 @@ class RedisServer:
         raise TimeoutError("redis-server did not start")
 
     def freeze(self) -> None:
-        """Stop it in its tracks: it takes connections and says nothing."""
+        """Stop its process: the system still accepts connections, and no answer comes."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let the process continue."""
         os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
@@ -56,7 +56,7 @@ class RedisServer:
 
 @contextmanager
 def redis_server(folder: Path, password: str = "") -> Iterator[RedisServer]:
-    """A running server, killed in the end."""
+    """A running server, killed at the end."""
     server = RedisServer(folder, password)
     try:
         yield server

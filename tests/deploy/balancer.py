@@ -1,6 +1,5 @@
 """HAProxy before several instances: they come and go while it runs."""
 
-import shutil
 import socket
 import subprocess
 import time
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.processes.server import eventually, free_port
+from tests.programs import find
 
 _CONFIGURATION = """
 global
@@ -61,11 +61,10 @@ class Balancer:
 @contextmanager
 def balancer(folder: Path) -> Iterator[Balancer]:
     """HAProxy on a free port of the loopback interface, ended in the end."""
-    binary = shutil.which("haproxy") or "/usr/sbin/haproxy"
     port, control = free_port(), folder / "control"
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_CONFIGURATION.format(folder=folder, port=port))
-    process = subprocess.Popen([binary, "-db", "-f", configuration], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([find("haproxy"), "-db", "-f", configuration], stdin=subprocess.DEVNULL)
     try:
         eventually(control.exists, seconds=10, what="HAProxy listens")
         time.sleep(0.1)

@@ -15,6 +15,9 @@ VERSION, REVISION = "1.2.3", "0123abc"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs no container runs first: it fails within seconds."""
     items.sort(key=lambda item: "images" in getattr(item, "fixturenames", ()))
+    for item in items:
+        if "images" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs("dockerd", "mmdebstrap", "ip", "root"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """PgBouncer of two versions before a cluster of the tests: Debian's 1.18, and 1.24 in the image of this bundle."""
 
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from app.embedded_postgres.programs import account, identity
 from tests.deploy.engine import Engine
 from tests.paths import ROOT
 from tests.processes.server import eventually, free_port
+from tests.programs import find
 
 INI = ROOT / "deploy" / "pgbouncer" / "pgbouncer.ini"
 
@@ -60,9 +60,8 @@ class Pooler:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         if self.version == "1.18":
-            binary = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
             self._process = subprocess.Popen(
-                [binary, "--quiet", str(self._folder / "pgbouncer.ini")],
+                [find("pgbouncer"), "--quiet", str(self._folder / "pgbouncer.ini")],
                 stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **identity(),
             )  # fmt: skip
         else:

@@ -127,6 +127,7 @@ def test_what_is_in_flight_is_answered(images, network):
     assert (0, False) == (state["ExitCode"], state["OOMKilled"])
 
 
+@pytest.mark.needs("haproxy")
 def test_containers_are_replaced_without_a_failed_request(images, network, tmp_path):
     """Two containers behind a proxy are replaced one after the other, under load: every request is answered."""
     with balancer(tmp_path) as proxy, ExitStack() as stack:

@@ -16,6 +16,8 @@ from tests.deploy.poolers import SERVER_CONNECTIONS, pooler
 from tests.http import test_cursors, test_etags, test_pagination
 from tests.routers import test_idempotency, test_item
 
+pytestmark = pytest.mark.needs("pgbouncer")
+
 SUM = text("SELECT CAST(:a AS bigint) + CAST(:b AS bigint) AS sum, pg_backend_pid() AS server")
 SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
 

@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 import yaml
 
 from tests.paths import ROOT
+from tests.programs import find
 
 FOLDER = ROOT / "deploy" / "prometheus"
 RUNBOOK = ROOT / "docs" / "operations" / "alerts.md"
@@ -18,11 +18,11 @@ ALERTS = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 
 def promtool(*arguments):
     """Run promtool, of Debian's package prometheus."""
-    assert shutil.which("promtool"), "Install it: apt-get install prometheus"
-    done = subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
+    done = subprocess.run([find("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.needs("promtool")
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -2,17 +2,34 @@
 
 import json
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from _pytest.mark import ParameterSet
 
+from tests import programs
 from tests.cluster import as_role
 from tests.docs.documents import ANSWERS, COMMANDS, LEFT_OUT, Block, blocks, documents
 from tests.docs.shell import SERVED_AT, STARTED, reader
 from tests.paths import ROOT
 from tests.processes.server import Server
 
-WITH_COMMANDS = [document for document in documents() if any(block.kind == COMMANDS for block in blocks(document))]
+
+def needs(commands: str) -> set[str]:
+    """The programs that a document's commands call and that may be missing."""
+    called = set(re.findall(r"[\w-]+", commands))
+    return {"bash", *programs.KNOWN & called, *(["postgresql"] if "pg_verifybackup" in called else [])}
+
+
+def with_commands() -> Iterator[ParameterSet]:
+    """The documents whose commands are run, each with the programs that it needs."""
+    for document in documents():
+        commands = "".join(block.text for block in blocks(document) if block.kind == COMMANDS)
+        if commands:
+            marks = pytest.mark.needs(*sorted(needs(commands)))
+            yield pytest.param(document, marks=marks, id=str(document.relative_to(ROOT)))
+
 
 CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "(a time)"),
@@ -60,7 +77,7 @@ def test_what_is_not_run_names_files_that_exist(document):
                 assert (ROOT / path).exists(), f"{block}: {path}"
 
 
-@pytest.mark.parametrize("document", WITH_COMMANDS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", list(with_commands()))
 def test_every_command_does_what_is_shown(document, database_url, tmp_path):
     """The blocks of a document run in their order, end well, and print what is shown below them."""
     environment = {

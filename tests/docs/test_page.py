@@ -14,11 +14,13 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from tests.paths import ROOT
 from tests.processes.server import Server
+from tests.programs import find
+
+pytestmark = pytest.mark.needs("chromium")
 
 IMAGES = ROOT / "docs" / "images"
 """Written by `WRITE_IMAGES=yes pytest tests/docs/test_page.py`."""
 
-CHROMIUM = "/usr/bin/chromium"
 QUIETLY = [
     "--no-sandbox",
     "--disable-gpu",
@@ -36,7 +38,7 @@ BRIGHTNESS = {"light": (200, 255), "dark": (0, 80)}
 async def browser() -> AsyncIterator[Browser]:
     """The system's Chromium, which asks nobody but whom a page asks for."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIETLY)
+        browser = await playwright.chromium.launch(executable_path=find("chromium"), args=QUIETLY)
         yield browser
         await browser.close()
 

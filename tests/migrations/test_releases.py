@@ -50,6 +50,7 @@ def previous_release() -> str | None:
     return next((tag for tag in tags if tag != f"v{version[1]}"), None)
 
 
+@pytest.mark.slow
 def test_this_release_runs_on_the_next_schema(tmp_path):
     """The contract holds on a schema that the next release has expanded.
 
@@ -64,6 +65,7 @@ def test_this_release_runs_on_the_next_schema(tmp_path):
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 100
 
 
+@pytest.mark.slow
 def test_a_schema_without_a_column_of_this_release_fails_the_contract(tmp_path):
     """The contract fails on a schema that this release cannot run on."""
     next_release = copy_project(tmp_path)
@@ -74,6 +76,7 @@ def test_a_schema_without_a_column_of_this_release_fails_the_contract(tmp_path):
     assert 1 == done.returncode, done.stdout
 
 
+@pytest.mark.needs("git", "tar")
 def test_the_previous_release_runs_on_this_schema(tmp_path):
     """Its own contract tests pass on this schema, unless a revision since then declares otherwise.
 

@@ -15,6 +15,7 @@ from app.errors import StartupError
 from migrations import session
 from tests.cluster import as_role, execute
 from tests.migrations.alembic import HEAD, alembic, fetch, succeed
+from tests.programs import find
 from tests.proxy import proxied
 
 
@@ -37,7 +38,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
         if user := account():
             os.chown(folder, user.pw_uid, user.pw_gid)
         process = subprocess.Popen(
-            ["/usr/sbin/pgbouncer", folder / "pgbouncer.ini"], cwd="/", stderr=subprocess.DEVNULL, **identity()
+            [find("pgbouncer"), folder / "pgbouncer.ini"], cwd="/", stderr=subprocess.DEVNULL, **identity()
         )
         try:
             deadline = time.monotonic() + 10
@@ -55,6 +56,7 @@ def pgbouncer(url: str, mode: str) -> Iterator[str]:
             process.wait(10)
 
 
+@pytest.mark.needs("pgbouncer")
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_pgbouncer_is_refused(empty_database_url, mode):
     """A connection through PgBouncer is refused in one sentence that says which setting to write."""
@@ -135,6 +137,7 @@ def test_a_refused_connection_is_reported_in_one_sentence(own_cluster):
         assert "hunter2" not in done.stderr
 
 
+@pytest.mark.needs("pg_trgm")
 def test_a_role_without_ddl_cannot_migrate(database_url):
     """The error of the service's own role is PostgreSQL's message, without a traceback."""
     done = alembic(database_url, "downgrade", "base")

@@ -1,7 +1,6 @@
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import time
 from statistics import median
@@ -14,6 +13,7 @@ from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, service, untraced
 from tests.processes.watch import measured, watching
+from tests.programs import find
 
 
 def created(report: Report) -> float:
@@ -107,11 +107,9 @@ def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
 
 def good_per_second(server: Server, connections: int, seconds: int) -> float:
     """What wrk counts as answered well, each connection asking again as soon as it has an answer."""
-    wrk = shutil.which("wrk")
-    assert wrk, "Install wrk: apt-get install wrk"
     url = f"http://127.0.0.1:{server.port}/items/1"
     said = subprocess.run(
-        [wrk, "--threads=1", f"--connections={connections}", f"--duration={seconds}s", url],
+        [find("wrk"), "--threads=1", f"--connections={connections}", f"--duration={seconds}s", url],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     asked = int(re.findall(r"(\d+) requests in", said)[0])
@@ -119,6 +117,7 @@ def good_per_second(server: Server, connections: int, seconds: int) -> float:
     return (asked - failed) / seconds
 
 
+@pytest.mark.needs("wrk")
 @pytest.mark.parametrize(
     ("budget", "connections"),
     [pytest.param("20", 32, id="ample"), pytest.param("3", 16, id="scarce")],

@@ -46,6 +46,7 @@ def broken(redis: RedisServer, how: str) -> Iterator[None]:
             thread.join()
 
 
+@pytest.mark.needs("redis-server")
 @pytest.mark.parametrize("how", ["refused", "frozen", "slow"])
 def test_limits_hold_without_redis(database_url, tmp_path, how):
     """The host's own counters keep the limit, there is no 5xx and no added second, and Redis is taken up again.

@@ -124,6 +124,7 @@ def test_a_closed_standard_output_stops_nobody(database_url, creations):
     creations.check()
 
 
+@pytest.mark.needs("unshare", "root")
 @pytest.mark.parametrize("state", ["full", "read-only", "filling up"])
 def test_a_folder_for_metrics_without_room_stops_nobody(database_url, creations, tmp_path, state):
     """Requests are served and limited all the same; a scrape says whether it shows one worker or all."""
@@ -156,6 +157,7 @@ def test_a_folder_for_metrics_without_room_stops_nobody(database_url, creations,
     assert (state == "filling up") == total(samples, "metrics_shared")
 
 
+@pytest.mark.needs("unshare", "root")
 def test_a_read_only_root_file_system_is_enough(database_url, creations):
     """With nothing to write to but shared memory the service starts, serves, reloads and ends."""
     with service(database_url, workers=2).inside(*in_namespace("mount -o remount,bind,ro /")) as server:

@@ -9,6 +9,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from app.rate_limits import RateLimits, redis_counters
@@ -194,6 +195,7 @@ class Hosts:
         raise AssertionError(answers)
 
 
+@pytest.mark.needs("redis-server")
 def test_hosts_share_a_limit_and_each_tells_a_loss_once(tmp_path):
     """Two hosts of two workers admit the limit together, and each keeps to it while Redis is frozen.
 

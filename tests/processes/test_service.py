@@ -3,6 +3,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import scrape, total
 from tests.processes.server import eventually, service
@@ -110,6 +112,7 @@ async def send_to_both(ports: list[int], count: int) -> list[Report]:
     )
 
 
+@pytest.mark.needs("redis-server")
 def test_a_limit_is_exact_over_two_instances(database_url, tmp_path):
     """Two instances of two workers each with one Redis admit 100 of 400 requests together."""
     with redis_server(tmp_path) as redis:
@@ -127,6 +130,7 @@ def test_a_limit_is_exact_over_two_instances(database_url, tmp_path):
         assert_refusals(report)
 
 
+@pytest.mark.needs("redis-server")
 def test_a_frozen_redis_is_hardly_noticed(database_url, tmp_path):
     """While it says nothing no request fails, 99 % take less than 100 ms more, and a metric tells."""
     with redis_server(tmp_path) as redis:

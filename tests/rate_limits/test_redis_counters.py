@@ -15,6 +15,8 @@ from app.rate_limits.window import count_request
 from app.settings import Settings
 from tests.redis_server import redis_server
 
+pytestmark = pytest.mark.needs("redis-server")
+
 CLIENT = ("192.0.2.1", 1)
 
 
