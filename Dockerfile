@@ -6,7 +6,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 
 WORKDIR /app
 
-# The environment gets no pip of its own: another one, which stays behind, puts the packages in.
+# The environment has no pip of its own. A separate pip, which is not copied, installs the packages.
 RUN python -m venv /pip && python -m venv --without-pip .venv
 COPY requirements/runtime.txt /requirements.txt
 RUN /pip/bin/pip --python .venv/bin/python install --no-compile --only-binary :all: --require-hashes \
@@ -15,14 +15,14 @@ RUN /pip/bin/pip --python .venv/bin/python install --no-compile --only-binary :a
 COPY alembic.ini gunicorn.conf.py ./
 COPY migrations migrations
 COPY app app
-# The root file system is read-only where this runs, so nothing is compiled later. Dates of files do not
-# count for whether the bytecode fits, so the layer is the same each time it is made.
+# The root file system is read-only at run time, so all bytecode is compiled here. Bytecode that does not
+# depend on the modification times of the sources makes the layer reproducible.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash .
 
 
 FROM python:3.13-slim
 
-# Nothing is installed into this image once it is made.
+# Nothing is installed into the finished image.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/pip*
 
 COPY --from=build /app /app

@@ -1,4 +1,4 @@
-"""Draws the passwords of this stack once, and writes for each service what it needs."""  # noqa: INP001 -- run by its path
+"""Generates the passwords of this stack once, and writes the secret files of each service."""  # noqa: INP001 -- run by its path
 
 import json
 from pathlib import Path
@@ -8,14 +8,14 @@ ROOT = Path("/secrets")
 
 
 def write(file: str, content: str) -> None:
-    """Write a file that its service can read and nobody can change."""
+    """Write a file that its service can read and cannot change."""
     path = ROOT / file
     path.write_text(f"{content}\n")
     path.chmod(0o444)
 
 
 def main() -> None:
-    """Do nothing where the passwords stand already: the database remembers them."""
+    """Do nothing if the passwords exist: the database was created with them."""
     if (ROOT / "postgres" / "complete").exists():
         return
     superuser, owner, app, redis = (token_urlsafe(24) for _ in range(4))

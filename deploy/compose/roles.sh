@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run by the image of PostgreSQL when it makes the database: the roles, and their passwords.
+# The PostgreSQL image runs this when it creates the database. It creates the roles and sets their passwords.
 set -eu
 psql --quiet --set ON_ERROR_STOP=1 --single-transaction --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" --file /roles.sql
 for role in items_owner items_app; do

@@ -1,13 +1,13 @@
--- The roles of the items API, and what each may do in this database.
+-- The roles of the items API, and their privileges in this database.
 --
--- Run it as a superuser (or as what a hosted PostgreSQL gives instead of one), connected to the
--- service's own database, before the first migration:
+-- Run this file before the first migration, connected to the service's own database, as a superuser
+-- or as the administrator role of a hosted PostgreSQL:
 --
 --     psql --set ON_ERROR_STOP=1 --single-transaction --dbname items --file deploy/postgresql/roles.sql
 --
--- It may be run again at any time, and should be once more after the first migration: then it
--- takes writing the table of revisions from the service. The roles have no passwords yet; set
--- them in psql with \password. docs/operations/roles.md says who uses which.
+-- Run it again after the first migration: it then revokes the service's right to write the table of
+-- revisions. It may be run at any time. It sets no passwords: set them in psql with \password.
+-- docs/operations/roles.md says what uses which role.
 
 DO $$
 BEGIN
@@ -23,25 +23,25 @@ BEGIN
 END
 $$;
 
--- The owner migrates, with two connections at a time: one works, one watches. It sees the queries
--- of others, so that a migration can name who is in its way.
+-- The owner runs migrations, with two connections at a time: one migrates, one monitors. It can see the
+-- queries of other roles, so that a migration can name the sessions that block it.
 ALTER ROLE items_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 4;
 GRANT pg_read_all_stats TO items_owner;
 
--- The service reads and writes rows. Its limit is INSTANCES * DATABASE_CONNECTIONS, and its
--- statement_timeout is DATABASE_STATEMENT_SECONDS: through PgBouncer it is the only one there is.
+-- The service reads and writes rows. Its limit is INSTANCES * DATABASE_CONNECTIONS. Its
+-- statement_timeout is DATABASE_STATEMENT_SECONDS: with PgBouncer the service cannot set it itself.
 ALTER ROLE items_app LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 60;
 ALTER ROLE items_app SET statement_timeout = '5s';
 ALTER ROLE items_app SET idle_in_transaction_session_timeout = '6s';
 ALTER ROLE items_app SET jit = off;
 
--- The exporter of metrics reads PostgreSQL's statistics, and no item.
+-- The exporter of metrics reads the statistics of PostgreSQL, and no items.
 ALTER ROLE items_metrics LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 3;
 ALTER ROLE items_metrics SET statement_timeout = '5s';
 ALTER ROLE items_metrics SET default_transaction_read_only = on;
 GRANT pg_monitor TO items_metrics;
 
--- The owner of the database may also create what PostgreSQL trusts him with, such as pg_trgm.
+-- The owner of a database may create trusted extensions, such as pg_trgm.
 DO $$
 BEGIN
     EXECUTE format('ALTER DATABASE %I OWNER TO items_owner', current_database());
@@ -53,7 +53,7 @@ ALTER SCHEMA public OWNER TO items_owner;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO items_app;
 
--- What migrations will make, and what they have made already.
+-- Privileges on the tables that migrations will create, and on those that exist.
 ALTER DEFAULT PRIVILEGES FOR ROLE items_owner IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO items_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE items_owner IN SCHEMA public GRANT USAGE ON SEQUENCES TO items_app;
