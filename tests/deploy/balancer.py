@@ -1,4 +1,4 @@
-"""HAProxy before several instances: they come and go while it runs."""
+"""HAProxy in front of several instances that are added and removed while it runs."""
 
 import socket
 import subprocess
@@ -16,7 +16,7 @@ global
 
 defaults
     mode http
-    # A request that fails is not sent once more: the client sees what the instances do.
+    # A failed request is not retried: the client sees what the instances do.
     retries 0
     timeout connect 5s
     timeout client 60s
@@ -33,7 +33,7 @@ backend instances
 
 
 class Balancer:
-    """A running HAProxy, without an instance at first."""
+    """A running HAProxy. It starts without instances."""
 
     def __init__(self, port: int, control: Path) -> None:
         self.port = port
@@ -41,16 +41,16 @@ class Balancer:
         self._names: dict[int, str] = {}
 
     def add(self, port: int) -> None:
-        """From now on this instance gets requests, too."""
+        """Start to send requests to this instance."""
         name = self._names[port] = f"instances/instance{len(self._names) + 1}"
-        self._say(f"set server {name} addr 127.0.0.1 port {port}")
-        self._say(f"set server {name} state ready")
+        self._command(f"set server {name} addr 127.0.0.1 port {port}")
+        self._command(f"set server {name} state ready")
 
     def remove(self, port: int) -> None:
-        """From now on this instance gets no request; those it has are waited for."""
-        self._say(f"set server {self._names[port]} state maint")
+        """Stop to send requests to this instance. Requests in flight finish."""
+        self._command(f"set server {self._names[port]} state maint")
 
-    def _say(self, command: str) -> None:
+    def _command(self, command: str) -> None:
         with socket.socket(socket.AF_UNIX) as control:
             control.connect(str(self._control))
             control.sendall(f"{command}\n".encode())
@@ -60,7 +60,7 @@ class Balancer:
 
 @contextmanager
 def balancer(folder: Path) -> Iterator[Balancer]:
-    """HAProxy on a free port of the loopback interface, ended in the end."""
+    """HAProxy on a free port of the loopback interface, until the end of the block."""
     port, control = free_port(), folder / "control"
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_CONFIGURATION.format(folder=folder, port=port))

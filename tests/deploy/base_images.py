@@ -1,4 +1,4 @@
-"""Stands in for the official base images, which come from a registry: the same interfaces, from Debian's packages."""
+"""Builds replacements for the official base images from Debian's packages, because no image registry is available."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ _DOCKERFILES = Path(__file__).with_name("stand_ins")
 
 
 def make(engine: Engine) -> None:
-    """Make every image that the Dockerfiles and Compose start from, under its official name."""
+    """Build every image that the Dockerfiles and Compose use as a base, under its official name."""
     _make_debian(engine)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda name: _build(engine, name), ("python:3.13-slim", "services")))
@@ -26,7 +26,7 @@ def _build(engine: Engine, name: str) -> None:
 
 
 def _make_debian(engine: Engine) -> None:
-    """Make Debian 13 from where this machine takes its own packages, and let it trust whom this machine trusts."""
+    """Build Debian 13 from this machine's package source, with this machine's CA certificates."""
     sites = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)", "Origin: Debian", "Label: Debian"],
         capture_output=True, text=True, check=True,

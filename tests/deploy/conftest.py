@@ -1,4 +1,4 @@
-"""What the checks of the bundle start from: rendered manifests, and images in an engine of the tests' own."""
+"""Fixtures of the tests of the bundle: the images, in a container engine that the tests start."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import base_images
-from tests.deploy.engine import Engine, engine
+from tests.deploy.engine import IMAGE, Engine, engine
 from tests.paths import ROOT
 
 VERSION, REVISION = "1.2.3", "0123abc"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs no container runs first: it fails within seconds."""
+    """Run tests without containers first: they fail within seconds."""
     items.sort(key=lambda item: "images" in getattr(item, "fixturenames", ()))
     for item in items:
         if "images" in getattr(item, "fixturenames", ()):
@@ -22,15 +22,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def images() -> Iterator[Engine]:
-    """An engine that has the service's image, PgBouncer's, and all that they run beside."""
+    """An engine with the images of the service, of PgBouncer, and of everything they need."""
     with engine() as running:
         base_images.make(running)
-        build(running, "items-api:local", ROOT, f"VERSION={VERSION}", f"REVISION={REVISION}")
+        build(running, IMAGE, ROOT, f"VERSION={VERSION}", f"REVISION={REVISION}")
         build(running, "items-pgbouncer:1.24", ROOT / "deploy" / "pgbouncer")
         yield running
 
 
 def build(running: Engine, name: str, folder: Path, *arguments: str) -> None:
-    """Build an image as its Dockerfile says. Packages come the way this machine reaches them."""
+    """Build an image from its Dockerfile, with access to this machine's network for the packages."""
     options = [f"--build-arg={argument}" for argument in arguments]
     running.docker("build", "--network=host", "--pull=false", *options, "--tag", name, str(folder))

@@ -1,4 +1,4 @@
-"""Run in the image: prints what is in it that matters."""
+"""Runs in the image and prints its contents as far as the tests check them."""
 
 import importlib.util
 import json
@@ -8,22 +8,22 @@ from pathlib import Path
 APP = Path("/app")
 
 
-def found(names, look):
-    """Those of the names for which there is something."""
-    return [name for name in names if look(name)]
+def existing(names, find):
+    """The names that `find` finds."""
+    return [name for name in names if find(name)]
 
 
-def _filled(folder):
+def _has_contents(folder):
     return any(path.is_file() and path.stat().st_size for path in Path(folder).rglob("*"))
 
 
 print(  # noqa: T201
     json.dumps(
         {
-            "tools": found(("pip", "pip3", "uv", "gcc", "cc", "make", "git", "curl", "wget"), shutil.which),
-            "modules": found(("pip", "pytest", "ruff", "mypy", "app.embedded_postgres"), importlib.util.find_spec),
+            "tools": existing(("pip", "pip3", "uv", "gcc", "cc", "make", "git", "curl", "wget"), shutil.which),
+            "modules": existing(("pip", "pytest", "ruff", "mypy", "app.embedded_postgres"), importlib.util.find_spec),
             "entries": sorted(path.name for path in APP.iterdir()),
-            "caches": found(("/root/.cache", "/var/lib/apt/lists"), _filled),
+            "caches": existing(("/root/.cache", "/var/lib/apt/lists"), _has_contents),
             "uncompiled": [
                 str(path)
                 for path in APP.rglob("*.py")

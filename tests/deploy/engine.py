@@ -1,4 +1,4 @@
-"""A Docker Engine of the tests' own: it changes nothing of the machine's network, and leaves nothing behind."""
+"""A Docker Engine for the tests. It does not change the machine's network, and everything it creates is removed."""
 
 import json
 import os
@@ -15,14 +15,19 @@ from typing import Any
 
 import psutil
 
+from app import NAME
+
+IMAGE = f"{NAME}:local"
+"""The image of the service."""
+
 DOCKER = "/usr/bin/docker"
-"""The client of Debian's docker.io. Another one in the path may lack BuildKit."""
+"""The client of Debian's package docker.io. Another client in the path may lack BuildKit."""
 
 COMPOSE = str(Path(sys.executable).with_name("docker-compose"))
 
 
 class Engine:
-    """A running daemon, and the commands that speak with it."""
+    """A running daemon, and its clients."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,11 +38,11 @@ class Engine:
         }
 
     def docker(self, *arguments: str, check: bool = True, **options: Any) -> str:
-        """Run a command of the client, and return what it printed."""
+        """Run a docker command, and return its output."""
         return self.command([DOCKER, *arguments], check=check, **options)
 
     def compose(self, file: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-        """Run a command of Compose on this file, and return what it printed."""
+        """Run a Compose command on this file, and return its output."""
         return self.command([COMPOSE, "--file", str(file), *arguments], extra=environment or {})
 
     def command(
@@ -46,7 +51,7 @@ class Engine:
         """Run a command against this daemon.
 
         Raises:
-            AssertionError: It failed; it says what was printed.
+            AssertionError: The command failed; the message contains its output.
         """
         done = subprocess.run(
             command,
@@ -60,13 +65,13 @@ class Engine:
         return str(done.stdout if check else done.stdout + done.stderr)
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """Everything the daemon knows of a container or an image."""
+        """The result of `docker inspect` for a container or an image."""
         return dict(json.loads(self.docker("inspect", name))[0])
 
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """A daemon that runs until the end of the block. Its images, containers and networks go with it."""
+    """A daemon that runs until the end of the block. Its images, containers and networks are then removed."""
     folder = Path(tempfile.mkdtemp(prefix="items-docker-"))
     (folder / "client").mkdir()
     (folder / "daemon.json").write_text(
@@ -96,7 +101,7 @@ def engine() -> Iterator[Engine]:
         yield running
     finally:
         _remove_all(running)
-        _end(daemon)
+        _stop(daemon)
         for bridge in _bridges() - bridges:
             subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
         _unmount(folder)
@@ -118,8 +123,8 @@ def _remove_all(running: Engine) -> None:
     running.docker("network", "prune", "--force", check=False)
 
 
-def _end(daemon: subprocess.Popen[bytes]) -> None:
-    """End the daemon, and whatever it has started and not ended itself."""
+def _stop(daemon: subprocess.Popen[bytes]) -> None:
+    """Stop the daemon, and the processes it has started and not stopped."""
     started = psutil.Process(daemon.pid).children(recursive=True) if daemon.poll() is None else []
     daemon.send_signal(signal.SIGTERM)
     try:

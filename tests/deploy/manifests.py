@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as a cluster gets them, and what they say in the words of Docker."""
+"""The rendered Kubernetes manifests, and their restrictions as options of Docker."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from app import NAME
 from tests.paths import ROOT
 
 KUBECTL = str(Path(sys.executable).with_name("kubectl"))
@@ -19,7 +20,7 @@ Manifest = dict[str, Any]
 
 @cache
 def rendered(overlay: str) -> str:
-    """What `kubectl apply -k` would send."""
+    """The manifests that `kubectl apply -k` would send."""
     done = subprocess.run(
         [KUBECTL, "kustomize", str(FOLDER / "overlays" / overlay)], capture_output=True, text=True, check=False
     )
@@ -32,20 +33,20 @@ def manifests(overlay: str) -> list[Manifest]:
     return list(yaml.safe_load_all(rendered(overlay)))
 
 
-def manifest(overlay: str, kind: str, name: str = "items-api") -> Manifest:
+def manifest(overlay: str, kind: str, name: str = NAME) -> Manifest:
     """The object of this kind and name."""
-    (found,) = (one for one in manifests(overlay) if one["kind"] == kind and one["metadata"]["name"] == name)
+    (found,) = (one for one in manifests(overlay) if (one["kind"], one["metadata"]["name"]) == (kind, name))
     return found
 
 
 def configuration(overlay: str) -> dict[str, str]:
-    """The settings that the pods get by their ConfigMap."""
+    """The settings in the ConfigMap of the pods."""
     (found,) = (one for one in manifests(overlay) if one["kind"] == "ConfigMap")
     return dict(found["data"])
 
 
 def pods(overlay: str) -> dict[str, Manifest]:
-    """The pod of each object that makes some."""
+    """The pod template of each Deployment and Job."""
     return {
         f"{one['kind']} {one['metadata']['name']}": one["spec"]["template"]["spec"]
         for one in manifests(overlay)
@@ -54,8 +55,8 @@ def pods(overlay: str) -> dict[str, Manifest]:
 
 
 def docker_flags(overlay: str) -> list[str]:
-    """The restrictions of the Deployment's pod and container, as flags of `docker run`."""
-    pod = pods(overlay)["Deployment items-api"]
+    """The restrictions of the Deployment's pod and container, as options of `docker run`."""
+    pod = pods(overlay)[f"Deployment {NAME}"]
     (container,) = pod["containers"]
     security, identity = container["securityContext"], pod["securityContext"]
     limits = container["resources"]["limits"]

@@ -1,11 +1,11 @@
-"""Containers on a private network, as far as several tests need them."""
+"""Containers on a private network that several tests use."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.cluster import ROLES
-from tests.deploy.engine import Engine
+from tests.deploy.engine import IMAGE, Engine
 from tests.deploy.manifests import docker_flags
 from tests.processes.server import free_port
 
@@ -16,7 +16,7 @@ PASSWORD = "throw-away"
 
 @contextmanager
 def database(engine: Engine) -> Iterator[str]:
-    """A network with a PostgreSQL in it, migrated by the service's image. It yields the network's name."""
+    """A network with a PostgreSQL that the service's image has migrated. Yields the name of the network."""
     network = "items-test"
     engine.docker("network", "create", network)
     secret = engine.folder / "superuser"
@@ -30,16 +30,16 @@ def database(engine: Engine) -> Iterator[str]:
         "postgres", "-c", "fsync=off",
     )  # fmt: skip
     try:
-        ask = ("exec", "postgres", "psql", "--quiet", "--host=127.0.0.1", "--username=postgres", "--dbname=items")
-        eventually(lambda: "1 row" in engine.docker(*ask, "--command=SELECT 1", check=False), "PostgreSQL answers")
-        engine.docker(*ask, "--set=ON_ERROR_STOP=1", "--file=/roles.sql")
+        psql = ("exec", "postgres", "psql", "--quiet", "--host=127.0.0.1", "--username=postgres", "--dbname=items")
+        eventually(lambda: "1 row" in engine.docker(*psql, "--command=SELECT 1", check=False), "PostgreSQL answers")
+        engine.docker(*psql, "--set=ON_ERROR_STOP=1", "--file=/roles.sql")
         engine.docker(
             "exec", "postgres", "psql", "--quiet", "--host=127.0.0.1", "--username=postgres", "--dbname=items",
             *(f"--command=ALTER ROLE {role} PASSWORD '{PASSWORD}'" for role in ("items_owner", "items_app")),
         )  # fmt: skip
         engine.docker(
             "run", "--rm", f"--network={network}", "--read-only", "--tmpfs=/tmp",
-            f"--env=MIGRATION_DATABASE_URL={url('items_owner')}", "items-api:local", "alembic", "upgrade", "head",
+            f"--env=MIGRATION_DATABASE_URL={url('items_owner')}", IMAGE, "alembic", "upgrade", "head",
         )  # fmt: skip
         yield network
     finally:
@@ -48,19 +48,19 @@ def database(engine: Engine) -> Iterator[str]:
 
 
 def url(role: str) -> str:
-    """Where that PostgreSQL is."""
+    """The URL of that PostgreSQL for a role."""
     return f"postgresql://{role}:{PASSWORD}@postgres:5432/items"
 
 
 @contextmanager
 def service(engine: Engine, name: str, network: str, **variables: str) -> Iterator[int]:
-    """The service in a container that is as restricted as its pod. It yields its port on this machine."""
+    """The service in a container with the restrictions of its pod. Yields its port on this machine."""
     port = free_port()
     environment = {"DATABASE_URL": url("items_app"), "WEB_CONCURRENCY": "2", "RATE_LIMIT_ENABLED": "false"} | variables
     engine.docker(
         "run", "--detach", f"--name={name}", f"--network={network}", *docker_flags(OVERLAY),
         f"--publish=127.0.0.1:{port}:8000", "--health-interval=1s",
-        *(f"--env={key}={value}" for key, value in environment.items()), "items-api:local",
+        *(f"--env={key}={value}" for key, value in environment.items()), IMAGE,
     )  # fmt: skip
     try:
         eventually(lambda: healthy(engine, name), f"{name} is healthy")
@@ -70,15 +70,15 @@ def service(engine: Engine, name: str, network: str, **variables: str) -> Iterat
 
 
 def healthy(engine: Engine, name: str) -> bool:
-    """What the image's own HEALTHCHECK found, and whether it lives at all."""
+    """Whether the HEALTHCHECK of the image succeeds. A container that has exited is an error."""
     state = engine.inspect(name)["State"]
     assert state["Running"], engine.docker("logs", name, check=False)[-4000:]
     return bool(state["Health"]["Status"] == "healthy")
 
 
-def eventually(look: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait until it is so."""
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Wait until the condition is true."""
     end = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.2)

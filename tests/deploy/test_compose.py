@@ -1,4 +1,4 @@
-"""The whole stack on one machine: it comes up by one command, serves, and Prometheus sees all that it is asked for."""
+"""The stack of Compose: one command starts it, it serves, and Prometheus has data for all rules and panels."""
 
 import json
 import re
@@ -8,6 +8,7 @@ import httpx
 import pytest
 import yaml
 
+from app import NAME
 from tests.deploy.conftest import REVISION
 from tests.paths import ROOT
 from tests.processes.load import Request, load
@@ -23,7 +24,7 @@ RULES = [
 ]
 
 UNKNOWN_BEHIND_PGBOUNCER = {"connection_budget_connections"}
-"""How many connections the server has is not asked through PgBouncer."""
+"""The service does not read the server's limits through PgBouncer."""
 
 JSON = (("Content-Type", "application/json"),)
 REQUESTS = [
@@ -39,7 +40,7 @@ REQUESTS = [
 
 @pytest.fixture(scope="module")
 def ports(images):
-    """The stack without Grafana, whose image has no stand-in, and where it listens; its volumes go with it."""
+    """The ports of the running stack. Grafana is left out, because there is no image of it."""
     found = {"PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port()), "REVISION": REVISION}
     services = images.compose(FILE, "config", "--services").split()
     assert "grafana" in services
@@ -53,23 +54,23 @@ def ports(images):
 
 @pytest.fixture(scope="module")
 def prometheus(ports):
-    """Asks Prometheus, after the service has been under load for several scrapes."""
+    """A function that queries Prometheus, after several scrapes of the service under load."""
     with load(int(ports["PORT"]), rate=60, kept=10, fresh=2, request=lambda n: REQUESTS[n % len(REQUESTS)]) as report:
         time.sleep(50)
     assert {200, 201, 404, 422} <= set(report.statuses)
     assert [] == report.failures()
 
-    def ask(expression):
+    def query(expression):
         answer = httpx.get(f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}/api/v1/query", params={"query": expression})
         body = answer.json()
         assert "success" == body["status"], (expression, body)
         return body["data"]["result"]
 
-    return ask
+    return query
 
 
 def selectors(expression):
-    """Every selector of series in an expression, without its range."""
+    """The selectors of series in an expression, without their ranges."""
     found = re.findall(
         r"\b([a-z_][a-z0-9_:]*(?:\{[^}]*\})?)(?=[\s)\[]|$)", re.sub(r"by \([^)]*\)|on \([^)]*\)", "", expression)
     )
@@ -79,27 +80,27 @@ def selectors(expression):
 
 
 def dashboard_expressions():
-    """Every query of the dashboard, with the variables that Grafana puts in."""
-    dashboard = json.loads((ROOT / "deploy" / "grafana" / "items-api.json").read_text())
+    """Every query of the dashboard, with the variables replaced as Grafana replaces them."""
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / f"{NAME}.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     expressions += [
         variable["definition"].removeprefix("label_values(").rpartition(",")[0]
         for variable in dashboard["templating"]["list"]
         if variable["type"] == "query"
     ]
-    variables = {"$__rate_interval": "1m", "$job": "items-api", "$instance": ".*"}
+    variables = {"$__rate_interval": "1m", "$job": NAME, "$instance": ".*"}
     for name, value in variables.items():
         expressions = [expression.replace(name, value) for expression in expressions]
     return expressions
 
 
 def name_of(expression):
-    """The name of a selector's series."""
+    """The metric name of a selector."""
     return expression.partition("{")[0]
 
 
-def test_it_serves_through_pgbouncer(ports):
-    """An item is stored and read, and what is for operators does not answer at the public port."""
+def test_the_stack_serves_through_pgbouncer(ports):
+    """An item is created and read. The paths for operators answer 404 at the public port."""
     with httpx.Client(base_url=f"http://127.0.0.1:{ports['PORT']}") as client:
         made = client.post("/items", json={"name": "Composed"})
         read = client.get(made.headers["location"])
@@ -108,8 +109,8 @@ def test_it_serves_through_pgbouncer(ports):
     assert (201, 200, [404, 404]) == (made.status_code, read.status_code, hidden)
 
 
-def test_each_service_has_secrets_of_its_own(images, ports):
-    """They are drawn anew for each stack, and no environment, command or log names one."""
+def test_no_secret_is_in_a_container_configuration_or_log(images, ports):
+    """No environment, command or log of a service contains a URL with a password."""
     for service in ("api", "postgres", "pgbouncer", "redis", "migrate"):
         container = images.compose(FILE, "ps", "--all", "--quiet", service, environment=ports).strip()
         shown = json.dumps(images.inspect(container)["Config"]) + images.docker("logs", container, check=False)
@@ -117,15 +118,15 @@ def test_each_service_has_secrets_of_its_own(images, ports):
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if "record" in rule], ids=lambda rule: rule["record"])
-def test_a_recorded_rule_has_data(prometheus, rule):
-    """Its expression, and what Prometheus has recorded of it."""
+def test_a_recording_rule_has_data(prometheus, rule):
+    """The expression has a result, and Prometheus has recorded it."""
     assert prometheus(rule["expr"])
     assert prometheus(rule["record"])
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if "alert" in rule], ids=lambda rule: rule["alert"])
-def test_an_alert_looks_at_series_that_exist(prometheus, rule):
-    """A misspelt name would keep it silent for ever. None of them fires on a service that is well."""
+def test_an_alert_uses_series_that_exist(prometheus, rule):
+    """Every series in the expression exists, and the alert does not fire for a healthy service."""
     found = selectors(rule["expr"])
     assert found
     missing = {name_of(selector) for selector in found if not prometheus(selector)}
@@ -135,11 +136,11 @@ def test_an_alert_looks_at_series_that_exist(prometheus, rule):
 
 
 @pytest.mark.parametrize("expression", dashboard_expressions())
-def test_a_query_of_the_dashboard_has_data(prometheus, expression):
-    """No panel is empty under load."""
+def test_a_dashboard_query_has_data(prometheus, expression):
+    """Every panel has data when the service is under load."""
     assert prometheus(expression) or {name_of(one) for one in selectors(expression)} & UNKNOWN_BEHIND_PGBOUNCER
 
 
-def test_the_build_is_known(prometheus):
-    """The revision that the image was built from stands among the metrics."""
-    assert REVISION in {sample["metric"]["revision"] for sample in prometheus("items_api_build_info")}
+def test_the_metrics_contain_the_revision(prometheus):
+    """The build info has the revision from which the image was built."""
+    assert REVISION in {sample["metric"]["revision"] for sample in prometheus(f"{NAME.replace('-', '_')}_build_info")}

@@ -1,4 +1,4 @@
-"""The Dockerfiles and the Compose file, read by the tools that will read them."""
+"""The Dockerfiles and the Compose file, checked with the tools that use them."""
 
 import re
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app import NAME
 from app.settings import Settings
 from tests.deploy.engine import COMPOSE
 from tests.paths import ROOT
@@ -23,7 +24,7 @@ BUNDLE = [
 
 
 def services():
-    """The services of the stack, as Compose reads them."""
+    """The services of the stack, as parsed by Compose."""
     done = subprocess.run(
         [COMPOSE, "--file", COMPOSE_FILE, "config"],
         capture_output=True,
@@ -37,7 +38,7 @@ def services():
 
 @pytest.mark.parametrize("file", ["Dockerfile", "deploy/pgbouncer/Dockerfile"])
 def test_hadolint_finds_nothing(file):
-    """Neither in the Dockerfile nor in the shell lines in it."""
+    """There is no finding for the Dockerfile, nor for the shell commands in it."""
     done = subprocess.run(
         [Path(sys.executable).with_name("hadolint"), ROOT / file], capture_output=True, text=True, check=False
     )
@@ -45,8 +46,8 @@ def test_hadolint_finds_nothing(file):
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
 
 
-def test_images_are_named_without_a_registry_and_with_a_version():
-    """Whoever has a mirror of their own changes nothing here."""
+def test_images_have_a_version_and_no_registry():
+    """Image names have no registry host, so a mirror can be used without a change, and a tag other than latest."""
     froms = [
         line.split()[1]
         for file in BUNDLE
@@ -61,7 +62,7 @@ def test_images_are_named_without_a_registry_and_with_a_version():
 
 
 def test_every_service_is_restricted():
-    """A root file system that cannot be written, no capability, no way to more rights, a bound for each resource."""
+    """Read-only root file system, no capabilities, no new privileges, limited resources, loopback ports only."""
     for name, service in services().items():
         assert service["read_only"] is True, name
         assert ["ALL"] == service["cap_drop"]
@@ -74,8 +75,8 @@ def test_every_service_is_restricted():
         assert "privileged" not in service
 
 
-def test_every_service_that_stays_says_how_it_is():
-    """And who needs it waits for that."""
+def test_every_service_has_a_health_check():
+    """A service that keeps running has a health check, and dependent services wait for it."""
     found = services()
     once = {name for name, service in found.items() if service["restart"] == "no"}
     for name, service in found.items():
@@ -85,13 +86,13 @@ def test_every_service_that_stays_says_how_it_is():
             assert expected == condition["condition"], (name, other)
 
 
-def test_no_secret_stands_in_the_environment():
-    """Each is a file, in a volume that its service alone has and cannot write."""
+def test_secrets_are_files():
+    """No environment contains a secret. Each secret is a file in a read-only volume of its service alone."""
     known = {name.upper() for name in Settings.model_fields}
     for name, service in services().items():
         for variable, value in (service.get("environment") or {}).items():
             assert not re.search(r"PASSWORD|SECRET|_URL|_URI", variable) or value.startswith("/run/secrets/"), variable
-            assert service["image"].split(":")[0] != "items-api" or variable in known
+            assert service["image"].split(":")[0] != NAME or variable in known
         volumes = [v["source"] for v in service.get("volumes", []) if v["source"].endswith("-secrets")]
         assert name == "secrets" or volumes in ([], [f"{name}-secrets"])
         assert name == "secrets" or all(
@@ -99,8 +100,8 @@ def test_no_secret_stands_in_the_environment():
         )
 
 
-def test_the_stack_leaves_time_to_end():
-    """GRACEFUL_SECONDS and five more, before Docker kills."""
+def test_the_stop_grace_period_is_long_enough():
+    """Docker waits GRACEFUL_SECONDS and at least five seconds more before it kills the service."""
     seconds = services()["api"]["stop_grace_period"]
 
     assert "35s" == seconds

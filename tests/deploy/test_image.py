@@ -1,4 +1,4 @@
-"""The image: what is in it, how it runs with the restrictions of its pod, and how it ends."""
+"""The image: its contents, how it runs with the restrictions of its pod, and how it stops."""
 
 import asyncio
 import json
@@ -11,11 +11,10 @@ import pytest
 
 from tests.deploy.balancer import balancer
 from tests.deploy.conftest import REVISION, VERSION
+from tests.deploy.engine import IMAGE
 from tests.deploy.manifests import docker_flags
 from tests.deploy.stack import OVERLAY, database, service
 from tests.processes.load import Request, load
-
-IMAGE = "items-api:local"
 
 CONTENTS = Path(__file__).with_name("contents.py")
 
@@ -31,8 +30,8 @@ def network(images):
         yield name
 
 
-def test_it_says_what_it_is(images):
-    """Labels and variables carry the version and the revision that it was built with."""
+def test_the_image_has_its_version_and_revision(images):
+    """Labels and variables have the version and the revision; it runs as uid 10001 and stops on SIGTERM."""
     found = images.inspect(IMAGE)["Config"]
     variables = dict(entry.split("=", 1) for entry in found["Env"])
 
@@ -43,8 +42,8 @@ def test_it_says_what_it_is(images):
     assert "CMD" == found["Healthcheck"]["Test"][0]
 
 
-def test_it_holds_what_the_service_needs_and_nothing_else(images):
-    """No tool that builds or installs, no test, no development dependency, no cache; all bytecode is there."""
+def test_the_image_contains_only_what_the_service_needs(images):
+    """No build tools, tests, development dependencies or caches; all code is compiled, and nothing is writable."""
     script = CONTENTS.read_text()
     found = json.loads(images.docker("run", "--rm", "--network=none", "--user=0:0", IMAGE, "python", "-c", script))
 
@@ -58,15 +57,15 @@ def test_it_holds_what_the_service_needs_and_nothing_else(images):
     } == found
 
 
-def test_its_own_part_is_small(images):
-    """What the service adds to its base image stays below 130 MB; deploy/README.md says how much it is."""
+def test_the_image_is_small(images):
+    """The service adds less than 130 MB to its base image; deploy/README.md gives the size."""
     size, base = (images.inspect(name)["Size"] for name in (IMAGE, "python:3.13-slim"))
 
     assert size - base < 130_000_000
 
 
-def test_without_a_database_it_refuses_to_start(images):
-    """One sentence that says what to set, and exit code 1: nothing is started in its place."""
+def test_the_image_does_not_start_without_a_database(images):
+    """Without DATABASE_URL the exit code is 1 and one sentence names the setting. No private database is started."""
     images.docker("run", "--name=refused", "--network=none", "--read-only", "--tmpfs=/tmp", IMAGE, check=False)
     output = images.docker("logs", "refused", check=False)
     code = images.inspect("refused")["State"]["ExitCode"]
@@ -77,8 +76,8 @@ def test_without_a_database_it_refuses_to_start(images):
     assert "Traceback" not in output
 
 
-def test_it_serves_with_the_restrictions_of_its_pod(images, network):
-    """Healthy by its own check, and the flags are those of the Deployment: none of them is lost on the way."""
+def test_the_service_runs_with_the_restrictions_of_its_pod(images, network):
+    """With the restrictions of the Deployment, the container is healthy, ready, and creates an item."""
     with service(images, "restricted", network) as port:
         host = images.inspect("restricted")["HostConfig"]
         answer = httpx.post(f"http://127.0.0.1:{port}/items", json={"name": "Made in a container"})
@@ -98,8 +97,8 @@ def test_it_serves_with_the_restrictions_of_its_pod(images, network):
     assert any(flag.startswith("--tmpfs=/tmp") for flag in docker_flags(OVERLAY))
 
 
-def test_what_is_in_flight_is_answered(images, network):
-    """SIGTERM with a request on its way: 201, and exit code 0."""
+def test_a_request_in_flight_is_answered_during_shutdown(images, network):
+    """A request whose body arrives after SIGTERM is answered 201, and the exit code is 0."""
 
     async def send_slowly(port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -128,8 +127,8 @@ def test_what_is_in_flight_is_answered(images, network):
 
 
 @pytest.mark.needs("haproxy")
-def test_containers_are_replaced_without_a_failed_request(images, network, tmp_path):
-    """Two containers behind a proxy are replaced one after the other, under load: every request is answered."""
+def test_no_request_fails_while_containers_are_replaced(images, network, tmp_path):
+    """Two containers behind a proxy are replaced one after the other under load, and every request succeeds."""
     with balancer(tmp_path) as proxy, ExitStack() as stack:
         ports, codes = {}, []
 
@@ -137,8 +136,8 @@ def test_containers_are_replaced_without_a_failed_request(images, network, tmp_p
             ports[name] = stack.enter_context(service(images, name, network))
             proxy.add(ports[name])
 
-        def end(name):
-            # As an orchestrator does it: no new connection goes there, and a moment later it is told to end.
+        def stop(name):
+            # As an orchestrator does: first the proxy stops sending connections, then the container is stopped.
             proxy.remove(ports[name])
             time.sleep(0.5)
             images.docker("stop", name)
@@ -151,9 +150,9 @@ def test_containers_are_replaced_without_a_failed_request(images, network, tmp_p
             request=lambda n: WRITE if n % 5 == 0 else Request(target="/items?per_page=5"),
         ) as report:  # fmt: skip
             start("third")
-            end("first")
+            stop("first")
             start("fourth")
-            end("second")
+            stop("second")
             time.sleep(1)
 
     assert [] == report.failures(), report

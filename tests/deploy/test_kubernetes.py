@@ -1,4 +1,4 @@
-"""The manifests are valid, restricted, and their numbers agree with each other."""
+"""The manifests are valid and restricted, and their numbers agree with each other."""
 
 import configparser
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app import NAME
 from app.connection_budget import worker_share
 from app.settings import Settings
 from tests.cluster import ROLES
@@ -17,33 +18,33 @@ from tests.deploy.manifests import FOLDER, OVERLAYS, configuration, manifest, ma
 from tests.paths import ROOT
 
 OLDEST, NEWEST = "1.31", "1.37"
-"""Versions of Kubernetes, as deploy/README.md names them."""
+"""The supported versions of Kubernetes, as in deploy/README.md."""
 
 pytestmark = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
 def quantity(text: str) -> float:
-    """A number of Kubernetes, in units or bytes."""
+    """A Kubernetes quantity as a number, in units or bytes."""
     number = str(text).rstrip("mMGi")
     return float(number) * {"": 1, "m": 0.001, "Mi": 2**20, "Gi": 2**30}[str(text).removeprefix(number)]
 
 
 def settings(overlay):
-    """The settings as a pod of the overlay has them."""
-    workers = math.ceil(quantity(pods(overlay)["Deployment items-api"]["containers"][0]["resources"]["limits"]["cpu"]))
+    """The settings of a pod of the overlay."""
+    workers = math.ceil(quantity(pods(overlay)[f"Deployment {NAME}"]["containers"][0]["resources"]["limits"]["cpu"]))
     values = {name.lower(): value for name, value in configuration(overlay).items() if not name.endswith("_FILE")}
     return Settings.load(_env_file=None, database_url="postgresql://a@b/c", web_concurrency=workers, **values)
 
 
-def preparation(pod):
-    """How long a pod goes on serving after it was told to leave, in seconds."""
+def pre_stop_seconds(pod):
+    """The duration of the preStop hook, during which the pod continues to serve."""
     command, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert "sleep" == command
     return float(seconds)
 
 
-def test_they_fit_the_schemas(overlay, tmp_path):
-    """Every object fits the schema of the oldest and the newest version, with no unknown field."""
+def test_every_manifest_is_valid(overlay, tmp_path):
+    """Every object is valid for the oldest and the newest version of Kubernetes, without unknown fields."""
     file = tmp_path / "rendered.yaml"
     file.write_text(rendered(overlay))
     done = subprocess.run(
@@ -52,14 +53,14 @@ def test_they_fit_the_schemas(overlay, tmp_path):
     )  # fmt: skip
 
     assert 0 == done.returncode, done.stdout + done.stderr
-    checked = {one["kind"] for one in manifests(overlay)} - {"PodMonitor"}  # not one of Kubernetes' own
+    checked = {one["kind"] for one in manifests(overlay)} - {"PodMonitor"}  # its schema is not part of Kubernetes
     assert {kind.lower() for kind in checked} == set(
         re.findall(r"passed for resource (\w+)/", done.stdout + done.stderr)
     )
 
 
 def test_pods_meet_the_restricted_standard(overlay):
-    """Pod Security "restricted", which the namespace enforces, and a root file system that cannot be written."""
+    """Pods meet the Pod Security Standard "restricted", which the namespace enforces, with a read-only root."""
     namespace = next(one for one in manifests(overlay) if one["kind"] == "Namespace")
     assert "restricted" == namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     for name, pod in pods(overlay).items():
@@ -78,8 +79,8 @@ def test_pods_meet_the_restricted_standard(overlay):
             assert not [port for port in container.get("ports", []) if "hostPort" in port]
 
 
-def test_every_container_has_its_share(overlay):
-    """Requests and limits of CPU and memory; what lies in memory counts against the limit."""
+def test_every_container_has_requests_and_limits(overlay):
+    """CPU and memory have requests and limits, and volumes in memory use at most half of the memory limit."""
     for name, pod in pods(overlay).items():
         for container in pod["containers"]:
             requests, limits = container["resources"]["requests"], container["resources"]["limits"]
@@ -89,37 +90,37 @@ def test_every_container_has_its_share(overlay):
             assert sum(in_memory) <= quantity(limits["memory"]) / 2
 
 
-def test_no_image_is_called_latest(overlay):
-    """Each has a tag that says which one it is."""
+def test_every_image_has_a_version(overlay):
+    """Every image has a tag other than latest, and the service has one image only."""
     images = [container["image"] for pod in pods(overlay).values() for container in pod["containers"]]
 
     assert all(re.fullmatch(r"[\w./-]+:(?!latest)[\w.-]+", image) for image in images), images
-    assert 1 == len({image for image in images if image.startswith("items-api:")})
+    assert 1 == len({image for image in images if image.startswith(f"{NAME}:")})
 
 
-def test_life_and_readiness_are_two_questions(overlay):
-    """What restarts a pod asks nobody; what sends it requests asks the database, at the port for operators."""
-    (container,) = pods(overlay)["Deployment items-api"]["containers"]
-    asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
+def test_probes_use_the_operators_port(overlay):
+    """Startup and liveness probe /health, readiness probes /health/ready, all at OPS_PORT."""
+    (container,) = pods(overlay)[f"Deployment {NAME}"]["containers"]
+    probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
 
-    assert {"path": "/health", "port": "ops"} == asked["startup"] == asked["liveness"]
-    assert {"path": "/health/ready", "port": "ops"} == asked["readiness"]
+    assert {"path": "/health", "port": "ops"} == probes["startup"] == probes["liveness"]
+    assert {"path": "/health/ready", "port": "ops"} == probes["readiness"]
     assert {"http": settings(overlay).port, "ops": settings(overlay).ops_port} == ports
 
 
-def test_there_is_time_to_leave(overlay):
-    """The pause of preStop + GRACEFUL_SECONDS + 5 fits the pod's grace period, and Gunicorn's own end fits it too."""
-    pod = pods(overlay)["Deployment items-api"]
+def test_the_grace_period_is_long_enough(overlay):
+    """The grace period is at least preStop + GRACEFUL_SECONDS + 5 s, and preStop at least 5 s."""
+    pod = pods(overlay)[f"Deployment {NAME}"]
     graceful = settings(overlay).graceful_seconds
 
-    assert preparation(pod) + graceful + 5 <= pod["terminationGracePeriodSeconds"]
-    # A pod is out of every proxy's list before it stops to serve.
-    assert preparation(pod) >= 5
+    assert pre_stop_seconds(pod) + graceful + 5 <= pod["terminationGracePeriodSeconds"]
+    # Every proxy removes the pod from its endpoints before the pod stops to serve.
+    assert pre_stop_seconds(pod) >= 5
 
 
-def test_a_roll_never_lowers_the_number_of_pods(overlay):
-    """One comes before one goes, and a drained node takes one at a time."""
+def test_a_rollout_never_reduces_the_number_of_pods(overlay):
+    """A rollout adds one pod before it removes one, and a node drain evicts one pod at a time."""
     deployment = manifest(overlay, "Deployment")
 
     assert {"maxSurge": 1, "maxUnavailable": 0} == deployment["spec"]["strategy"]["rollingUpdate"]
@@ -129,8 +130,8 @@ def test_a_roll_never_lowers_the_number_of_pods(overlay):
     assert deployment["spec"]["selector"] == budget["selector"]
 
 
-def test_the_most_pods_find_their_connections(overlay):
-    """As many pods as there can be, and the one that replaces another, find DATABASE_CONNECTIONS each."""
+def test_the_largest_number_of_pods_fits_the_connection_limits(overlay):
+    """The limits of PgBouncer and the role allow DATABASE_CONNECTIONS for each of maxReplicas + maxSurge pods."""
     used = settings(overlay)
     most = manifest(overlay, "HorizontalPodAutoscaler")["spec"]["maxReplicas"]
     instances = most + manifest(overlay, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
@@ -146,7 +147,7 @@ def test_the_most_pods_find_their_connections(overlay):
     ini.read(ROOT / "deploy" / "pgbouncer" / "pgbouncer.ini")
     pooler = ini["pgbouncer"]
     replicas = manifest(overlay, "Deployment", "items-pgbouncer")["spec"]
-    # Either of them must bear all clients while the other one is away.
+    # One PgBouncer must accept all clients while the other is not available.
     assert wanted <= int(pooler["max_client_conn"])
     most_poolers = replicas["replicas"] + replicas["strategy"]["rollingUpdate"]["maxSurge"]
     assert most_poolers * int(pooler["max_db_connections"]) <= limit
@@ -155,9 +156,9 @@ def test_the_most_pods_find_their_connections(overlay):
         assert int(pooler["max_prepared_statements"]) >= 100
 
 
-def test_workers_follow_the_limit(overlay):
-    """WEB_CONCURRENCY is the CPU limit, rounded up, and each pod counts in shared memory of its own."""
-    pod = pods(overlay)["Deployment items-api"]
+def test_workers_follow_the_cpu_limit(overlay):
+    """WEB_CONCURRENCY is the CPU limit, rounded up, and each pod has shared memory of its own."""
+    pod = pods(overlay)[f"Deployment {NAME}"]
     (container,) = pod["containers"]
     (workers,) = (variable for variable in container["env"] if variable["name"] == "WEB_CONCURRENCY")
     (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm")
@@ -171,36 +172,34 @@ def test_workers_follow_the_limit(overlay):
 
 
 def test_secrets_are_files(overlay):
-    """No secret stands in a manifest or in an environment; each is a file that the pod's group may read."""
+    """No manifest and no environment contains a secret. Each secret is a file that the pod's group can read."""
     assert not [one for one in manifests(overlay) if one["kind"] == "Secret"]
     assert not re.search(r"secretKeyRef|postgresql://|redis://|password", rendered(overlay), re.IGNORECASE)
     for pod in pods(overlay).values():
         assert {0o440} == {volume["secret"]["defaultMode"] for volume in pod["volumes"] if "secret" in volume}
 
 
-def test_every_setting_has_a_name_that_is_read(overlay):
-    """A misspelt variable would be ignored in silence."""
+def test_every_variable_is_a_setting(overlay):
+    """Every environment variable of a pod is the name of a setting."""
     known = {name.upper() for name in Settings.model_fields}
     named = {v["name"] for pod in pods(overlay).values() for c in pod["containers"] for v in c.get("env", [])}
 
     assert {*named, *configuration(overlay)} <= known
 
 
-def test_the_migration_is_the_image_of_the_service(overlay):
-    """It runs alembic as the owner of the tables, once, at PostgreSQL itself."""
-    (container,) = pods(overlay)["Job items-api-migration"]["containers"]
-    (api,) = pods(overlay)["Deployment items-api"]["containers"]
+def test_the_migration_uses_the_image_of_the_service(overlay):
+    """The job runs `alembic upgrade head` in the service's image, with the URL of the tables' owner."""
+    (container,) = pods(overlay)[f"Job {NAME}-migration"]["containers"]
+    (api,) = pods(overlay)[f"Deployment {NAME}"]["containers"]
 
     assert api["image"] == container["image"]
     assert ["alembic", "upgrade", "head"] == container["command"]
-    secrets = {
-        name: pod["volumes"][0]["secret"]["secretName"] for name, pod in pods(overlay).items() if "items-api" in name
-    }
-    assert {"Deployment items-api": "items-api-database", "Job items-api-migration": "items-api-migration"} == secrets
+    secrets = {name: pod["volumes"][0]["secret"]["secretName"] for name, pod in pods(overlay).items() if NAME in name}
+    assert {f"Deployment {NAME}": f"{NAME}-database", f"Job {NAME}-migration": f"{NAME}-migration"} == secrets
 
 
-def test_everything_is_selected_by_labels_that_exist(overlay):
-    """A Service, a policy, a budget or a monitor that selects nothing would be silent about it."""
+def test_every_selector_selects_one_kind_of_pod(overlay):
+    """Each Service, NetworkPolicy, PodDisruptionBudget and PodMonitor selects the pods of one workload."""
     labels = [
         one["spec"]["template"]["metadata"]["labels"]
         for one in manifests(overlay)
@@ -218,8 +217,8 @@ def test_everything_is_selected_by_labels_that_exist(overlay):
             assert 1 == sum(wanted.items() <= found.items() for found in labels), json.dumps(one)
 
 
-def test_no_file_is_left_out(overlay):
-    """Each manifest of the base is part of what is applied."""
+def test_every_file_of_the_base_is_applied(overlay):
+    """kustomization.yaml lists each manifest of the base."""
     files = {file.name for file in (FOLDER / "base").glob("*.yaml")} - {"kustomization.yaml"}
     listed = set(re.findall(r"^ +- (\S+\.yaml)$", (FOLDER / "base" / "kustomization.yaml").read_text(), re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""Rules and alerts do what they say, lead to a runbook, and the dashboard asks for nothing unknown."""
+"""Rules and alerts work, each alert has a section in the runbook, and the dashboard is complete."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import yaml
 
+from app import NAME
 from tests.paths import ROOT
 from tests.programs import find
 
@@ -17,7 +18,7 @@ ALERTS = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())
 
 
 def promtool(*arguments):
-    """Run promtool, of Debian's package prometheus."""
+    """Run promtool from Debian's package prometheus."""
     done = subprocess.run([find("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -32,15 +33,15 @@ def promtool(*arguments):
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
-def test_promtool_agrees(arguments):
-    """The files are valid, and each alert fires for what it is meant for and not for less."""
+def test_promtool_finds_no_error(arguments):
+    """The files are valid, and the unit tests of the alerts pass."""
     code, output = promtool(*arguments)
 
     assert 0 == code, output
 
 
-def test_every_alert_is_tested_and_can_keep_quiet():
-    """One test in which it fires and one in which it does not, at least."""
+def test_every_alert_has_tests():
+    """At least one test in which the alert fires, and one in which it does not."""
     groups = yaml.safe_load((FOLDER / "alerts.test.yaml").read_text())["tests"]
     cases = [case for group in groups for case in group["alert_rule_test"]]
     names = {alert["alert"] for alert in ALERTS}
@@ -50,8 +51,8 @@ def test_every_alert_is_tested_and_can_keep_quiet():
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_leads_to_its_runbook(alert):
-    """The link is a section of the runbook, and the severity says who is called."""
+def test_an_alert_links_to_its_section_of_the_runbook(alert):
+    """The URL leads to the section of the alert, and the severity is page or ticket."""
     file, anchor = alert["annotations"]["runbook_url"].split("#")
     sections = [line.removeprefix("## ").lower() for line in RUNBOOK.read_text().splitlines() if line.startswith("## ")]
 
@@ -63,15 +64,15 @@ def test_an_alert_leads_to_its_runbook(alert):
 
 
 def test_the_runbook_has_no_section_without_an_alert():
-    """What has gone from the rules goes from the runbook."""
-    sections = re.findall(r"^## (ItemsApi\w+)$", RUNBOOK.read_text(), re.MULTILINE)
+    """Each section of the runbook belongs to an alert."""
+    sections = re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)
 
     assert {alert["alert"] for alert in ALERTS} == set(sections)
 
 
-def test_the_dashboard_is_whole():
-    """Every panel has a title, a unit and queries, nothing overlaps, and every data source is the variable."""
-    dashboard = json.loads((ROOT / "deploy" / "grafana" / "items-api.json").read_text())
+def test_the_dashboard_is_complete():
+    """Every panel has a title, a unit and queries, no panels overlap, and every data source is the variable."""
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / f"{NAME}.json").read_text())
     panels = dashboard["panels"]
     cells: set[tuple[int, int]] = set()
     for panel in panels:
@@ -92,12 +93,12 @@ def test_the_dashboard_is_whole():
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-def test_grafana_finds_what_it_is_given():
-    """The provisioning names folders and hosts that the Compose file has."""
+def test_the_provisioning_of_grafana_matches_compose():
+    """The folders and hosts in the provisioning exist in the Compose file."""
     compose = (ROOT / "deploy" / "compose" / "compose.yaml").read_text()
     (provider,) = yaml.safe_load((ROOT / "deploy" / "grafana" / "dashboards.yaml").read_text())["providers"]
     (source,) = yaml.safe_load((ROOT / "deploy" / "grafana" / "datasources.yaml").read_text())["datasources"]
 
-    assert f"items-api.json:{provider['options']['path']}/items-api.json:ro" in compose
+    assert f"{NAME}.json:{provider['options']['path']}/{NAME}.json:ro" in compose
     assert "http://prometheus:9090" == source["url"]
     assert "\n  prometheus:\n" in compose

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the official image does at its first start, as far as this stack uses it.
+# The first start of the official image, as far as this stack uses it.
 set -eu
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
   initdb --username "$POSTGRES_USER" --pwfile "$POSTGRES_PASSWORD_FILE" $POSTGRES_INITDB_ARGS > /dev/null
