@@ -1,4 +1,4 @@
-"""The project's texts for people, and what stands in their fenced blocks."""
+"""The documents of the project, and their fenced blocks."""
 
 import re
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from pathlib import Path
 from tests.paths import ROOT
 
 COMMANDS = "sh"
-"""Commands that a test runs as they stand, block after block, in a copy of the project."""
+"""Commands that a test runs as they are written, block after block, in a copy of the project."""
 
 ANSWERS = frozenset({"json", "http"})
-"""What the commands of the block before print."""
+"""The output of the commands in the block before."""
 
 LEFT_OUT = {
-    "console": "commands that need a container engine with a registry, a cluster, or a service of the reader's own",
-    "": "the form of something: a tree of files, or a sketch",
-    "text": "the form of something: a tree of files, or a sketch",
-    "json-lines": "lines of a log, as an example",
+    "console": "commands that need an image registry, a cluster, or a service of the reader's own",
+    "": "a tree of files, or another outline",
+    "text": "a tree of files, or another outline",
+    "json-lines": "an example of log lines",
     "python": "lines of a file",
-    "sql": "statements, to be read",
+    "sql": "SQL statements that are not run",
     "yaml": "lines of a file",
     "mermaid": "a diagram",
 }
-"""Blocks that no test runs, and why. Paths that they name must exist all the same."""
+"""Kinds of blocks that no test runs. Project paths in them must exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class Block:
     text: str
 
     def __str__(self) -> str:
-        """Where it stands."""
+        """The document and the line."""
         return f"{self.document.relative_to(ROOT)}:{self.line}"
 
 
 def documents() -> list[Path]:
-    """All of them, the README first."""
+    """All documents, the README first."""
     root = sorted(ROOT.glob("*.md"), key=lambda path: path.name != "README.md")
     return [*root, *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("deploy/**/*.md"))]
 
 
 def blocks(document: Path) -> Iterator[Block]:
-    """The fenced blocks of a document, in their order."""
+    """The fenced blocks of a document, in order."""
     text = document.read_text(encoding="utf-8")
     for match in re.finditer(r"^```([\w-]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         above = text[: match.start()]

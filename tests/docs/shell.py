@@ -1,4 +1,4 @@
-"""Runs the commands of a document in a copy of the project, as its reader would."""
+"""Runs the commands of a document in a copy of the project."""
 
 import os
 import shutil
@@ -21,13 +21,13 @@ from tests.processes.server import eventually, free_port
 _LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "images")
 
 STARTED = "make run"
-"""The command that serves until it is ended: it is started, and ended with the document."""
+"""The command that starts a server. The server is stopped at the end of the document."""
 
 SERVED_AT = "127.0.0.1:8000"
-"""Where the documents find the service; here it is at another port."""
+"""The address of the service in the documents. The tests use another port."""
 
 REPEATED = "make test"
-"""The command that would run this very test again: it is only asked what it would do."""
+"""The command that would run this test again: it is run with `--dry-run`."""
 
 
 class Reader:
@@ -42,18 +42,18 @@ class Reader:
         self._served: psutil.Popen | None = None
 
     def run(self, block: Block) -> str:
-        """Run the block's commands and return what they print.
+        """Run the commands of a block and return their output.
 
         Raises:
-            AssertionError: One of them fails.
+            AssertionError: A command fails.
         """
         return self.execute("\n".join(self._runnable(block)), name=str(block))
 
     def execute(self, script: str, *, name: str) -> str:
-        """Run a script that goes on with the functions of those before.
+        """Run a script with the shell functions that earlier scripts have defined.
 
         Raises:
-            AssertionError: It fails.
+            AssertionError: The script fails.
         """
         whole = f"[ ! -e .functions ] || source ./.functions\n{script}\ndeclare -f > .functions"
         done = subprocess.run(
@@ -89,10 +89,10 @@ class Reader:
             except httpx.TransportError:
                 return False
 
-        eventually(look, seconds=60, what="the served one is ready", every=0.2)
+        eventually(look, seconds=60, what="the server is ready", every=0.2)
 
     def close(self) -> None:
-        """End what `make run` has started, its PostgreSQL included."""
+        """Stop the server that `make run` has started, and its PostgreSQL."""
         if self._served is None:
             return
         children = self._served.children(recursive=True)
@@ -106,9 +106,9 @@ class Reader:
 
 @contextmanager
 def reader(environment: Mapping[str, str]) -> Iterator[Reader]:
-    """A shell in a fresh copy of the project, with the tests' own environment as its `.venv`."""
+    """A shell in a new copy of the project, with the environment of the tests as its `.venv`."""
     folder = Path(tempfile.mkdtemp(prefix="items-reader-"))
-    folder.chmod(0o755)  # PostgreSQL's user must come through
+    folder.chmod(0o755)  # PostgreSQL's user must be able to enter it
     try:
         shutil.copytree(ROOT, folder, ignore=_LEFT_BEHIND, dirs_exist_ok=True)
         shutil.copytree(ROOT / ".ci", folder / ".ci")

@@ -1,4 +1,4 @@
-"""Every command that the documents show is run from their own text."""
+"""The commands in the documents work, and print what the documents show."""
 
 import json
 import re
@@ -34,21 +34,21 @@ def with_commands() -> Iterator[ParameterSet]:
 CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "(a time)"),
     (re.compile(r'"(\d+)-\d+"'), r'"\1-(a version)"'),
-    (re.compile(r"\b[0-9a-f]{24}\b"), "(a request's id)"),
+    (re.compile(r"\b[0-9a-f]{24}\b"), "(a request id)"),
     (re.compile(r"(;t=)\d+"), r"\1(seconds)"),
 ]
-"""What differs from one run to the next. All the rest of an answer must be as it is shown."""
+"""What differs between runs. The rest of an answer must be equal to the document."""
 
 
 def comparable(text: str) -> str:
-    """The text, with what changes taken out."""
+    """The text with placeholders for what differs between runs."""
     for pattern, name in CHANGING:
         text = pattern.sub(name, text)
     return text
 
 
 def assert_answers(block: Block, printed: str) -> None:
-    """What is printed is what the block shows: the status, each header shown, and the whole body."""
+    """The output has the status, the headers and the body of the block. It may have more headers."""
     shown = block.text
     if block.kind == "json":
         assert json.loads(comparable(shown)) == json.loads(comparable(printed)), f"{block}: {printed}"
@@ -61,16 +61,16 @@ def assert_answers(block: Block, printed: str) -> None:
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_block_says_what_it_is(document):
-    """Each fenced block is run, compared, or of a kind that is left out for a reason."""
+def test_every_block_has_a_known_kind(document):
+    """Each fenced block is run, compared, or of a kind that is listed as not run."""
     kinds = {block.kind for block in blocks(document)}
 
     assert kinds <= {COMMANDS, *ANSWERS, *LEFT_OUT}
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_is_not_run_names_files_that_exist(document):
-    """A command that needs a cluster or an engine is at least about this project's files."""
+def test_commands_that_are_not_run_name_existing_files(document):
+    """The project paths in `console` blocks exist."""
     for block in blocks(document):
         if block.kind == "console":
             for path in re.findall(r"(?<![\w./-])(?:deploy|migrations|app|docs)/[\w./-]*", block.text):
@@ -78,8 +78,8 @@ def test_what_is_not_run_names_files_that_exist(document):
 
 
 @pytest.mark.parametrize("document", list(with_commands()))
-def test_every_command_does_what_is_shown(document, database_url, tmp_path):
-    """The blocks of a document run in their order, end well, and print what is shown below them."""
+def test_the_commands_print_what_the_document_shows(document, database_url, tmp_path):
+    """The commands of a document succeed in order, and print what the blocks after them show."""
     environment = {
         "DATABASE_URL": database_url,
         "MIGRATION_DATABASE_URL": as_role(database_url, "items_owner"),
@@ -98,6 +98,6 @@ def test_every_command_does_what_is_shown(document, database_url, tmp_path):
             if block.kind == COMMANDS:
                 printed = shell.run(block)
             elif block.kind in ANSWERS:
-                assert printed is not None, f"{block}: no command stands before this answer"
+                assert printed is not None, f"{block}: there is no command before this answer"
                 assert_answers(block, printed)
                 printed = None

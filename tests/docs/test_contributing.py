@@ -1,4 +1,4 @@
-"""What contributors are promised works."""
+"""The commands and forms for contributors work."""
 
 import re
 import subprocess
@@ -8,10 +8,10 @@ import yaml
 from tests.paths import ROOT
 
 
-def test_make_alone_lists_every_line():
-    """Each target of the Makefile that is no file stands in the list, with what it does."""
+def test_make_lists_every_target():
+    """`make` lists each phony target with a description."""
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    # These tests run below a make themselves, and one below another says which folder it enters.
+    # The tests may run under make, and a make that runs under another prints the folder it enters.
     make = ["make", "--no-print-directory"]
     listed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert phony
@@ -20,17 +20,17 @@ def test_make_alone_lists_every_line():
     assert all(len(line.split()) > 3 for line in listed)
 
 
-def test_the_workflow_runs_what_everybody_can_run():
-    """The forge checks by the same script, on pull requests too, and with no rights to write."""
+def test_the_workflow_runs_the_script_of_the_repository():
+    """The forge runs `.ci/run`, on pull requests too, with read access only."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
 
     assert "bash .ci/run" in steps
-    assert "pull_request" in workflow[True]  # YAML reads the key `on` so
+    assert "pull_request" in workflow[True]  # YAML reads the key `on` as true
     assert {"contents": "read"} == workflow["permissions"]
 
 
-def test_the_forms_ask_for_what_is_needed():
+def test_every_issue_form_is_complete():
     """Each form has a name, a description, and fields with a label."""
     forms = [yaml.safe_load(file.read_text()) for file in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yaml")]
 

@@ -1,4 +1,4 @@
-"""What the documents point at is there."""
+"""The links, paths and settings in the documents exist."""
 
 import re
 from pathlib import Path
@@ -14,18 +14,18 @@ ALL = pytest.mark.parametrize("document", documents(), ids=lambda path: str(path
 GUIDE = [ROOT / "README.md", *sorted(ROOT.glob("docs/operations/*.md"))]
 
 WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "WRITE_IMAGES"}
-"""Variables of the commands, not of the service."""
+"""Variables of the commands, not settings of the service."""
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link may name within a page."""
+    """The anchors of the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @ALL
-def test_every_link_leads_somewhere(document):
-    """A relative link or picture is a file or a folder of this project, and its anchor a heading."""
+def test_every_link_has_a_target(document):
+    """A relative link or image is a file or a folder of this project, and its anchor a heading."""
     for target in re.findall(r"(?:\]\(|\bsrc(?:set)?=\")([^)\"\s]+)", document.read_text()):
         if not re.match(r"[a-z]+:", target):
             path, _, anchor = target.partition("#")
@@ -35,7 +35,7 @@ def test_every_link_leads_somewhere(document):
 
 
 @ALL
-def test_every_file_that_is_named_is_there(document):
+def test_every_path_exists(document):
     """A path in backticks that begins with one of the project's folders exists."""
     for path in re.findall(
         r"`((?:app|benchmarks|deploy|docs|migrations|requirements|tests)/[\w./-]*)`", document.read_text()
@@ -43,8 +43,8 @@ def test_every_file_that_is_named_is_there(document):
         assert (ROOT / path).exists(), path
 
 
-def test_the_operations_index_names_every_page():
-    """No page of the guide is to be found by chance only."""
+def test_the_guide_lists_every_page():
+    """The index of the guide links to each of its pages."""
     folder = ROOT / "docs" / "operations"
     linked = set(re.findall(r"\]\((\w+\.md)\)", (folder / "README.md").read_text()))
 
@@ -52,8 +52,8 @@ def test_the_operations_index_names_every_page():
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/decisions/[0-9]*.md")), ids=lambda page: page.stem)
-def test_a_decision_says_why(page):
-    """Each is numbered as its file is, and has a context, a decision and its consequences."""
+def test_a_decision_is_complete(page):
+    """The title has the number of the file, and there are a context, a decision and consequences."""
     text = page.read_text()
 
     assert text.startswith(f"# {int(page.stem[:4])}. ")
@@ -62,7 +62,7 @@ def test_a_decision_says_why(page):
 
 
 @pytest.mark.parametrize("document", GUIDE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_setting_that_is_named_is_one(document):
+def test_every_variable_is_a_setting(document):
     """An environment variable in the guide is a setting, or a variable of its commands."""
     settings = {name.upper() for name in Settings.model_fields} | WORDS
     for name in re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", document.read_text()):

@@ -1,4 +1,4 @@
-"""The operators' list of metrics and log events is that of the code."""
+"""The lists of metrics and log events in the guide agree with the code."""
 
 import ast
 import json
@@ -33,12 +33,12 @@ def rows(heading: str) -> list[str]:
 
 
 def names(heading: str) -> set[str]:
-    """What stands in the first column."""
+    """The names in the first column."""
     return {row.split("`")[1] for row in rows(heading)}
 
 
 def logged() -> set[str]:
-    """The events of the code: what a logger is called with in the form noun_verbed, and what is called `event`."""
+    """The events of the code: arguments of loggers of the form noun_verbed, and values of the key `event`."""
     found = set()
     for file in (*ROOT.glob("app/**/*.py"), *ROOT.glob("migrations/**/*.py"), ROOT / "gunicorn.conf.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -53,12 +53,12 @@ def logged() -> set[str]:
 
 
 def text_of(node: ast.AST | None) -> str:
-    """A constant text; empty for anything else."""
+    """The value of a constant string; empty for other nodes."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
-def test_every_metric_is_listed_as_it_is_declared():
-    """Name, kind, labels and meaning of each metric stand in the table, and no other row does."""
+def test_the_table_of_metrics_is_that_of_the_code():
+    """The table has the name, kind, labels and description of each metric, and no other row."""
     declared = subprocess.run(
         [sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -69,20 +69,20 @@ def test_every_metric_is_listed_as_it_is_declared():
     assert sorted([*declared, master]) == sorted(rows("Metrics"))
 
 
-def test_every_event_is_listed():
-    """Each event that the code logs stands in the table, and no other one does."""
+def test_the_table_of_events_is_that_of_the_code():
+    """The table has each event that the code logs, and no other."""
     assert logged() == names("Log events")
 
 
 @pytest.fixture(scope="module")
 def server():
-    """A server without its database: it has something to say."""
+    """A server without a database, which logs failures."""
     with Server(environment={"WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}) as running:
         yield running.serving(workers=2)
 
 
-def test_a_scrape_shows_what_is_listed(server):
-    """A real server's metrics are all of the list, those of each request among them."""
+def test_a_scrape_has_listed_metrics_only(server):
+    """Every metric of a real server is in the table, and more than half of the table is in a scrape."""
     url = f"http://127.0.0.1:{server.port}"
     shown: set[str] = set()
 
@@ -92,20 +92,20 @@ def test_a_scrape_shows_what_is_listed(server):
             shown.add(family.name + "_total" * (family.type == "counter"))
         return "http_requests_total" in shown
 
-    eventually(look, seconds=5, what="counted requests")
+    eventually(look, seconds=5, what="requests are counted")
     assert shown <= names("Metrics")
     assert len(shown) > len(names("Metrics")) / 2
 
 
-def test_a_log_shows_what_is_listed(server):
-    """The events of a real server that are names, and not the sentences of a library, are all of the list."""
+def test_a_log_has_listed_events_only(server):
+    """Every event that a real server logs itself is in the table."""
     httpx.get(f"http://127.0.0.1:{server.port}/items")
-    said: set[str] = set()
+    logged_events: set[str] = set()
 
     def look() -> bool:
         lines = [json.loads(line) for line in server.output().splitlines()]
-        said.update(line["event"] for line in lines if "logger" not in line)
-        return {"request_failed", "request_served", "worker_started"} <= said
+        logged_events.update(line["event"] for line in lines if "logger" not in line)
+        return {"request_failed", "request_served", "worker_started"} <= logged_events
 
-    eventually(look, seconds=5, what="lines of each kind")
-    assert {event for event in said if " " not in event} <= names("Log events")
+    eventually(look, seconds=5, what="the events are logged")
+    assert {event for event in logged_events if " " not in event} <= names("Log events")
