@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, text
 
-from app import database
+from app import NAME, database
 from app.database import Database
 from app.errors import RequestError
 
@@ -18,7 +18,7 @@ PID = text("SELECT pg_backend_pid() AS pid")
 SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
 COUNT = text("SELECT count(*) FROM items")
 INSERT = text("INSERT INTO items (name) VALUES ('Kettle') RETURNING id")
-BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'items-api'"
+BACKENDS = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{NAME}'"
 
 
 class PoolEvents:

@@ -49,16 +49,16 @@ FILES = {
     "requirements/development.txt",
     "requirements/runtime.txt",
 }
-"""The files to edit to rename the product. The tests are not listed."""
+"""The files to edit to rename the product."""
 
 WORDS = NAME.split("-")
 
 ANY_FORM = re.compile("[-_ ]?".join(WORDS), re.IGNORECASE)
-"""`items-api`, `items_api`, `Items API`, `ItemsApi`."""
+"""The words of the name in upper or lower case, with a hyphen, an underscore, a space or nothing between them."""
 
 CAMEL = "".join(word.capitalize() for word in WORDS)
 
-SKIPPED = {"tests", "site", "__pycache__"}
+SKIPPED = {"site", "__pycache__"}
 
 
 def text(path: str) -> str:
@@ -67,7 +67,7 @@ def text(path: str) -> str:
 
 
 def files(folder: Path = ROOT) -> Iterator[Path]:
-    """The project's files, without tests, caches and environments."""
+    """The project's files, without caches and environments."""
     for path in folder.iterdir():
         if path.name in SKIPPED or (path.name.startswith(".") and path.name not in {".ci", ".github"}):
             continue

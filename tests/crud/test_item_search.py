@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from app import NAME
 from app.crud import item_page
 from app.crud.item_search import WALKED, has_trigram
 
@@ -101,7 +102,7 @@ async def used(sql):
     """How often each index, and the whole table, has been read so far."""
     await sql.execute("SELECT pg_stat_force_next_flush()")
     for pid in await sql.fetch(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'items-api' AND datname = current_database()"
+        f"SELECT pid FROM pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database()"
     ):
         await sql.execute(f"SELECT pg_terminate_backend({pid['pid']}, 1000)")
     rows = await sql.fetch(

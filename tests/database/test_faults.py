@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from app import NAME
 from app.database.pool import REPLACE_SECONDS
 from app.errors import (
     DatabaseUnavailableError,
@@ -84,7 +85,7 @@ async def test_no_request_fails_after_idle_backends_were_killed(database, sql):
     """Closed connections are found without a round trip and replaced."""
     await open_all(database)
 
-    await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'")
+    await sql.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{NAME}'")
     await asyncio.sleep(0.1)
 
     assert ["ok"] * 30 == await outcomes(*(database.run(ONE, {}) for _ in range(30)))

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 from sqlalchemy import delete, insert, select, text, union_all, update
 
+from app import NAME
 from app.crud import item as items
 from app.database.pool import WAITING_PER_CONNECTION
 from app.database.statements import StatementCompiler
@@ -44,9 +45,7 @@ async def test_a_statement_commits_by_itself(database, sql):
     assert 1 == await sql.fetchval("SELECT count(*) FROM items")
     assert [("idle", None)] == [
         tuple(row)
-        for row in await sql.fetch(
-            "SELECT state, xact_start FROM pg_stat_activity WHERE application_name = 'items-api'"
-        )
+        for row in await sql.fetch(f"SELECT state, xact_start FROM pg_stat_activity WHERE application_name = '{NAME}'")
     ]
 
 
@@ -68,7 +67,7 @@ async def test_a_connection_has_its_limits(database):
         for name in ("application_name", "statement_timeout", "idle_in_transaction_session_timeout", "jit")
     ]
 
-    assert ["items-api", "1s", "2s", "off"] == shown
+    assert [NAME, "1s", "2s", "off"] == shown
 
 
 async def test_nothing_outlives_a_statement_through_pgbouncer(database_url):

@@ -5,6 +5,7 @@ from time import perf_counter
 import pytest
 from sqlalchemy import text
 
+from app import NAME
 from app.crud import item as items
 from app.crud import item_idempotency, item_page
 from app.errors import (
@@ -106,7 +107,7 @@ async def test_a_cancelled_transaction_is_rolled_back(database, sql):
 
     assert running.cancelled()
     assert 0 == await sql.fetchval(COUNT)
-    assert "idle" == await sql.fetchval("SELECT state FROM pg_stat_activity WHERE application_name = 'items-api'")
+    assert "idle" == await sql.fetchval(f"SELECT state FROM pg_stat_activity WHERE application_name = '{NAME}'")
     await assert_all_connections_work(database)
 
 
@@ -169,7 +170,7 @@ async def test_a_transaction_leaves_its_connection_as_it_was(database_url, sql):
         await database.run(INSERT, {})
 
         assert 1 == await sql.fetchval(COUNT)
-        assert "idle" == await sql.fetchval("SELECT state FROM pg_stat_activity WHERE application_name = 'items-api'")
+        assert "idle" == await sql.fetchval(f"SELECT state FROM pg_stat_activity WHERE application_name = '{NAME}'")
 
 
 async def test_failures_in_a_transaction_are_named(database_url, sql):

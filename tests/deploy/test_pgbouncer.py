@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import bindparam, text
 
+from app import NAME
 from app.errors import DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError
 from app.settings import DatabasePooler, Settings
 from tests.cluster import execute
@@ -138,7 +139,7 @@ async def test_connections_that_die_behind_pgbouncer_are_not_noticed(behind, sql
     await asyncio.to_thread(
         execute,
         cluster.url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{NAME}'",
     )
     await asyncio.sleep(0.2)
     rows = await asyncio.gather(*(behind.run(SUM, {"a": n, "b": 1}) for n in range(50)))

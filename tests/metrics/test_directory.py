@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app import NAME
 from app.metrics import directory
 from tests.paths import ROOT
 
@@ -53,7 +54,7 @@ def test_the_default_directory_is_removed_at_the_end():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
     )
 
-    assert "items-api-metrics-" in done.stdout
+    assert f"{NAME}-metrics-" in done.stdout
     assert not Path(done.stdout.strip()).exists()
 
 

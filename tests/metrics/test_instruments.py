@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.requests import Request
 
+from app import NAME
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
 from tests.metrics.conftest import Start, series
 from tests.programs import find
+
+BUILD_INFO = f"{NAME.replace('-', '_')}_build_info"
 
 NAMES = {
     "http_requests_total",
@@ -35,7 +38,7 @@ NAMES = {
     "worker_cpu_seconds_total",
     "log_lines_dropped_total",
     "metrics_shared",
-    "items_api_build_info",
+    BUILD_INFO,
 }
 
 
@@ -84,7 +87,7 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
         "connection_budget_fits": 1,
         'worker_loop_lag_seconds{worker="3"}': 0.1,
         'worker_cpu_seconds_total{worker="3"}': 0.5,
-        'items_api_build_info{revision="abc",version="1.2.3"}': 1,
+        BUILD_INFO + '{revision="abc",version="1.2.3"}': 1,
         "metrics_shared": 1,
     }.items() <= found.items()
 

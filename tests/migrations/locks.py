@@ -4,10 +4,12 @@ import asyncio
 
 import asyncpg
 
-_BLOCKS_A_MIGRATION = """
+from app import NAME
+
+_BLOCKS_A_MIGRATION = f"""
 SELECT EXISTS (
     SELECT FROM pg_stat_activity
-    WHERE application_name = 'items-api migrations' AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
+    WHERE application_name = '{NAME} migrations' AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
 )
 """
 

@@ -1,6 +1,7 @@
 import asyncpg
 import pytest
 
+from app import NAME
 from tests.cluster import ROLES, as_role, execute, migrate_as_owner
 
 TABLES = ("items", "idempotency_keys", "alembic_version")
@@ -72,7 +73,7 @@ async def test_the_contract_is_tested_as_the_role_of_the_service(client, sql):
 
     users = await sql.fetch(
         "SELECT DISTINCT usename FROM pg_stat_activity "
-        "WHERE application_name = 'items-api' AND datname = current_database()"
+        f"WHERE application_name = '{NAME}' AND datname = current_database()"
     )
     assert ["items_app"] == [row["usename"] for row in users]
 

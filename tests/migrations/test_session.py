@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from app import NAME
 from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
 from migrations import session
@@ -159,5 +160,5 @@ async def test_connecting_has_a_timeout(empty_database_url, monkeypatch):
 async def test_a_migration_has_its_own_application_name(empty_database_url):
     """The migration's connections can be found in pg_stat_activity by application_name."""
     connection = await session.open_connection(empty_database_url)
-    assert "items-api migrations" == await connection.fetchval("SHOW application_name")
+    assert f"{NAME} migrations" == await connection.fetchval("SHOW application_name")
     await connection.close()

@@ -79,7 +79,7 @@ class Server:
         """Describe a server; without an application it serves the real one.
 
         Args:
-            app: What to serve instead of the items API.
+            app: What to serve instead of this service.
             environment: Settings beside PORT. DATABASE_URL leads nowhere unless it is set.
             arguments: What follows `gunicorn` on the command line.
             folder: Where it is started.

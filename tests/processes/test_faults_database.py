@@ -15,6 +15,7 @@ import asyncpg
 import psutil
 import pytest
 
+from app import NAME
 from app.embedded_postgres.cluster import Cluster
 from tests.cluster import as_role, execute, slow_down_creations
 from tests.processes.history import History, create
@@ -196,7 +197,7 @@ def test_connections_that_were_ended_while_idle_are_not_missed(own_cluster):
             create_100()
             execute(
                 own_cluster.url,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'items-api'",
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{NAME}'",
             )
             time.sleep(0.3)
         create_100()
@@ -234,7 +235,7 @@ def test_a_server_without_a_free_connection_is_waited_for(own_cluster):
 def test_writes_leave_a_server_that_has_become_read_only(own_cluster):
     """Sessions on what has become a replica are 503 for writes; new ones are opened, and writes resume within 5 s."""
     history = History(own_cluster.url)
-    name, everyone = "postgres", "application_name = 'items-api'"
+    name, everyone = "postgres", f"application_name = '{NAME}'"
     end_sessions = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {everyone}"
     with service(own_cluster.url, workers=2) as server:
         server.serving(workers=2)
@@ -304,7 +305,7 @@ def test_a_connection_that_dies_during_a_create_tells_no_lie(own_cluster):
     history = History(own_cluster.url)
     end_one = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'items-api' AND state = 'active' LIMIT 1"
+        f" WHERE application_name = '{NAME}' AND state = 'active' LIMIT 1"
     )
     # A slow write, so that connections die in the middle of one.
     slow_down_creations(own_cluster.url)

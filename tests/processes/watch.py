@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import asyncpg
 
+from app import NAME
 from tests.processes.scrape import Samples, scrape
 
 T = TypeVar("T")
 
-_BACKENDS = """
-SELECT count(*) FROM pg_stat_activity WHERE application_name = 'items-api' AND datname = current_database()
+_BACKENDS = f"""
+SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database()
 """
 
 

@@ -2,6 +2,8 @@ import re
 
 import pytest
 
+from app import TITLE
+
 ASSETS = ["/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"]
 
 
@@ -38,7 +40,7 @@ async def test_each_asset_has_its_content_type(client, path):
 async def test_the_page_shows_this_document(client):
     """The page loads this service's OpenAPI document."""
     assert '"/openapi.json"' in (await client.get("/docs/start.js")).text
-    assert "Items API" == (await client.get("/openapi.json")).json()["info"]["title"]
+    assert TITLE == (await client.get("/openapi.json")).json()["info"]["title"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import asyncio
 import httpx
 import pytest
 
-from app import __version__
+from app import TITLE, __version__
 from app.main import create_app
 from app.settings import Settings
 from tests.answers import problem
@@ -29,7 +29,7 @@ async def test_the_index_links_to_the_main_routes(client):
     """The index has the name and version of the service, and links that are 200."""
     index = (await client.get("/")).json()
 
-    assert ("Items API", __version__) == (index["name"], index["version"])
+    assert (TITLE, __version__) == (index["name"], index["version"])
     assert {"items", "documentation", "openapi", "health"} <= set(index["links"])
     for path in index["links"].values():
         assert 200 == (await client.get(path)).status_code
