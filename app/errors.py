@@ -1,4 +1,4 @@
-"""Every failure that has a name: what a request may be refused for, and what stops the start."""
+"""The named errors: why a request is refused, and why the process does not start."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -8,25 +8,25 @@ _IN_DOUBT = "The write may or may not have been applied; retry POST with an Idem
 
 
 class StartupError(Exception):
-    """The process cannot start as it is set up. The message says what to change."""
+    """The process cannot start with its settings. The message says what to change."""
 
 
 class RequestError(Exception):
-    """A request cannot be answered as asked. The class knows its code and status, the instance its facts."""
+    """A request is refused. The class has the code and the status, the instance the details."""
 
     code: ClassVar[str]
     status: ClassVar[HTTPStatus]
     retry_after_seconds: int | None = None
-    """How long a client should wait before it tries again, where trying again makes sense."""
+    """How long a client should wait before it retries; None where a retry cannot help."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer says besides its body."""
+        """The headers that the answer has because of this error."""
         return {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
 
     @property
     def members(self) -> Mapping[str, Any]:
-        """What the body says besides the members that all problems have."""
+        """The members of the body besides those that all problems have."""
         return {}
 
 
@@ -152,7 +152,7 @@ class IdempotencyKeyReusedError(RequestError):
 
 
 class DatabaseUnavailableError(RequestError):
-    """The database is out of reach, or cannot be written at the moment."""
+    """The database cannot be reached, or refuses to write."""
 
     code = "database_unavailable"
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -165,7 +165,7 @@ class DatabaseUnavailableError(RequestError):
 
 
 class SchemaOutdatedError(RequestError):
-    """The database has not been migrated to what this code needs."""
+    """The database lacks a migration that this code needs."""
 
     code = "schema_outdated"
     status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -235,7 +235,7 @@ class RateLimitedError(RequestError):
 
 
 def root_cause(error: BaseException) -> str | None:
-    """What is beneath a failure that has a name here, in the driver's words: of connections, not of values."""
+    """The driver's own message beneath a named error: about connections and tables, not about values."""
     if error.__cause__ is None:
         return None
     return root_cause(error.__cause__) or f"{type(error.__cause__).__qualname__}: {error.__cause__}"

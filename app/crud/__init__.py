@@ -1,1 +1,1 @@
-"""The operations on the tables: mappings in, dataclasses out, one SQL statement each."""
+"""The operations on the tables: they take mappings and return dataclasses, with one SQL statement each."""

@@ -37,24 +37,24 @@ _items = cast(Table, ItemRow.__table__)
 
 
 def _read(name: str) -> ColumnElement[Any]:
-    """A column as `Item` wants it: the server turns the exact price into the number that JSON has."""
+    """A column as `Item` has it: the server converts the exact price to a JSON number."""
     column = _items.c[name]
     return sql_cast(column, Float(53)).label(name) if name == "price" else column
 
 
 columns = [_read(field.name) for field in fields(Item)]
-"""What is read of an item, in the order of its fields."""
+"""The columns that are read of an item, in the order of its fields."""
 
 _by_id = _items.c.id == bindparam("item_id")
 _next_version = func.greatest(
     func.clock_timestamp(), _items.c.updated_at + literal_column("interval '1 microsecond'"), type_=DateTime(True)
 )
-"""The time of a write. A clock that stands still or goes back must not make two versions look the same."""
+"""The time of a write, and later than the version before, also when the clock has stood still or gone back."""
 
 _get = select(*columns).where(_by_id)
 _deactivate = update(_items).values(
     is_active=False,
-    # Repeating it changes nothing, so the version stays.
+    # An inactive item is not changed, so its version stays.
     updated_at=case((_items.c.is_active, _next_version), else_=_items.c.updated_at),
 )
 _delete = delete(_items)
@@ -76,7 +76,7 @@ async def create(database: StatementRunner, values: Mapping[str, Any]) -> Item:
     """Store a new item and return it.
 
     Args:
-        values: Columns by name; one that is absent takes the table's default.
+        values: Columns by name; an absent column gets the table's default.
     """
     rows = await database.run(_create(tuple(values)), values)
     return Item(*rows[0])
@@ -88,7 +88,7 @@ async def change(
     """Overwrite the named columns and return the item as it now is.
 
     Args:
-        changes: Columns by name. A name that is absent stays as it is.
+        changes: Columns by name. A column that is absent stays as it is.
         versions: When given, `updated_at` must be one of these.
 
     Raises:
@@ -99,7 +99,7 @@ async def change(
 
 
 async def deactivate(database: StatementRunner, item_id: int, *, versions: Collection[datetime] | None = None) -> Item:
-    """Mark the item as inactive; it stays readable. An inactive item stays as it is.
+    """Mark the item as inactive. It stays readable; if it is inactive already, it is not changed.
 
     Raises:
         ItemNotFoundError, PreconditionFailedError: As `change` does.
@@ -110,7 +110,7 @@ async def deactivate(database: StatementRunner, item_id: int, *, versions: Colle
 async def delete_permanently(
     database: StatementRunner, item_id: int, *, versions: Collection[datetime] | None = None
 ) -> Item:
-    """Remove the row and return the item as it last was.
+    """Delete the row and return the item as it was.
 
     Raises:
         ItemNotFoundError, PreconditionFailedError: As `change` does.
@@ -126,7 +126,7 @@ async def _write(
     changes: Mapping[str, Any] | None = None,
 ) -> Item:
     parameters = {**(changes or {}), "item_id": item_id, "versions": versions}
-    rows = await database.run(_of_one(write) if versions is None else _guarded(write), parameters)
+    rows = await database.run(_by_item_id(write) if versions is None else _guarded(write), parameters)
     if not rows:
         raise ItemNotFoundError(item_id)
     if rows[0]["id"] is None:
@@ -134,7 +134,7 @@ async def _write(
     return Item(*rows[0])
 
 
-# Statements are made once for each set of columns: there are few, and making one takes longer than running it.
+# Each statement is built once for each set of columns: there are few, and building one takes longer than running it.
 
 
 @cache
@@ -149,16 +149,16 @@ def _change(names: tuple[str, ...]) -> Update:
 
 
 @cache
-def _of_one(write: Update | Delete) -> Update | Delete:
+def _by_item_id(write: Update | Delete) -> Update | Delete:
     return write.where(_by_id).returning(*columns)
 
 
 @cache
 def _guarded(write: Update | Delete) -> Select[Any]:
-    """The write for items of the expected versions only.
+    """The write, for an item of one of the expected versions only.
 
-    No row means that there is no such item, a row of nulls that its version is another one.
-    The lock is taken first, so that the version compared is the one that is overwritten.
+    No row means that there is no such item, a row of nulls that it has another version.
+    The row is locked first, so that the version that is compared is the one that is overwritten.
     """
     target = select(_items.c.id, _items.c.updated_at).where(_by_id).with_for_update().cte("target")
     expected = target.c.updated_at == func.any(bindparam("versions", type_=ARRAY(DateTime(True))))

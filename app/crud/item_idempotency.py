@@ -9,9 +9,9 @@ from app.database import StatementRunner
 from app.dataclasses.item import Item
 from app.errors import IdempotencyKeyReusedError
 
-# `ON CONFLICT DO UPDATE` waits for a first request that is still under way and then, unlike
-# `DO NOTHING`, returns what that one has stored. The proposed id tells whether this request is
-# the first. A key older than 24 hours is as good as new, whether it has been purged or not.
+# `ON CONFLICT DO UPDATE` waits for a first request that is still running and then, unlike
+# `DO NOTHING`, returns what that one has stored. This request is the first if the stored id is
+# the one that it has proposed. A key older than 24 hours counts as unused, purged or not.
 _create_once = text("""
 WITH proposed AS (
     SELECT nextval(pg_get_serial_sequence('items', 'id')) AS id, CAST(:name AS text) AS name,
@@ -28,14 +28,14 @@ WITH proposed AS (
         WHERE known.created_at >= now() - interval '24 hours'
     )
     RETURNING fingerprint, answer
-), made AS (
+), created AS (
     INSERT INTO items (id, name, description, price, is_active, created_at, updated_at)
     SELECT proposed.* FROM proposed JOIN kept ON proposed.id = CAST(kept.answer ->> 'id' AS bigint)
     RETURNING id
 )
 SELECT item.id, item.name, item.description, CAST(item.price AS float), item.is_active, item.created_at,
-    item.updated_at, kept.fingerprint, made.id IS NULL AS is_replay
-FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS item LEFT JOIN made ON true
+    item.updated_at, kept.fingerprint, created.id IS NULL AS is_replay
+FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS item LEFT JOIN created ON true
 """).bindparams(bindparam("price", type_=Numeric(12, 2)))
 
 
@@ -46,11 +46,11 @@ async def create_once(
 
     Args:
         values: All columns that a client may set, by name.
-        key: What the client calls this creation.
-        fingerprint: Tells one content of the request from another.
+        key: The client's Idempotency-Key.
+        fingerprint: A hash of the request's content.
 
     Returns:
-        The item as it was when it was made, and whether that was before this call.
+        The item as it was when it was created, and whether an earlier call created it.
 
     Raises:
         IdempotencyKeyReusedError: The key was first sent with another fingerprint.

@@ -1,4 +1,4 @@
-"""Items by the page, at a cost that does not grow with the table: one SQL statement."""
+"""Pages of items, at a cost that does not grow with the table: one SQL statement each."""
 
 from functools import cache
 from typing import Any, cast
@@ -24,8 +24,8 @@ from app.database import StatementRunner
 from app.dataclasses.item import Item, ItemPage
 from app.models.item import ItemRow
 
-COUNTED = 1000
-"""Matches are counted up to here; beyond, the planner's estimate must do."""
+COUNT_LIMIT = 1000
+"""Up to here `total` is exact; beyond, it is the planner's estimate."""
 
 _items = cast(Table, ItemRow.__table__)
 
@@ -33,29 +33,31 @@ _items = cast(Table, ItemRow.__table__)
 async def page(
     database: StatementRunner, *, limit: int, offset: int, is_active: bool | None, q: str | None, count_exactly: bool
 ) -> ItemPage:
-    """The items after the first `offset` ones, and how many there are.
+    """One page of the matching items in the order of their ids, and how many match.
 
     Args:
-        is_active: Only items that are so, None for all.
-        q: A substring of the name, whatever its case; None for all.
-        count_exactly: Count all matches, however long that takes, instead of estimating.
+        limit: How many items the page has at most.
+        offset: How many matches come before the page. Its cost grows with this number.
+        is_active: Which items match; None for all.
+        q: A substring of the name, whatever its case; None for all items.
+        count_exactly: Count all matches, however long that takes, instead of estimating beyond COUNT_LIMIT.
     """
     statement = (
         _page(is_active, count_exactly) if q is None else _searched(is_active, not has_trigram(q), count_exactly)
     )
     rows = await database.run(statement, {**_parameters(q), "limit": limit + 1, "offset": offset})
-    # The total is read even where the page is empty: one row of nulls follows it then.
+    # The total is in every row; when the page is empty, one row has the total and nulls.
     items = [Item(*row[1:]) for row in rows[:limit] if row["id"] is not None]
     total = rows[0]["total"]
     return ItemPage(
-        items=items, has_more=len(rows) > limit, total=total, total_is_exact=count_exactly or total <= COUNTED
+        items=items, has_more=len(rows) > limit, total=total, total_is_exact=count_exactly or total <= COUNT_LIMIT
     )
 
 
 async def page_after(
     database: StatementRunner, item_id: int, *, limit: int, is_active: bool | None, q: str | None
 ) -> ItemPage:
-    """The items whose ids are greater than `item_id`. The arguments are those of `page`."""
+    """The matching items whose ids are greater than `item_id`. The other arguments are those of `page`."""
     statement = _page_after(is_active) if q is None else _searched_after(is_active, not has_trigram(q))
     rows = await database.run(statement, {**_parameters(q), "item_id": item_id, "limit": limit + 1})
     items = [Item(*row) for row in rows[:limit]]
@@ -63,14 +65,14 @@ async def page_after(
 
 
 def _parameters(q: str | None) -> dict[str, Any]:
-    """What is searched for, and the LIKE pattern for it. Its own `%`, `_` and backslashes stand for themselves."""
+    """The searched text, and its LIKE pattern, in which `%`, `_` and backslashes are ordinary characters."""
     if q is None:
         return {}
     escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return {"q": q, "pattern": f"%{escaped}%"}
 
 
-# Statements are made once for each kind of question.
+# Each statement is built once for each combination of arguments.
 
 
 @cache
@@ -98,16 +100,18 @@ def _page_after(is_active: bool | None) -> Select[Any]:
 
 
 @cache
-def _searched(is_active: bool | None, by_pairs: bool, count_exactly: bool) -> Select[Any]:
-    search = Search(is_active, by_pairs=by_pairs, after=False, counted=1 if count_exactly else COUNTED + 1)
+def _searched(is_active: bool | None, by_letter_pairs: bool, count_exactly: bool) -> Select[Any]:
+    search = Search(
+        is_active, by_letter_pairs=by_letter_pairs, after_id=False, count_up_to=1 if count_exactly else COUNT_LIMIT + 1
+    )
     total = (search.exact_total() if count_exactly else search.total()).subquery("total")
     found = select(*columns).where(_items.c.id.in_(search.ids())).subquery("items")
     return select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id)
 
 
 @cache
-def _searched_after(is_active: bool | None, by_pairs: bool) -> Select[Any]:
-    search = Search(is_active, by_pairs=by_pairs, after=True, counted=1)
+def _searched_after(is_active: bool | None, by_letter_pairs: bool) -> Select[Any]:
+    search = Search(is_active, by_letter_pairs=by_letter_pairs, after_id=True, count_up_to=1)
     return select(*columns).where(_items.c.id.in_(search.ids())).order_by(_items.c.id)
 
 
@@ -121,9 +125,9 @@ def _exact_total(is_active: bool | None) -> Select[Any]:
 
 
 def _capped_total(is_active: bool | None) -> Select[Any]:
-    """The number of items up to COUNTED, or else what the planner expects, which is then more."""
-    first = select(literal(1)).select_from(_items).where(*_filters(is_active)).limit(COUNTED + 1)
+    """The number of items up to COUNT_LIMIT; beyond, the planner's estimate, at least COUNT_LIMIT + 1."""
+    first = select(literal(1)).select_from(_items).where(*_filters(is_active)).limit(COUNT_LIMIT + 1)
     counted = select(func.count().label("items")).select_from(first.subquery("first")).subquery("counted")
     estimate = func.estimated_items(literal(is_active, Boolean), null(), type_=BigInteger)
-    estimated = func.greatest(estimate, COUNTED + 1)
-    return select(case((counted.c["items"] > COUNTED, estimated), else_=counted.c["items"]).label("total"))
+    estimated = func.greatest(estimate, COUNT_LIMIT + 1)
+    return select(case((counted.c["items"] > COUNT_LIMIT, estimated), else_=counted.c["items"]).label("total"))

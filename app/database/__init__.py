@@ -101,8 +101,8 @@ async def connect(
         wait_seconds: How long a request waits for a free connection.
         statement_seconds: How long a statement may run. The server cancels it then; if the server does
             not answer at all, the client closes the connection half a second later.
-        through_pgbouncer: Whether PgBouncer stands before the server. It refuses the settings that limit
-            a statement, so the role must have them.
+        through_pgbouncer: Whether the URL leads to PgBouncer. It refuses the settings that limit a
+            statement, so the role must have them.
         prepared_statements: Whether a statement is prepared once for each connection. PgBouncer in
             transaction mode loses prepared statements unless `max_prepared_statements` is set.
         observer: Receives the pool's events.

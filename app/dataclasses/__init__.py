@@ -1,1 +1,1 @@
-"""The values that the inside of the service works with: slotted dataclasses."""
+"""The values that the service works with inside: slotted dataclasses."""

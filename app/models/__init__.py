@@ -1,4 +1,4 @@
-"""The tables. Importing them all fills the metadata that migrations are compared with."""
+"""The tables. All are imported here, so that migrations are compared with all of them."""
 
 from app.models.base import Base as Base
 from app.models.idempotency_key import IdempotencyKeyRow as IdempotencyKeyRow

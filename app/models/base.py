@@ -1,11 +1,11 @@
-"""What all tables share."""
+"""The base class of all tables."""
 
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
-    """The tables' common ground: one set of metadata, in which every constraint has a name that can be foretold."""
+    """The base class of all tables. A naming convention gives every constraint and index its name."""
 
     metadata = MetaData(
         naming_convention={

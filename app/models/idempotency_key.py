@@ -1,4 +1,4 @@
-"""The table `idempotency_keys`: what was answered first to each `Idempotency-Key`."""
+"""The table `idempotency_keys`: the first answer to each `Idempotency-Key`."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from app.models.base import Base
 
 
 class IdempotencyKeyRow(Base):
-    """The first answer given to a key, for 24 hours."""
+    """A key and the first answer to it, kept for 24 hours."""
 
     __tablename__ = "idempotency_keys"
 
@@ -20,6 +20,6 @@ class IdempotencyKeyRow(Base):
     """SHA-256 of the validated body."""
 
     answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """The row as it was made."""
+    """The item as it was created."""
 
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)

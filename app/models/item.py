@@ -16,9 +16,9 @@ class ItemRow(Base):
     __table_args__ = (
         CheckConstraint("char_length(name) BETWEEN 1 AND 255", name="name_length"),
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
-        # NUMERIC takes NaN, and NaN is greater than every number: the upper bound refuses it.
+        # NUMERIC accepts NaN, and NaN is greater than every number: the upper bound refuses it.
         CheckConstraint("price BETWEEN 0 AND 9999999999.99", name="price_range"),
-        # Made by the migration only where the server has pg_trgm.
+        # The migration creates it only if the server has pg_trgm.
         Index(
             "ix_items_name_trgm",
             "name",
@@ -26,7 +26,7 @@ class ItemRow(Base):
             postgresql_ops={"name": "gin_trgm_ops"},
             postgresql_with={"gin_pending_list_limit": 256},
         ),
-        # Finds names by one or two letters, of which there are no trigrams.
+        # For texts of one or two letters, which have no trigram.
         Index(
             "ix_items_letter_pairs",
             text("letter_pairs(name)"),

@@ -22,7 +22,7 @@ def set_by_client(item):
 
 
 def test_it_works_without_fastapi():
-    """A script that uses CRUD loads neither FastAPI nor Starlette nor Pydantic."""
+    """A script that uses crud loads neither FastAPI nor Starlette nor Pydantic."""
     script = """if True:
         import sys
         import app.crud.item, app.crud.item_idempotency, app.crud.item_page, app.database, app.models.item
@@ -35,7 +35,7 @@ def test_it_works_without_fastapi():
 
 
 async def test_each_operation_is_one_round_trip(database_url):
-    """Every operation is one statement, sent and answered at once, found or not, guarded or not."""
+    """Every operation is one statement and waits for the server once."""
     async with proxied(database_url) as proxy, connected(proxy.url, connections=1) as database:
 
         async def all_operations():
@@ -55,7 +55,7 @@ async def test_each_operation_is_one_round_trip(database_url):
             yield await item_idempotency.create_once(database, KETTLE, key="k", fingerprint=b"f")
             yield await items.delete_permanently(database, item.id)
 
-        async for _ in all_operations():  # makes the server know the statements
+        async for _ in all_operations():  # prepares the statements
             pass
         await items.create(database, KETTLE)
         before = proxy.round_trips
@@ -64,8 +64,8 @@ async def test_each_operation_is_one_round_trip(database_url):
     assert counted == proxy.round_trips - before >= 20
 
 
-async def test_an_item_is_stored_and_found(database):
-    """What is created is read back the same; what is left out takes the table's default."""
+async def test_a_created_item_is_read_back(database):
+    """It has the given values; columns that are left out have the table's defaults."""
     item = await items.create(database, KETTLE)
     bare = await items.create(database, {"name": "Pan"})
 
@@ -76,8 +76,8 @@ async def test_an_item_is_stored_and_found(database):
 
 
 @pytest.mark.parametrize("changes", [{"name": "Pan"}, {"price": None, "is_active": True}, {"price": 0.29}, KETTLE])
-async def test_a_change_overwrites_what_it_names(database, changes):
-    """Named columns change, null included, the others stay, and the version moves forward."""
+async def test_a_change_overwrites_the_named_columns(database, changes):
+    """Named columns change, also to null, the others stay, and the version becomes later."""
     item = await items.create(database, KETTLE)
 
     changed = await items.change(database, item.id, changes)
@@ -88,8 +88,8 @@ async def test_a_change_overwrites_what_it_names(database, changes):
     assert changed.updated_at > item.updated_at
 
 
-async def test_a_version_moves_forward_though_the_clock_does_not(database, sql):
-    """Every write makes a later version, by a microsecond at least, when the clock has gone back meanwhile."""
+async def test_a_version_becomes_later_when_the_clock_has_gone_back(database, sql):
+    """Every write makes the version later, by at least a microsecond."""
     item = await items.create(database, {"name": "Kettle"})
     await sql.execute("UPDATE items SET updated_at = now() + interval '1 day'")
     ahead = await items.get(database, item.id)
@@ -103,8 +103,8 @@ async def test_a_version_moves_forward_though_the_clock_does_not(database, sql):
     ]
 
 
-async def test_deactivating_twice_is_once(database):
-    """The second time the item stays as it is, its version included."""
+async def test_deactivating_an_inactive_item_changes_nothing(database):
+    """The item stays the same, and so does its version."""
     item = await items.create(database, {"name": "Kettle"})
 
     once = await items.deactivate(database, item.id)
@@ -114,8 +114,8 @@ async def test_deactivating_twice_is_once(database):
     assert once == twice == await items.get(database, item.id)
 
 
-async def test_a_permanent_deletion_gives_the_item_as_it_was(database):
-    """The row is gone, and its last state returned."""
+async def test_a_permanent_deletion_returns_the_deleted_item(database):
+    """The row is deleted, and its last state is returned."""
     item = await items.create(database, KETTLE)
 
     assert item == await items.delete_permanently(database, item.id)
@@ -134,7 +134,7 @@ each_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 @each_write
 async def test_a_guarded_write_needs_one_of_its_versions(database, write):
-    """The current version among others passes; another one, or none at all, is refused and changes nothing."""
+    """It succeeds if the current version is among them; otherwise it is refused and changes nothing."""
     item = await items.create(database, {"name": "Kettle"})
     stale = item.updated_at - timedelta(microseconds=1)
 
@@ -147,8 +147,8 @@ async def test_a_guarded_write_needs_one_of_its_versions(database, write):
 
 
 @each_write
-async def test_a_write_of_nothing_is_told(database, write):
-    """A missing item is not found, whatever versions are expected."""
+async def test_a_write_to_a_missing_item_is_refused(database, write):
+    """The item is not found, whatever versions are expected."""
     other = await items.create(database, {"name": "Kettle"})
 
     for versions in (None, [], [other.updated_at]):
@@ -157,8 +157,8 @@ async def test_a_write_of_nothing_is_told(database, write):
 
 
 @each_write
-async def test_of_concurrent_guarded_writes_one_wins(database, write):
-    """Of 20 writers who all read the same version exactly one writes, each time."""
+async def test_exactly_one_of_concurrent_guarded_writes_succeeds(database, write):
+    """Of 20 writes that expect the same version, one succeeds."""
     for _ in range(5):
         item = await items.create(database, {"name": "Kettle"})
 
@@ -171,8 +171,8 @@ async def test_of_concurrent_guarded_writes_one_wins(database, write):
         assert 19 == kinds.count("PreconditionFailedError") + kinds.count("ItemNotFoundError")
 
 
-async def test_concurrent_writes_of_different_columns_all_count(database):
-    """Changes that are not guarded overwrite what they name, and lose nothing of each other."""
+async def test_concurrent_changes_of_different_columns_all_succeed(database):
+    """Changes that are not guarded overwrite their own columns and no others."""
     item = await items.create(database, {"name": "Kettle"})
     changes: list[dict[str, Any]] = [{"name": "Pan"}, {"description": "Flat."}, {"price": 1.5}, {"is_active": False}]
 

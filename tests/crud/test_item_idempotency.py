@@ -9,26 +9,26 @@ from app.errors import IdempotencyKeyReusedError
 KETTLE = {"name": "Kettle", "description": 'Boils\na "litre" \\ of 🫖.', "price": 0.29, "is_active": False}
 
 
-async def test_the_first_call_makes_and_the_next_repeats(database):
-    """The first call stores the item; the same one again returns it as it was made, to the microsecond."""
-    made, was_made_before = await create_once(database, KETTLE, key="k", fingerprint=b"f")
+async def test_a_second_call_returns_the_item_of_the_first(database):
+    """The first call creates the item; the second returns it as it was created, to the microsecond."""
+    created, is_first_replay = await create_once(database, KETTLE, key="k", fingerprint=b"f")
     again, is_replay = await create_once(database, KETTLE, key="k", fingerprint=b"f")
 
-    assert (False, True) == (was_made_before, is_replay)
-    assert made == again == await items.get(database, made.id)
-    assert KETTLE == {name: getattr(made, name) for name in KETTLE}
+    assert (False, True) == (is_first_replay, is_replay)
+    assert created == again == await items.get(database, created.id)
+    assert KETTLE == {name: getattr(created, name) for name in KETTLE}
 
 
 async def test_another_fingerprint_is_refused(database):
-    """A key belongs to one content."""
+    """A key cannot be used for another content."""
     await create_once(database, KETTLE, key="k", fingerprint=b"f")
 
     with pytest.raises(IdempotencyKeyReusedError):
         await create_once(database, KETTLE, key="k", fingerprint=b"g")
 
 
-async def test_key_and_item_are_stored_together_or_not_at_all(database, sql):
-    """Where the item cannot be stored, the key is not kept either: a retry may succeed."""
+async def test_the_key_is_not_stored_when_the_item_is_not(database, sql):
+    """A retry with the same key can succeed."""
     with pytest.raises(Exception, match="name_length"):
         await create_once(database, KETTLE | {"name": ""}, key="k", fingerprint=b"f")
 
@@ -37,7 +37,7 @@ async def test_key_and_item_are_stored_together_or_not_at_all(database, sql):
 
 
 async def test_a_retry_waits_for_the_first(database, sql):
-    """A call whose key is being stored at the moment waits for it, and then returns that item."""
+    """A call whose key is being stored by another one waits, and then returns that one's item."""
     transaction = sql.transaction()
     await transaction.start()
     await sql.execute(
@@ -54,7 +54,7 @@ async def test_a_retry_waits_for_the_first(database, sql):
 
 
 async def test_a_retry_of_a_first_that_fails_becomes_the_first(database, sql):
-    """When the request that is waited for does not come to its end, the retry makes the item."""
+    """When the first call is rolled back, the waiting retry creates the item."""
     transaction = sql.transaction()
     await transaction.start()
     await sql.execute("INSERT INTO idempotency_keys VALUES ('k', 'f', '{\"id\": 7}', now())")
@@ -69,7 +69,7 @@ async def test_a_retry_of_a_first_that_fails_becomes_the_first(database, sql):
 
 
 async def test_old_keys_can_be_purged(database, sql):
-    """Keys of more than a day are found by an index, and removing them forgets nothing that still counts."""
+    """Keys older than a day are found by an index, and only they are deleted."""
     for key in ("old", "new"):
         await create_once(database, KETTLE, key=key, fingerprint=b"f")
     await sql.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = 'old'")

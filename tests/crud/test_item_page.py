@@ -17,7 +17,7 @@ shared = settings(max_examples=40, deadline=None, suppress_health_check=[HealthC
 
 
 async def fill(sql, names):
-    """Have these items and no others; every second one is active."""
+    """Replace all items by these; every second one is active."""
     await sql.execute("TRUNCATE items")
     await sql.executemany(
         "INSERT INTO items (name, is_active) VALUES ($1, $2)", [(name, i % 2 == 0) for i, name in enumerate(names)]
@@ -26,7 +26,7 @@ async def fill(sql, names):
 
 
 def matches(row, is_active, q):
-    """Whether an item is asked for."""
+    """Whether an item matches the filters."""
     return is_active in (None, row["is_active"]) and (q is None or q.lower() in row["name"].lower())
 
 
@@ -34,18 +34,18 @@ def matches(row, is_active, q):
 @given(
     names=st.lists(NAMES, max_size=12), limit=st.integers(1, 5), filters=FILTERS, changes=st.lists(CHANGES, max_size=12)
 )
-async def test_a_walk_by_cursor_meets_every_item_once(database, sql, names, limit, filters, changes):  # noqa: PLR0917  # by name
-    """Items that match throughout are each met exactly once, in order, whatever comes, goes and changes meanwhile."""
+async def test_pages_by_cursor_return_every_item_once(database, sql, names, limit, filters, changes):  # noqa: PLR0917  # by name
+    """Items that match all the time are returned exactly once, in order, whatever else is written meanwhile."""
     rows = await fill(sql, names)
     throughout = {item_id for item_id, row in rows.items() if matches(row, **filters)}
-    met = []
+    seen = []
     last, has_more = 0, True
     while has_more:
         page = await item_page.page_after(database, last, limit=limit, **filters)
         assert len(page.items) <= limit
         assert all(matches({"name": item.name, "is_active": item.is_active}, **filters) for item in page.items)
-        met += [item.id for item in page.items]
-        last, has_more = met[-1] if met else 0, page.has_more
+        seen += [item.id for item in page.items]
+        last, has_more = seen[-1] if seen else 0, page.has_more
         for kind, value in changes.pop() if changes else []:
             if kind == "add":
                 await items.create(database, {"name": value})
@@ -58,14 +58,14 @@ async def test_a_walk_by_cursor_meets_every_item_once(database, sql, names, limi
                 else:
                     await items.change(database, item_id, {"name": "Z"})
 
-    assert met == sorted(set(met))
-    assert throughout <= set(met)
+    assert seen == sorted(set(seen))
+    assert throughout <= set(seen)
 
 
 @shared
 @given(names=st.lists(NAMES, max_size=12), limit=st.integers(1, 5), filters=FILTERS)
 async def test_pages_by_number_are_the_matches_in_order(database, sql, names, limit, filters):
-    """Pages together are what a reader with the whole table would find, and each knows how many that are."""
+    """All pages together are the matching items in order, and each page has their exact number."""
     rows = await fill(sql, names)
     expected = sorted(item_id for item_id, row in rows.items() if matches(row, **filters))
 
@@ -77,8 +77,8 @@ async def test_pages_by_number_are_the_matches_in_order(database, sql, names, li
 
 
 @pytest.mark.parametrize("count_exactly", [True, False])
-async def test_counting_stops_where_an_estimate_will_do(database, sql, count_exactly):
-    """The server is asked to count no more than a little over a thousand rows, unless all are asked for."""
+async def test_counting_stops_at_the_count_limit(database, sql, count_exactly):
+    """The server counts 1,001 rows at most, unless the exact number is requested."""
     await sql.execute("INSERT INTO items (name) SELECT 'Kettle' FROM generate_series(1, 5000)")
     await sql.execute("ANALYZE items")
 

@@ -1,23 +1,21 @@
-"""How the matches are found must not change which they are."""
-
 import itertools
 
 import pytest
 
 from app import NAME
 from app.crud import item_page
-from app.crud.item_search import WALKED, has_trigram
+from app.crud.item_search import SCAN_LIMIT, has_trigram
 
-ITEMS = WALKED + 2_500
-"""More than a walk looks at."""
+ITEMS = SCAN_LIMIT + 2_500
+"""More than the scan by id reads."""
 
 LIMIT = 20
 
 SEARCHES = [
-    "kettle",  # in every second item: found by the walk
+    "kettle",  # in every second item: found by the scan
     "one of ten",  # in a tenth of them
     "quokka",  # in three items, one of them near the end: found by the index of trigrams
-    "import",  # in the newest items only, which the walk does not reach
+    "import",  # in the newest items only, which the scan does not reach
     "e", "T", "ж", "жq", "q.", "%", "'", "\\", "--", "zz", " ", "Ж ", "x-1", "a\\b", "nothing of that",
 ]  # fmt: skip
 
@@ -39,7 +37,7 @@ async def names(sql):
 
 
 def expected(names, q, is_active):
-    """The ids that match, by reading them all."""
+    """The ids that match, found by reading all names."""
     return [
         item_id
         for item_id, (name, active) in sorted(names.items())
@@ -48,8 +46,8 @@ def expected(names, q, is_active):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-async def test_a_search_finds_what_reading_all_would(database, sql, names, analyzed):
-    """Page, deep page, page after a cursor and total are the same by every way, and with statistics that are wrong."""
+async def test_a_search_finds_the_same_items_by_every_plan(database, sql, names, analyzed):
+    """Page, deep page, page after a cursor and total are right, also with wrong statistics."""
     if analyzed:
         await sql.execute("ANALYZE items")
     for q, is_active in itertools.product(SEARCHES, [None, True, False]):
@@ -60,7 +58,7 @@ async def test_a_search_finds_what_reading_all_would(database, sql, names, analy
             )
             assert ids[offset : offset + LIMIT] == [item.id for item in page.items], (q, is_active, offset)
             assert (offset + LIMIT < len(ids)) == page.has_more, (q, is_active, offset)
-            assert page.total_is_exact == (len(ids) <= item_page.COUNTED), (q, is_active, offset)
+            assert page.total_is_exact == (len(ids) <= item_page.COUNT_LIMIT), (q, is_active, offset)
             assert page.total == len(ids) or (len(ids) > 1000 and (page.total or 0) > 1000), (q, is_active, offset)
         for after in (0, ITEMS // 2, ITEMS - 200):
             page = await item_page.page_after(database, after, limit=LIMIT, is_active=is_active, q=q)
@@ -70,8 +68,8 @@ async def test_a_search_finds_what_reading_all_would(database, sql, names, analy
 
 
 @pytest.mark.parametrize(("q", "is_active"), [("kettle", None), ("e", True), ("quokka", None), ("import", False)])
-async def test_all_matches_are_counted_when_asked(database, names, q, is_active):
-    """`count_exactly` knows them all."""
+async def test_all_matches_are_counted_on_request(database, names, q, is_active):
+    """With `count_exactly` the total is the exact number."""
     page = await item_page.page(database, limit=1, offset=0, is_active=is_active, q=q, count_exactly=True)
 
     assert (len(expected(names, q, is_active)), True) == (page.total, page.total_is_exact)
@@ -86,8 +84,8 @@ async def test_all_matches_are_counted_when_asked(database, names, q, is_active)
         ("q", "ix_items_letter_pairs"),
     ],
 )
-async def test_what_matches_little_is_asked_of_an_index(database, sql, names, q, index):
-    """Nothing reads the whole table for it, and for one or two letters not the whole index of trigrams either."""
+async def test_a_search_with_few_matches_uses_an_index(database, sql, names, q, index):
+    """It does not read the whole table, nor, for one or two letters, the whole trigram index."""
     await sql.execute("ANALYZE items")
     before = await used(sql)
 
@@ -99,7 +97,7 @@ async def test_what_matches_little_is_asked_of_an_index(database, sql, names, q,
 
 
 async def used(sql):
-    """How often each index, and the whole table, has been read so far."""
+    """How often each index was used, and the whole table read, so far."""
     await sql.execute("SELECT pg_stat_force_next_flush()")
     for pid in await sql.fetch(
         f"SELECT pid FROM pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database()"
@@ -126,6 +124,6 @@ async def used(sql):
         ("", False),
     ],
 )
-def test_three_letters_together_make_a_trigram(q, found):
-    """What the index of trigrams can look for, and what it cannot."""
+def test_three_letters_or_digits_in_a_row_make_a_trigram(q, found):
+    """Other texts cannot be found by the trigram index."""
     assert found == has_trigram(q)
