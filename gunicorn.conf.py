@@ -120,7 +120,7 @@ def _import_libraries() -> None:
 def _start_database() -> None:
     """Start the embedded PostgreSQL and migrate it to the current schema. It stops with this process."""
     if importlib.util.find_spec("app.embedded_postgres") is None:
-        _ = _settings.dsn  # says what to set
+        _ = _settings.read_database_url()  # says what to set
     from app import embedded_postgres  # noqa: PLC0415
 
     url = embedded_postgres.start(_ROOT / ".postgres")

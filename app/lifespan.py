@@ -31,7 +31,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     share = connection_budget.worker_share(budget=settings.database_connections, workers=settings.web_concurrency)
     async with (
         database.connect(
-            settings.dsn,
+            settings.read_database_url(),
             connections=share,
             wait_seconds=settings.database_wait_seconds,
             statement_seconds=settings.database_statement_seconds,

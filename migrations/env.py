@@ -126,7 +126,7 @@ async def _run(command: Command, settings: Settings) -> None:
             return
         raw = await connection.get_raw_connection()
         driver: asyncpg.Connection = raw.driver_connection  # type: ignore[assignment]
-        async with monitoring(settings.migration_dsn, driver.get_server_pid()) as monitor:
+        async with monitoring(settings.read_migration_database_url(), driver.get_server_pid()) as monitor:
             await advisory_lock.take_lock(connection, monitor, command.budget)
             await run_with_retries(
                 connection,

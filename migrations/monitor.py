@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 
 from app.logs.redaction import redact_text
+from app.settings.database_url import DatabaseUrl
 from migrations.session import open_connection
 
 log = structlog.get_logger("migrations")
@@ -119,9 +120,9 @@ class Monitor:
 
 
 @asynccontextmanager
-async def monitoring(dsn: str, pid: int) -> AsyncIterator[Monitor]:
+async def monitoring(url: DatabaseUrl, pid: int) -> AsyncIterator[Monitor]:
     """Monitor the connection with this process id while the block runs."""
-    connection = await open_connection(dsn)
+    connection = await open_connection(url)
     monitor = Monitor(connection, pid)
     task = asyncio.create_task(monitor.poll())
     try:

@@ -8,8 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import NAME
+from app.database import connecting
 from app.errors import StartupError
 from app.settings import DatabasePooler, Settings
+from app.settings.database_url import DatabaseUrl
 
 CONNECT_SECONDS = 10
 
@@ -40,7 +42,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         )
 
     async def open_with_timeouts() -> asyncpg.Connection:
-        connection = await open_connection(settings.migration_dsn)
+        connection = await open_connection(settings.read_migration_database_url())
         await connection.execute(
             timeouts(
                 lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
@@ -55,7 +57,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
-async def open_connection(dsn: str) -> asyncpg.Connection:
+async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
     """A direct connection to PostgreSQL.
 
     Raises:
@@ -63,9 +65,9 @@ async def open_connection(dsn: str) -> asyncpg.Connection:
             The message never contains the password.
     """
     try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_SECONDS,
+        connection: asyncpg.Connection = await connecting.connect(
+            url,
+            host_seconds=CONNECT_SECONDS,
             statement_cache_size=0,
             server_settings={"application_name": f"{NAME} migrations"},
         )
@@ -77,12 +79,6 @@ async def open_connection(dsn: str) -> asyncpg.Connection:
         ) from None
     except OSError as error:
         raise StartupError(f"PostgreSQL cannot be reached: {error}.") from None
-    except (ValueError, asyncpg.InterfaceError):
-        # The driver's message on a malformed URL may quote a part of the password.
-        raise StartupError(
-            "The database's URL is malformed: write it as postgresql://user:password@host:5432/name, "
-            "with %40 for @, %2F for / and %25 for % in the password."
-        ) from None
     if await _is_pooled(connection):
         await connection.close()
         raise StartupError(_POOLER_REFUSED.format(url="this URL"))

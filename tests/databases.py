@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, text
 from app import NAME, database
 from app.database import Database
 from app.errors import RequestError
+from app.settings.database_url import DatabaseUrl
 
 ONE = text("SELECT 1 AS one")
 PID = text("SELECT pg_backend_pid() AS pid")
@@ -62,7 +63,7 @@ async def connected(url: str, **limits: Any) -> AsyncIterator[Database]:
         "prepared_statements": True,
         "observer": PoolEvents(),
     }
-    async with database.connect(url, **defaults | limits) as running:
+    async with database.connect(DatabaseUrl.parse(url), **defaults | limits) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from app.database.executor import Executor
 from app.database.pool import Pool, PoolObserver, PoolState
 from app.database.statements import StatementCompiler
 from app.database.transaction import Transaction, transaction_on
+from app.settings.database_url import DatabaseUrl
 
 
 class StatementRunner(Protocol):
@@ -84,7 +85,7 @@ class Database:
 
 @asynccontextmanager
 async def connect(
-    dsn: str,
+    url: DatabaseUrl,
     *,
     connections: int,
     wait_seconds: float,
@@ -96,7 +97,7 @@ async def connect(
     """The database of one worker. The first statement opens the first connection.
 
     Args:
-        dsn: As asyncpg reads it, so `sslmode`, several hosts and socket folders work as in libpq.
+        url: The address of PostgreSQL.
         connections: How many connections may be open at the same time.
         wait_seconds: How long a request waits for a free connection.
         statement_seconds: How long a statement may run. The server cancels it then; if the server does
@@ -108,7 +109,7 @@ async def connect(
         observer: Receives the pool's events.
     """
     connect_one = connector(
-        dsn,
+        url,
         statement_seconds=statement_seconds,
         through_pgbouncer=through_pgbouncer,
         prepared_statements=prepared_statements,

@@ -8,7 +8,9 @@ from typing import Any, cast
 import asyncpg
 
 from app import NAME
+from app.database.connecting import connect
 from app.database.failures import failure_to_connect
+from app.settings.database_url import DatabaseUrl
 
 CONNECT_SECONDS = 1.5
 """How long opening one connection may take. A server that is alive answers within milliseconds."""
@@ -38,7 +40,7 @@ class Connection(asyncpg.Connection):
 
 
 def connector(
-    dsn: str, *, statement_seconds: float, through_pgbouncer: bool, prepared_statements: bool
+    url: DatabaseUrl, *, statement_seconds: float, through_pgbouncer: bool, prepared_statements: bool
 ) -> Callable[[], Awaitable[Connection]]:
     """A function that opens a connection; the arguments are those of `database.connect`."""
     options = _options(statement_seconds, through_pgbouncer=through_pgbouncer)
@@ -46,22 +48,22 @@ def connector(
         # asyncpg then parses each statement in the round trip that runs it: PgBouncer sends that as a
         # whole to one server connection, and keeps this client on the one that described it before.
         options["statement_cache_size"] = 0
-    return partial(_open, dsn, options)
+    return partial(_open, url, options)
 
 
-async def _open(dsn: str, options: dict[str, Any]) -> Connection:
+async def _open(url: DatabaseUrl, options: dict[str, Any]) -> Connection:
     started = perf_counter()
     try:
-        connection = cast(Connection, await asyncpg.connect(dsn, connection_class=Connection, **options))
+        opened = await connect(url, host_seconds=CONNECT_SECONDS, connection_class=Connection, **options)
     except Exception as error:
         raise failure_to_connect(error) from error
+    connection = cast(Connection, opened)
     connection.opened_at = started
     return connection
 
 
 def _options(statement_seconds: float, *, through_pgbouncer: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "timeout": CONNECT_SECONDS,
         "command_timeout": statement_seconds + ANSWER_SECONDS,
         "server_settings": {"application_name": NAME},
     }

@@ -1,18 +1,18 @@
 """The settings: name, default and meaning of everything an operator may change."""
 
 import sys
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, cast
 
 from pydantic import Field, model_validator
 
 from app.errors import StartupError
 from app.settings.cpus import available_cpus
-from app.settings.environment import FromEnvironment
+from app.settings.database_url import DatabaseUrl
+from app.settings.environment import FromEnvironment, read_secret
 from app.settings.values import (
     AnyCase,
-    DatabaseUrl,
+    DatabaseAddress,
     Limit,
     List,
     LogFormat,
@@ -28,7 +28,7 @@ from app.settings.values import DatabasePooler as DatabasePooler
 class Settings(FromEnvironment):
     """Everything an operator may change. Each field is read from the environment variable of its name."""
 
-    database_url: DatabaseUrl | None = None
+    database_url: DatabaseAddress | None = None
     """The address of PostgreSQL: `postgresql://user:password@host:5432/name`. When it is not set,
     a private embedded PostgreSQL is started; the image refuses to start instead."""
 
@@ -48,7 +48,7 @@ class Settings(FromEnvironment):
     """`pgbouncer` when DATABASE_URL is the address of a PgBouncer in transaction mode; `pgbouncer-prepared`
     when that PgBouncer is version 1.21 or newer and sets `max_prepared_statements` to 100 or more."""
 
-    migration_database_url: DatabaseUrl | None = None
+    migration_database_url: DatabaseAddress | None = None
     """The address that `alembic` connects to: PostgreSQL itself, as the role that owns the tables.
     By default DATABASE_URL."""
 
@@ -152,22 +152,31 @@ class Settings(FromEnvironment):
             raise ValueError("OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out.")
         return self
 
-    @cached_property
-    def dsn(self) -> str:
-        """The URL of the database, with its password.
+    def read_database_url(self) -> DatabaseUrl:
+        """The address of PostgreSQL. DATABASE_URL_FILE is read again each time, so that a password can be rotated.
 
         Raises:
-            StartupError: DATABASE_URL is not set.
+            StartupError: DATABASE_URL is not set, or the file is no longer right.
         """
-        if self.database_url is None:
+        url = self._read_again("database_url")
+        if url is None:
             raise StartupError("DATABASE_URL is not set: write it as postgresql://user:password@host:5432/name.")
-        return self.database_url.get_secret_value()
+        return url
 
-    @cached_property
-    def migration_dsn(self) -> str:
-        """The URL that migrations connect to, with its password.
+    def read_migration_database_url(self) -> DatabaseUrl:
+        """The address that migrations connect to.
 
         Raises:
             StartupError: Neither MIGRATION_DATABASE_URL nor DATABASE_URL is set.
         """
-        return self.migration_database_url.get_secret_value() if self.migration_database_url else self.dsn
+        return self._read_again("migration_database_url") or self.read_database_url()
+
+    def _read_again(self, name: str) -> DatabaseUrl | None:
+        file: Path | None = getattr(self, f"{name}_file")
+        if file is None:
+            return cast(DatabaseUrl | None, getattr(self, name))
+        text = read_secret(file, f"{name}_file")
+        try:
+            return DatabaseUrl.parse(text)
+        except ValueError as error:
+            raise StartupError(f"{name.upper()} {error}.") from None

@@ -46,16 +46,21 @@ class FromEnvironment(BaseSettings):
                 continue
             if name in values:
                 raise ValueError(f"{name.upper()} and {file.upper()} must not both be set.")
-            read[name] = _read_text(values[file], file)
+            read[name] = read_secret(Path(values[file]), file)
         return values | read
 
 
-def _read_text(file: str, name: str) -> str:
+def read_secret(file: Path, name: str) -> str:
+    """The content of the file that the setting of this name stands for.
+
+    Raises:
+        StartupError: It cannot be read.
+    """
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ValueError(f"{name.upper()} names a file that cannot be read: {reason}.") from None
+        raise StartupError(f"{name.upper()} names a file that cannot be read: {reason}.") from None
 
 
 def _sentence(error: Any) -> str:

@@ -1,14 +1,15 @@
 """The types of the settings: their choices, their bounds and their checks."""
 
-import re
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, SecretStr
 from pydantic_settings import NoDecode
+
+from app.settings.database_url import DatabaseUrl
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -73,21 +74,12 @@ Networks = Annotated[List, AfterValidator(_check_networks)]
 """Addresses and networks, separated by commas. `*` stands for all."""
 
 
-def _check_database_url(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        for host in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{host}").port  # raises where it is none
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
-        raise ValueError("must be a URL like postgresql://user:password@host:5432/name")
-    url = re.sub(r"^[a-z+]+://", "postgresql://", value.get_secret_value(), count=1)
-    return SecretStr(url)
+def _parse_database_url(value: Any) -> DatabaseUrl:
+    return value if isinstance(value, DatabaseUrl) else DatabaseUrl.parse(str(value))
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-"""The address of a PostgreSQL. Its scheme becomes `postgresql`, whichever one it was written with."""
+DatabaseAddress = Annotated[DatabaseUrl, PlainValidator(_parse_database_url), PlainSerializer(repr)]
+"""The address of a PostgreSQL."""
 
 
 def _check_storage_uri(value: SecretStr) -> SecretStr:

@@ -13,6 +13,7 @@ import pytest
 from app import NAME
 from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
+from app.settings.database_url import DatabaseUrl
 from migrations import session
 from tests.cluster import as_role, execute
 from tests.migrations.alembic import HEAD, alembic, fetch, succeed
@@ -154,11 +155,11 @@ async def test_connecting_has_a_timeout(empty_database_url, monkeypatch):
     async with proxied(empty_database_url) as proxy:
         proxy.freeze()
         with pytest.raises(StartupError, match=r"did not answer the migration's connection within 0\.3 s"):
-            await session.open_connection(proxy.url)
+            await session.open_connection(DatabaseUrl.parse(proxy.url))
 
 
 async def test_a_migration_has_its_own_application_name(empty_database_url):
     """The migration's connections can be found in pg_stat_activity by application_name."""
-    connection = await session.open_connection(empty_database_url)
+    connection = await session.open_connection(DatabaseUrl.parse(empty_database_url))
     assert f"{NAME} migrations" == await connection.fetchval("SHOW application_name")
     await connection.close()

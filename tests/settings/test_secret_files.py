@@ -4,6 +4,7 @@ import pytest
 
 from app.errors import StartupError
 from app.settings import Settings
+from app.settings.database_url import DatabaseUrl
 
 URL = "postgresql://user:hunter2@host:5432/name"
 
@@ -18,7 +19,7 @@ def test_a_secret_can_be_in_a_file(environment, tmp_path):
 
     settings = Settings.load()
 
-    assert URL == settings.dsn
+    assert DatabaseUrl.parse(URL) == settings.read_database_url()
     assert settings.rate_limit_storage_uri
     assert "redis://:hunter2@host:6379/0" == settings.rate_limit_storage_uri.get_secret_value()
     assert "hunter2" not in repr(settings)
@@ -63,3 +64,24 @@ def test_the_content_of_a_file_is_checked(environment, tmp_path, content):
         Settings.load()
 
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", ["database_url", "migration_database_url"])
+def test_a_rotated_secret_is_read_again(environment, tmp_path, setting):
+    """The URL is that of the file as it is now. A file that is no longer right is refused in one sentence."""
+    file = tmp_path / "database"
+    file.write_text(URL)
+    environment(f"{setting.upper()}_FILE", str(file))
+    settings = Settings.load()
+    read = getattr(settings, f"read_{setting}")
+
+    file.write_text(URL.replace("hunter2", "swordfish"))
+    assert "swordfish" == read().password
+
+    file.write_text("swordfish")
+    with pytest.raises(StartupError, match=rf"^{setting.upper()} must be a URL like [^\n]*name\.$"):
+        read()
+
+    file.unlink()
+    with pytest.raises(StartupError, match=rf"^{setting.upper()}_FILE names a file that cannot be read: No such "):
+        read()

@@ -11,22 +11,6 @@ SECRET = "hunter2"
 SENTENCE = re.compile(r"[A-Z].*[^.]\.")
 
 
-@pytest.mark.parametrize("hosts", ["", "h", "h:1", "[::1]:5432", "h1:5432,h2:5433", "h1,h2"])
-def test_a_database_url_can_name_several_hosts(environment, hosts):
-    """One host or more, with or without a port, or none."""
-    environment("DATABASE_URL", f"postgresql://user@{hosts}/name")
-
-    assert hosts in Settings.load().dsn
-
-
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg"])
-def test_a_database_url_can_have_the_scheme_of_other_tools(environment, scheme):
-    """Only the scheme is changed. A `%` in the password stays."""
-    environment("DATABASE_URL", f"{scheme}://user:p%25w@host/name?sslmode=require")
-
-    assert "postgresql://user:p%25w@host/name?sslmode=require" == Settings.load().dsn
-
-
 @pytest.mark.parametrize(
     ("variable", "text"),
     [

@@ -1,0 +1,115 @@
+"""Which parameters a PostgreSQL URI may have: those that are used, those that are ignored, and the rest is refused."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from app.settings.libpq_uri import parse_uri
+
+_USED: Final = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",  # nosec B105 -- the name of a variable
+    "passfile": "PGPASSFILE",
+    "dbname": "PGDATABASE",
+    "options": "PGOPTIONS",
+    "application_name": "PGAPPNAME",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
+    "sslmode": "PGSSLMODE",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcrl": "PGSSLCRL",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslpassword": None,
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
+    "channel_binding": "PGCHANNELBINDING",
+}
+"""The variable of the environment that libpq takes each one from when the URI leaves it out."""
+
+_IGNORED: Final[Mapping[str, tuple[str, ...] | None]] = {
+    "client_encoding": ("auto", "utf8", "utf-8", "unicode"),
+    "fallback_application_name": None,
+    "gssencmode": ("disable", "prefer"),
+    "gssdelegation": None,
+    "gsslib": None,
+    "krbsrvname": None,
+    "keepalives": None,
+    "keepalives_idle": None,
+    "keepalives_interval": None,
+    "keepalives_count": None,
+    "tcp_user_timeout": None,
+    "min_protocol_version": ("3.0",),
+    "max_protocol_version": None,
+    "sslcertmode": ("disable", "allow"),
+    "sslcompression": None,
+    "sslsni": None,
+}
+"""Parameters that this service ignores, with the values for which that makes no difference that matters."""
+
+_INSTEAD: Final = {
+    "connection_limit": "set DATABASE_CONNECTIONS",
+    "currentschema": "write options=-csearch_path%3Dname",
+    "hostaddr": "write the address as the host",
+    "pgbouncer": "set DATABASE_POOLER=pgbouncer",
+    "pool_timeout": "set DATABASE_WAIT_SECONDS",
+    "schema": "write options=-csearch_path%3Dname",
+    "search_path": "write options=-csearch_path%3Dname",
+    "service": "write the service's parameters into the URL",
+    "statement_timeout": "set DATABASE_STATEMENT_SECONDS",
+}
+"""What does the same here as a parameter that is refused."""
+
+_SSL: Final = {"true": "require", "false": "disable"}
+"""What `ssl` means as an `sslmode`; it may also have one as its value."""
+
+_NAME: Final = re.compile(r"[a-z_]{1,40}", re.IGNORECASE)
+
+
+def read_parameters(uri: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of libpq that are used here, from the URI or else from the environment; none is empty.
+
+    Raises:
+        ValueError: The URI is malformed, or a parameter cannot work. The message repeats no value.
+    """
+    written = parse_uri(uri)
+    if "ssl" in written:
+        ssl = written.pop("ssl")
+        written.setdefault("sslmode", _SSL.get(ssl, ssl))
+    for name in written:
+        if choices := _IGNORED.get(name):
+            choice(written, name, *choices)
+        elif name not in _USED and name not in _IGNORED:
+            raise ValueError(_refusal(name))
+    values = {name: written.get(name) or environment.get(variable or "") for name, variable in _USED.items()}
+    return {name: value for name, value in values.items() if value}
+
+
+def choice(parameters: Mapping[str, str], name: str, *choices: str) -> str:
+    """The parameter's value, by default the first of its choices.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    value = parameters.get(name) or choices[0]
+    if value not in choices:
+        source = f" (or {variable})" if (variable := _USED.get(name)) else ""
+        alternatives = " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
+        raise ValueError(f"must have {alternatives} as the value of {name}{source}")
+    return value
+
+
+def _refusal(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        return "must have parameters behind ? that are written like sslmode=require&connect_timeout=2"
+    if instead := _INSTEAD.get(name.lower()):
+        return f"must not have the parameter {name}: {instead} instead"
+    known = sorted({*_USED, *_IGNORED})
+    similar = difflib.get_close_matches(name.lower(), known, 1)
+    meant = f"write {similar[0]} if that is meant" if similar else f"it can have {', '.join(known)}"
+    return f"must not have the parameter {name}, which does not work here: {meant}"
