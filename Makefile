@@ -3,11 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# These start real servers, which want the machine for themselves: they run last and one at a time.
-SERVER_TESTS := $(wildcard tests/processes tests/deploy)
+PYTEST := $(BIN)/pytest
+
+# Real servers want the machine for themselves, so their tests run one at a time. These few stand for all of them.
+SERVERS := tests/processes
+SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py shutdown.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults check bench lock
+.PHONY: help install run test test-long test-faults check docs bench lock
 
 help: ## List these lines
 	@$(PYTHON) -c 'import re; [print(f"make {n:11} {t}") for n, t in re.findall("(?m)^([a-z-]+):.*## (.*)", open("Makefile").read())]'
@@ -24,14 +27,16 @@ install: .venv/installed ## Put the locked requirements into .venv; PYTHON names
 run: install ## Serve at http://127.0.0.1:8000, from an embedded PostgreSQL unless DATABASE_URL is set
 	$(BIN)/gunicorn
 
-test: install ## Run all tests and ask for their coverage
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=auto $(SERVER_TESTS:%=--ignore=%)
-	$(if $(SERVER_TESTS),$(BIN)/coverage run -m pytest $(SERVER_TESTS))
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+test: install ## Run the tests, those of real servers among them, except the long ones; at most 6 minutes on two cores
+	$(PYTEST) $(SERVERS_FIRST)
+	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
+	@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.'
 
-test-faults: install ## Break the parts that a service stands on, the slow ways too, and print what was measured
+test-long: install ## Run the long tests, which take 15 minutes and need every program that tests/programs.py lists
+	$(PYTEST) -m slow --ignore=$(SERVERS)
+	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
+
+test-faults: install ## Run the tests of faults, and print what they measure
 	$(BIN)/pytest -m 'slow or not slow' -rP --show-capture=stdout tests/processes/test_faults_*.py
 
 check: install ## Check format, lint, types, security and who imports whom
@@ -41,12 +46,15 @@ check: install ## Check format, lint, types, security and who imports whom
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml .
 	$(BIN)/lint-imports --no-logo
 
+docs: install ## Write the documentation's site to docs/_site
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_site
+
 bench: install ## Measure what the patterns are worth
 	$(BIN)/python -m benchmarks
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-config --custom-compile-command 'make lock' $(UPGRADE)
 
-lock: install ## Write requirements/ anew from pyproject.toml; UPGRADE=--upgrade takes the newest releases
+lock: install ## Write requirements/ from pyproject.toml; UPGRADE=--upgrade takes the newest releases
 	$(COMPILE) --output-file requirements/runtime.txt
 	$(COMPILE) --output-file requirements/development.txt --group dev --constraints requirements/runtime.txt

@@ -1,12 +1,15 @@
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import app
 from tests.paths import ROOT
@@ -14,9 +17,46 @@ from tests.paths import ROOT
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PYPROJECT["project"]["dependencies"]
 DEVELOPMENT = RUNTIME + PYPROJECT["dependency-groups"]["dev"]
+SEAMS = (ROOT / "tests" / "seams.txt").read_text(encoding="utf-8").splitlines()
 
 PIN = re.compile(r"[a-z0-9-]+==[0-9][^\s/]*( ; [a-z_]+ \S+ '[^'/]+')*")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def imported() -> set[str]:
+    """The packages that the service imports, by their names in the index."""
+    names = set()
+    for file in (*ROOT.glob("app/**/*.py"), *ROOT.glob("migrations/**/*.py"), ROOT / "gunicorn.conf.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    return {
+        canonicalize_name(distributions[name][0])
+        for name in names - sys.stdlib_module_names
+        if not (ROOT / name).exists()
+    }
+
+
+def test_what_the_service_imports_is_declared():
+    """A package that is imported does not depend on another one that happens to bring it."""
+    declared = {canonicalize_name(Requirement(line).name) for line in RUNTIME}
+
+    assert imported() <= declared
+
+
+def test_what_the_service_overrides_has_an_upper_bound():
+    """A package whose members are overridden is declared with the release that is too new."""
+    foreign = {canonicalize_name(packages_distributions()[line.partition(".")[0]][0]) for line in SEAMS}
+
+    bounded = {
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, RUNTIME)
+        if any(specifier.operator == "<" for specifier in requirement.specifier)
+    }
+    assert foreign <= bounded
 
 
 def test_the_version_is_the_same_everywhere():
@@ -80,7 +120,7 @@ def test_the_lock_does_not_tell_where_it_was_made(name):
     assert re.findall(r"\S*://\S*|(?<!\S)[/~]\S*|--\S*(?:index|find-links)\S*", text) == []
 
 
-@pytest.mark.parametrize("line", ["run", "test", "check", "bench", "lock"])
+@pytest.mark.parametrize("line", ["run", "test", "test-long", "test-faults", "check", "docs", "bench", "lock"])
 def test_every_everyday_line_installs_first(line):
     """Each line of the Makefile works by itself on a fresh clone."""
     done = subprocess.run(

@@ -17,6 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "images" in getattr(item, "fixturenames", ()))
     for item in items:
         if "images" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
             item.add_marker(pytest.mark.needs("dockerd", "mmdebstrap", "ip", "root"))
 
 
