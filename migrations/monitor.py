@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 
+from app.database_url import DatabaseUrl
 from app.logs.redaction import redact_text
-from app.settings.database_url import DatabaseUrl
 from migrations.session import open_connection
 
 log = structlog.get_logger("migrations")

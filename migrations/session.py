@@ -9,9 +9,9 @@ from sqlalchemy.pool import NullPool
 
 from app import NAME
 from app.database import connecting
+from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import DatabasePooler, Settings
-from app.settings.database_url import DatabaseUrl
 
 CONNECT_SECONDS = 10
 

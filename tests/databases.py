@@ -11,8 +11,8 @@ from sqlalchemy import bindparam, text
 
 from app import NAME, database
 from app.database import Database
+from app.database_url import DatabaseUrl
 from app.errors import RequestError
-from app.settings.database_url import DatabaseUrl
 
 ONE = text("SELECT 1 AS one")
 PID = text("SELECT pg_backend_pid() AS pid")

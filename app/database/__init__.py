@@ -12,7 +12,7 @@ from app.database.executor import Executor
 from app.database.pool import Pool, PoolObserver, PoolState
 from app.database.statements import StatementCompiler
 from app.database.transaction import Transaction, transaction_on
-from app.settings.database_url import DatabaseUrl
+from app.database_url import DatabaseUrl
 
 
 class StatementRunner(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from app.settings.database_url import DatabaseHost, DatabaseUrl
+from app.database_url import DatabaseHost, DatabaseUrl
 
 
 async def connect(

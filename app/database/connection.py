@@ -10,7 +10,7 @@ import asyncpg
 from app import NAME
 from app.database.connecting import connect
 from app.database.failures import failure_to_connect
-from app.settings.database_url import DatabaseUrl
+from app.database_url import DatabaseUrl
 
 CONNECT_SECONDS = 1.5
 """How long opening one connection may take. A server that is alive answers within milliseconds."""

@@ -6,9 +6,9 @@ from typing import Annotated, Self, cast
 
 from pydantic import Field, model_validator
 
+from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings.cpus import available_cpus
-from app.settings.database_url import DatabaseUrl
 from app.settings.environment import FromEnvironment, read_secret
 from app.settings.values import (
     AnyCase,

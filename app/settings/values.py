@@ -9,7 +9,7 @@ from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, SecretStr
 from pydantic_settings import NoDecode
 
-from app.settings.database_url import DatabaseUrl
+from app.database_url import DatabaseUrl
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from app.database.connecting import connect
+from app.database_url import DatabaseUrl
 from app.embedded_postgres.programs import account
-from app.settings.database_url import DatabaseUrl
 from tests.cluster import execute, throw_away_cluster
 from tests.proxy import proxied
 

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app import NAME
+from app.database_url import DatabaseUrl
 from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
-from app.settings.database_url import DatabaseUrl
 from migrations import session
 from tests.cluster import as_role, execute
 from tests.migrations.alembic import HEAD, alembic, fetch, succeed

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import Settings
-from app.settings.database_url import DatabaseUrl
 
 SECRET = "hunter2"
 URL = f"postgresql://user:{SECRET}@host:5432/name"

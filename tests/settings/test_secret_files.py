@@ -2,9 +2,9 @@
 
 import pytest
 
+from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import Settings
-from app.settings.database_url import DatabaseUrl
 
 URL = "postgresql://user:hunter2@host:5432/name"
 

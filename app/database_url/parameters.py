@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from app.settings.libpq_uri import parse_uri
+from app.database_url.uri import parse_uri
 
 _USED: Final = {
     "host": "PGHOST",

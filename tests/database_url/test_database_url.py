@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings.database_url import DatabaseUrl
+from app.database_url import DatabaseUrl
 
 FORM = "must be a URL like postgresql://user:password@host:5432/name"
 

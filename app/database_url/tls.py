@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from app.settings.libpq_parameters import choice
+from app.database_url.parameters import choice
 
 _MODES: Final = ("prefer", "disable", "allow", "require", "verify-ca", "verify-full")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from app.settings.database_tls import DatabaseTls
+from app.database_url.tls import DatabaseTls
 
 ROOTS = certifi.where()
 

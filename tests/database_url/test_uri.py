@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from app.settings.database_url import DatabaseUrl
-from app.settings.libpq_uri import parse_uri
+from app.database_url import DatabaseUrl
+from app.database_url.uri import parse_uri
 
 SECRETS = ("hunter", "swordfish")
 

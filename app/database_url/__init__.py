@@ -10,9 +10,9 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
-from app.settings.database_tls import DatabaseTls
-from app.settings.libpq_parameters import choice, read_parameters
-from app.settings.libpq_uri import ESCAPES, FORM
+from app.database_url.parameters import choice, read_parameters
+from app.database_url.tls import DatabaseTls
+from app.database_url.uri import ESCAPES, FORM
 
 _DEFAULT_HOSTS: Final = "/var/run/postgresql,/tmp,localhost"  # nosec B108 -- the folders of PostgreSQL's sockets
 _DEFAULT_PORT: Final = 5432
