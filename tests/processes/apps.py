@@ -1,4 +1,4 @@
-"""Small ASGI applications that the server runs in tests that are about processes, not about items."""
+"""A small ASGI application without a database, for tests of the server itself."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def plain() -> Application:
-    """Answers any request with the worker's process id, and does what the query asks for before."""
+    """Answers each request with facts about it and its worker, after doing what the query asks for."""
     return _Plain()
 
 

@@ -1,4 +1,4 @@
-"""Servers that tests about processes share."""
+"""Servers that several tests use."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from tests.processes.server import PLAIN, Server
 
 
 @pytest.fixture(scope="module")
-def impatient() -> Iterator[Server]:
-    """A server of one worker that has little patience with its clients."""
+def short_timeouts() -> Iterator[Server]:
+    """A server of one worker with short client timeouts."""
     environment = {
         "WEB_CONCURRENCY": "1",
         "REQUEST_RECEIVE_SECONDS": "1",

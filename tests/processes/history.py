@@ -1,4 +1,4 @@
-"""Remembers what a service was asked and what it acknowledged, and compares that with what its database holds."""
+"""Makes write requests, and compares what the service acknowledged with what its database stores."""
 
 import asyncio
 import json
@@ -8,27 +8,27 @@ from typing import Any
 import asyncpg
 
 from tests.cluster import execute
-from tests.processes.load import Exchange, Report, Request
+from tests.processes.load import Report, Request, RequestResult
 
 _SEEDED = 10_000
 
 _JSON = ("Content-Type", "application/json")
 
-_UNTOUCHED = {"overloaded", "pool_exhausted"}
-"""Codes of refusals that come before a request has a connection to the database."""
+_REFUSED_BEFORE_THE_DATABASE = {"overloaded", "pool_exhausted"}
+"""Codes of a 503 that a request gets before it has a database connection."""
 
 
 class History:
-    """Writes of which each can be found again: no two requests write the same value, unless one is a retry."""
+    """Requests whose writes can be distinguished: no two write the same value, unless one is a retry."""
 
     def __init__(self, url: str) -> None:
-        """Fill the database with items to replace."""
+        """Insert the items that requests replace."""
         self._url = url
         execute(url, f"INSERT INTO items (name) SELECT 'seeded' FROM generate_series(1, {_SEEDED})")
 
     @staticmethod
     def request(number: int) -> Request:
-        """A read, a creation with a key or without one, the retry of an earlier creation, or a replacement."""
+        """A read, a creation with or without a key, the retry of an earlier creation, or a replacement."""
         kind = number % 6
         if kind == 0:
             return Request(target=f"/items/{number % _SEEDED + 1}")
@@ -37,7 +37,7 @@ class History:
         if kind == 2:
             return create(number, key=f"key-{number}")
         if kind == 3:
-            # Some requests after the one that it repeats, which mostly has an answer by then.
+            # Sent 61 numbers after the request that it repeats, which usually has an answer by then.
             repeated = max(2, number - 61)
             return create(repeated, key=f"key-{repeated}")
         if kind == 4:
@@ -47,7 +47,7 @@ class History:
 
     @staticmethod
     def creation(number: int) -> Request:
-        """A creation without a key, with one, or the retry of an earlier one."""
+        """A creation without a key, a creation with a key, or the retry of an earlier one."""
         kind = number % 3
         if kind == 0:
             return create(number)
@@ -55,42 +55,42 @@ class History:
         return create(repeated, key=f"key-{repeated}")
 
     def check(self, *reports: Report) -> Counter[str]:
-        """Compare the writes with the database, and count how they ended.
+        """Compare the writes with the database, and count their outcomes.
 
         Returns:
-            The writes that were `acknowledged`, `refused` or of `unknown` outcome, and the rows that
-            are `stored` though nothing that asked for them was acknowledged.
+            The number of writes that were `acknowledged`, `refused` or of `unknown` outcome, and of
+            rows that are `stored` although no write of them was acknowledged.
 
         Raises:
-            AssertionError: An acknowledged write is missing or other than acknowledged, a refused one
-                was carried out, or there is a row that should not be. A creation may stand twice only
+            AssertionError: An acknowledged write is missing or different, a refused one was carried
+                out, or there is a row that no request wrote. A creation may be stored twice only
                 where an outcome was unknown and it had no key.
         """
         rows = asyncio.run(self._rows())
         found: dict[str, list[asyncpg.Record]] = {}
         for row in rows.values():
             found.setdefault(row["name"], []).append(row)
-        writes: dict[str, list[Exchange]] = {}
+        writes: dict[str, list[RequestResult]] = {}
         for report in reports:
-            for exchange in report.exchanges:
-                if exchange.request.method != "GET":
-                    writes.setdefault(json.loads(exchange.request.body)["name"], []).append(exchange)
+            for result in report.results:
+                if result.request.method != "GET":
+                    writes.setdefault(json.loads(result.request.body)["name"], []).append(result)
         for name in found:
-            assert name == "seeded" or name in writes, f"a row that nobody asked for: {name}"
+            assert name == "seeded" or name in writes, f"a row that no request wrote: {name}"
         counts: Counter[str] = Counter()
-        for name, exchanges in writes.items():
-            stored, outcomes = found.get(name, []), Counter(map(_outcome, exchanges))
-            told = [_acknowledged(exchange, rows) for exchange in exchanges if _outcome(exchange) == "acknowledged"]
+        for name, results in writes.items():
+            stored, outcomes = found.get(name, []), Counter(map(_outcome, results))
+            acknowledged = [_acknowledged(result, rows) for result in results if _outcome(result) == "acknowledged"]
             most = outcomes["acknowledged"] + outcomes["unknown"]
-            if _makes_one(exchanges[0].request):
+            if _is_idempotent(results[0].request):
                 most = min(1, most)
             else:
-                assert len(told) == len(set(told)), f"one row for several creations: {exchanges}"
-            assert len(stored) <= most, f"{len(stored)} rows, and at most {most} may be: {exchanges}"
-            expected = _value(json.loads(exchanges[0].request.body))
-            assert all(expected == _value(row) for row in stored), f"half a row: {exchanges}"
+                assert len(acknowledged) == len(set(acknowledged)), f"one row for several creations: {results}"
+            assert len(stored) <= most, f"{len(stored)} rows, at most {most} expected: {results}"
+            expected = _value(json.loads(results[0].request.body))
+            assert all(expected == _value(row) for row in stored), f"an incomplete row: {results}"
             counts += outcomes
-            counts["stored"] += 0 if told else len(stored)
+            counts["stored"] += 0 if acknowledged else len(stored)
         return counts
 
     async def _rows(self) -> dict[int, asyncpg.Record]:
@@ -109,33 +109,33 @@ def create(number: int, *, key: str | None = None, name: str = "created", descri
     return Request(method="POST", target="/items", headers=headers, body=json.dumps(values).encode())
 
 
-def _makes_one(request: Request) -> bool:
-    """Whether it makes no second row when it is sent again."""
+def _is_idempotent(request: Request) -> bool:
+    """Whether the request makes no second row when it is sent again."""
     return request.method == "PUT" or any(name == "Idempotency-Key" for name, _ in request.headers)
 
 
-def _outcome(exchange: Exchange) -> str:
-    """How a write ended: `acknowledged`, `refused`, which says that nothing was written, or `unknown`."""
-    if exchange.answer is None:
-        return "refused" if exchange.failure == "refused" else "unknown"
-    if exchange.answer.status < 300:
+def _outcome(result: RequestResult) -> str:
+    """How a write ended: `acknowledged`, `refused` (nothing was written), or `unknown`."""
+    if result.answer is None:
+        return "refused" if result.failure == "refused" else "unknown"
+    if result.answer.status < 300:
         return "acknowledged"
-    if exchange.answer.status == 503:
-        return "refused" if json.loads(exchange.answer.body)["code"] in _UNTOUCHED else "unknown"
-    return "refused" if exchange.answer.status < 500 else "unknown"
+    if result.answer.status == 503:
+        return "refused" if json.loads(result.answer.body)["code"] in _REFUSED_BEFORE_THE_DATABASE else "unknown"
+    return "refused" if result.answer.status < 500 else "unknown"
 
 
-def _acknowledged(exchange: Exchange, rows: dict[int, asyncpg.Record]) -> int:
-    """The id of the item that was told to be written: it is stored as it was asked for."""
-    assert exchange.answer
-    told = json.loads(exchange.answer.body)
-    expected = _value(json.loads(exchange.request.body))
-    assert expected == _value(told), f"acknowledged as something else: {exchange}"
-    assert told["id"] in rows, f"acknowledged and lost: {exchange}"
-    assert expected == _value(rows[told["id"]]), f"acknowledged and not stored: {exchange}"
-    return int(told["id"])
+def _acknowledged(result: RequestResult, rows: dict[int, asyncpg.Record]) -> int:
+    """The id of the acknowledged item, once it is sure that it is stored as requested."""
+    assert result.answer
+    item = json.loads(result.answer.body)
+    expected = _value(json.loads(result.request.body))
+    assert expected == _value(item), f"acknowledged with other values: {result}"
+    assert item["id"] in rows, f"acknowledged and not stored: {result}"
+    assert expected == _value(rows[item["id"]]), f"stored with other values: {result}"
+    return int(item["id"])
 
 
 def _value(item: Any) -> tuple[Any, ...]:
-    """What a client has set of an item, whether it is a body, an answer or a row."""
+    """The fields that a client sets, of a request's body, an answer or a row."""
     return item["name"], item["description"], item["price"]

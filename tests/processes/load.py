@@ -1,4 +1,4 @@
-"""Sends bounded load to a server on the loopback interface, and remembers what became of each request."""
+"""Sends bounded load to a server on the loopback interface, and records the result of each request."""
 
 import asyncio
 import itertools
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is sent."""
+    """A request to send."""
 
     method: str = "GET"
     target: str = "/"
@@ -21,7 +21,7 @@ class Request:
     body: bytes = b""
 
     def encode(self, *, keep: bool) -> bytes:
-        """The bytes of the request; unless the connection is kept it says so."""
+        """The bytes of the request. If the connection is not kept, it says `Connection: close`."""
         lines = [f"{self.method} {self.target} HTTP/1.1", "Host: localhost"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if self.body or self.method in {"POST", "PUT", "PATCH"}:
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back."""
+    """The response to a request."""
 
     status: int
     headers: dict[str, str]
@@ -41,18 +41,18 @@ class Answer:
 
     @property
     def closes(self) -> bool:
-        """Whether the server will answer nothing more on this connection."""
+        """Whether the server closes the connection after this response."""
         return self.headers.get("connection", "").lower() == "close"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """One request and what became of it: an answer, or a failure."""
+class RequestResult:
+    """One request and its result: an answer, or a failure."""
 
     number: int
     request: Request
     kept: bool
-    """Whether it went out on a connection that had served before."""
+    """Whether it was sent on a connection that had been used before."""
 
     started: float
     """By the monotonic clock."""
@@ -60,44 +60,44 @@ class Exchange:
     seconds: float
     answer: Answer | None
     failure: str | None
-    """`refused` when no connection could be made, else how the connection failed: then it is unknown
-    whether the request was carried out."""
+    """`refused` if no connection could be made. Any other value says how the connection failed: then it
+    is unknown whether the request was carried out."""
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of all requests."""
+    """The results of all requests."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    results: list[RequestResult] = field(default_factory=list)
 
     @property
     def statuses(self) -> Counter[int]:
-        """How many answers had which status."""
-        return Counter(exchange.answer.status for exchange in self.exchanges if exchange.answer)
+        """The number of answers with each status."""
+        return Counter(result.answer.status for result in self.results if result.answer)
 
-    def failures(self, *, apart_from: tuple[str, ...] = ()) -> list[Exchange]:
-        """Requests without an answer, and those answered with a 5xx."""
+    def failures(self, *, apart_from: tuple[str, ...] = ()) -> list[RequestResult]:
+        """Results without an answer, and answers with a 5xx."""
         return [
-            exchange
-            for exchange in self.exchanges
-            if (exchange.answer is None or exchange.answer.status >= 500) and exchange.failure not in apart_from
+            result
+            for result in self.results
+            if (result.answer is None or result.answer.status >= 500) and result.failure not in apart_from
         ]
 
     def seconds(self, quantile: float) -> float:
-        """The time within which that part of all requests ended."""
-        times = sorted(exchange.seconds for exchange in self.exchanges)
+        """The time within which this fraction of all requests ended."""
+        times = sorted(result.seconds for result in self.results)
         return times[min(len(times) - 1, int(quantile * len(times)))]
 
     def __str__(self) -> str:
         failed = Counter(
-            (exchange.failure or str(exchange.answer and exchange.answer.status), "kept" if exchange.kept else "new")
-            for exchange in self.failures()
+            (result.failure or str(result.answer and result.answer.status), "kept" if result.kept else "new")
+            for result in self.failures()
         )
-        return f"{len(self.exchanges)} requests, statuses {dict(self.statuses)}, failed {dict(failed)}"
+        return f"{len(self.results)} requests, statuses {dict(self.statuses)}, failed {dict(failed)}"
 
 
 class Client:
-    """A client of one connection at a time, which it keeps as long as the server does."""
+    """A client with one connection at a time, which it keeps until the server closes it."""
 
     def __init__(self, port: int, *, keep: bool = True, timeout_seconds: float = 30) -> None:
         self.port = port
@@ -105,14 +105,14 @@ class Client:
         self.timeout_seconds = timeout_seconds
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def exchange(self, number: int, request: Request) -> Exchange:
+    async def send(self, number: int, request: Request) -> RequestResult:
         """Send the request and wait for its answer."""
         started = time.monotonic()
         answer, failure, kept = None, None, False
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 kept = await self._connect()
-                answer = await self._send(request)
+                answer = await self._send_and_receive(request)
         except ConnectionRefusedError:
             failure = "refused"
         except TimeoutError:
@@ -123,7 +123,7 @@ class Client:
             failure = type(error).__name__
         if answer is None or answer.closes or not self.keep:
             self.close()
-        return Exchange(
+        return RequestResult(
             number=number,
             request=request,
             kept=kept,
@@ -134,13 +134,13 @@ class Client:
         )
 
     def close(self) -> None:
-        """Leave the connection."""
+        """Close the connection."""
         if self._streams:
             self._streams[1].close()
             self._streams = None
 
     async def _connect(self) -> bool:
-        # As every client does: a connection that the server has closed meanwhile is not used again.
+        # Like every HTTP client: a connection that the server has closed is not used again.
         if self._streams and (self._streams[0].at_eof() or self._streams[1].is_closing()):
             self.close()
         if self._streams:
@@ -148,7 +148,7 @@ class Client:
         self._streams = await asyncio.open_connection("127.0.0.1", self.port)
         return False
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send_and_receive(self, request: Request) -> Answer:
         assert self._streams
         reader, writer = self._streams
         writer.write(request.encode(keep=self.keep))
@@ -175,19 +175,19 @@ async def send_load(
     stopped: Callable[[], bool] = lambda: False,
     report: Report | None = None,
 ) -> Report:
-    """Send requests at an even rate, bounded in time, and wait for their answers.
+    """Send requests at a constant rate for a limited time, and wait for their answers.
 
     Args:
         port: Where the server listens, on the loopback interface.
-        rate: Requests a second, all clients together.
-        seconds: How long at most.
-        kept: Clients that keep their connection.
-        fresh: Clients that make a connection for each request.
-        request: Makes the request of a number; numbers count up from 0.
+        rate: Requests a second of all clients together.
+        seconds: The longest time.
+        kept: The number of clients that keep their connection.
+        fresh: The number of clients that make a connection for each request.
+        request: Makes the request for a number. Numbers count up from 0.
         timeout_seconds: How long a request may take.
-        count: How many requests at most.
-        stopped: Ends the load before its time.
-        report: Where to write down what became of the requests.
+        count: The most requests.
+        stopped: Whether to end before `seconds` have passed.
+        report: Where to record the results.
     """
     report = report if report is not None else Report()
     clients = [Client(port, keep=number < kept, timeout_seconds=timeout_seconds) for number in range(kept + fresh)]
@@ -201,7 +201,7 @@ async def send_load(
             number = next(numbers)
             if number >= count:
                 break
-            report.exchanges.append(await client.exchange(number, request(number)))
+            report.results.append(await client.send(number, request(number)))
             due = max(due + len(clients) / rate, time.monotonic() - 1)
         client.close()
 
@@ -222,7 +222,7 @@ def load(
     request: Callable[[int], Request] = lambda _: Request(),
     timeout_seconds: float = 30,
 ) -> Iterator[Report]:
-    """Send load beside what the block does. When the block ends, the report is complete."""
+    """Send load while the block runs. After the block the report is complete."""
     report, stop = Report(), threading.Event()
 
     def run() -> None:

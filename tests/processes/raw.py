@@ -1,4 +1,4 @@
-"""Speaks to a server in bytes, as no well-behaved client does."""
+"""Sends bytes to a server that no correct HTTP client would send."""
 
 import contextlib
 import re
@@ -45,16 +45,16 @@ AMBIGUOUS = {
     "chunk size too large": POST + CHUNKED + b"\r\nfffffffffffffffff\r\nx\r\n",
     "chunk longer than its size": POST + CHUNKED + b"\r\n1\r\nxx0\r\n\r\n",
 }
-"""Requests that two readers could read in two ways."""
+"""Requests that two HTTP parsers could understand differently."""
 
 
 def connect(server: Server) -> socket.socket:
-    """A connection on which nothing was sent yet."""
+    """A new connection."""
     return socket.create_connection(("127.0.0.1", server.port), timeout=8)
 
 
 def read(client: socket.socket) -> bytes:
-    """All that comes until the server closes; a reset is an end as well."""
+    """All bytes until the server closes or resets the connection."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := client.recv(65536):
@@ -62,13 +62,13 @@ def read(client: socket.socket) -> bytes:
     return received
 
 
-def talk(server: Server, sent: bytes) -> bytes:
-    """Send these bytes and return all that comes back until the server closes."""
+def send_and_read(server: Server, sent: bytes) -> bytes:
+    """Send these bytes and return all bytes that come back until the server closes."""
     with connect(server) as client:
         client.sendall(sent)
         return read(client)
 
 
 def statuses(received: bytes) -> list[int]:
-    """The statuses of all answers, in their order."""
+    """The statuses of all answers, in order."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]

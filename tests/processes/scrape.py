@@ -21,7 +21,7 @@ def fetch(port: int, target: str, *, timeout_seconds: float = 10) -> tuple[int, 
 
 
 def scrape(port: int, *, counters_only: bool = False) -> Samples:
-    """All samples, or those that must never fall."""
+    """All samples, or only those of counters and histograms, which must never decrease."""
     status, body = fetch(port, "/metrics")
     assert 200 == status, body
     return {

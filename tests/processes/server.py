@@ -1,4 +1,4 @@
-"""Starts the real server, as an operator does, and looks after its processes."""
+"""Starts the real server, as an operator does, and finds and ends its processes."""
 
 import contextlib
 import os
@@ -25,20 +25,20 @@ PLAIN = "tests.processes.apps:plain()"
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing listens at."""
+    """A port of the loopback interface at which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def eventually(look: Callable[[], T], *, seconds: float, what: str, every: float = 0.05) -> T:
-    """The first true value that `look` returns, within the time.
+def eventually(read: Callable[[], T], *, seconds: float, what: str, every: float = 0.05) -> T:
+    """The first true value that `read` returns.
 
     Raises:
-        AssertionError: There was none in time; it says what was waited for.
+        AssertionError: There was none within `seconds`. The message says `what` was expected.
     """
     end = time.monotonic() + seconds
-    while not (value := look()):
+    while not (value := read()):
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(every)
     return value
@@ -76,30 +76,30 @@ class Server:
         arguments: tuple[str, ...] = (),
         folder: Path = ROOT,
     ) -> None:
-        """Describe a server; without an application it serves the real one.
+        """Describe a server of this service, or of another application.
 
         Args:
-            app: What to serve instead of this service.
-            environment: Settings beside PORT. DATABASE_URL leads nowhere unless it is set.
-            arguments: What follows `gunicorn` on the command line.
-            folder: Where it is started.
+            app: The application to serve instead of this service.
+            environment: Settings besides PORT. Without DATABASE_URL there is no database at its address.
+            arguments: The arguments of `gunicorn` before the application.
+            folder: The working directory.
         """
         self.port = free_port()
         self.folder = folder
         self.command = [str(Path(sys.executable).with_name("gunicorn")), *arguments, *([app] if app else [])]
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
         self.environment = {
-            **kept,
-            **measured,
+            **inherited,
+            **coverage,
             "PORT": str(self.port),
             "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
             "LOG_FORMAT": "json",
             "PYTHONDONTWRITEBYTECODE": "1",
             **(environment or {}),
         }
-        self.printing_to: int | None = None
-        """A descriptor to print to, instead of where `output` finds it."""
+        self.stdout: int | None = None
+        """A descriptor for the output. By default it goes to a file that `output` reads."""
         self.process: subprocess.Popen[bytes]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._children: dict[int, psutil.Process] = {}
@@ -116,30 +116,30 @@ class Server:
         self.kill()
         self._output.close()
 
-    def inside(self, *command: str) -> Self:
-        """Have it started by a command that prepares its surroundings, and then runs what follows it."""
+    def started_by(self, *command: str) -> Self:
+        """Start it through a command that prepares the environment and then runs its arguments."""
         self.command = [*command, *self.command]
         return self
 
     def start(self) -> None:
-        """Start the processes, and do not wait for them."""
+        """Start the master, and do not wait for it."""
         self.process = subprocess.Popen(
             self.command,
             env=self.environment,
             cwd=self.folder,
-            stdout=self._output if self.printing_to is None else self.printing_to,
+            stdout=self._output if self.stdout is None else self.stdout,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
     def serving(self, *, workers: int = 1, seconds: float = 20) -> Self:
-        """Wait until so many workers accept connections."""
+        """Wait until this many workers accept connections."""
 
-        def look() -> bool:
+        def read() -> bool:
             assert self.process.poll() is None, f"the server has ended:\n{self.output()}"
             return len(self.serving_workers()) >= workers
 
-        eventually(look, seconds=seconds, what=f"{workers} workers of {self.command}")
+        eventually(read, seconds=seconds, what=f"{workers} workers of {self.command}")
         return self
 
     def serving_workers(self) -> list[int]:
@@ -151,7 +151,7 @@ class Server:
         return [pid for pid in self.workers() if listeners & _polled(pid)]
 
     def workers(self) -> list[int]:
-        """The process ids of the workers that live, oldest first."""
+        """The process ids of the living workers, oldest first."""
         try:
             children = psutil.Process(self.process.pid).children()
         except psutil.NoSuchProcess:
@@ -169,62 +169,62 @@ class Server:
         self.process.send_signal(number)
 
     def kill_worker(self, *, seconds: float = 10) -> None:
-        """Kill the oldest worker, and wait until as many serve as before without it."""
+        """Kill the oldest worker, and wait until another one serves in its place."""
         serving = self.serving_workers()
         os.kill(serving[0], signal.SIGKILL)
 
-        def look() -> bool:
-            # A process that was killed still shows for a moment.
+        def read() -> bool:
+            # A killed process is still listed for a moment.
             return len(now := self.serving_workers()) == len(serving) and serving[0] not in now
 
-        eventually(look, seconds=seconds, what=f"another worker in the place of {serving[0]}")
+        eventually(read, seconds=seconds, what=f"a replacement of worker {serving[0]}")
 
     def reload(self, *, seconds: float = 30) -> None:
-        """Send SIGHUP and wait until as many workers serve as before, all of them new."""
+        """Send SIGHUP and wait until the same number of workers serve, all of them new."""
         count, old = len(self.serving_workers()), set(self.workers())
         self.send(signal.SIGHUP)
 
-        def look() -> bool:
+        def read() -> bool:
             workers = set(self.workers())
             return len(workers) == len(self.serving_workers()) == count and old.isdisjoint(workers)
 
-        eventually(look, seconds=seconds, what=f"{count} workers instead of {sorted(old)}")
+        eventually(read, seconds=seconds, what=f"{count} workers instead of {sorted(old)}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 40) -> int:
-        """Send a signal, wait for the end, and return the exit code."""
+        """Send a signal, wait until the server has ended, and return its exit code."""
         self.workers()
         self.send(number)
         return self.process.wait(seconds)
 
     def wait(self, *, seconds: float = 20) -> int:
-        """Wait until the server has ended by itself, and return the exit code."""
+        """Wait until the server ends by itself, and return its exit code."""
         return self.process.wait(seconds)
 
     def output(self) -> str:
-        """All that was printed so far."""
+        """All output so far."""
         self._output.flush()
         return os.pread(self._output.fileno(), 50_000_000, 0).decode(errors="replace")
 
     def kill(self) -> None:
-        """End whatever still runs of this server."""
+        """Kill all processes of this server that still run."""
         self.workers()
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait()
         for child in self._children.values():
-            # psutil compares the start time as well, so a new process with an old id is safe.
+            # psutil compares the start time too, so a new process with the same id is not killed.
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
 
 
 def service(url: str, *, workers: int = 1, **settings: str) -> Server:
-    """The real service with this database, its clients unlimited unless the settings say otherwise."""
+    """This service with this database, without rate limits unless the settings have some."""
     limited = any(name.startswith("RATE_LIMIT_") for name in settings)
     environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": str(workers), "RATE_LIMIT_ENABLED": str(limited).lower()}
     return Server(environment=environment | settings)
 
 
-def untraced(server: Server) -> Server:
-    """The same server without its coverage measured: tracing slows its code, and not what the code waits for."""
+def without_coverage(server: Server) -> Server:
+    """The same server without measuring coverage, which slows its code but not what the code waits for."""
     server.environment = {name: value for name, value in server.environment.items() if "COVERAGE_" not in name}
     return server

@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from tests.processes.load import load
-from tests.processes.raw import AMBIGUOUS, CHUNKED, POST, connect, read, statuses, talk
+from tests.processes.raw import AMBIGUOUS, CHUNKED, POST, connect, read, send_and_read, statuses
 from tests.processes.server import PLAIN, Server, eventually
 
 GET = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def read_answer(client: socket.socket) -> bytes:
-    """One answer on a connection that stays."""
+    """One answer on a connection that is kept."""
     received = client.recv(65536)
     while b"headers=" not in received:
         received += client.recv(65536)
@@ -25,9 +25,9 @@ def read_answer(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
-def test_what_could_be_read_in_two_ways_is_refused(impatient, sent):
-    """It is answered 400, once, and nothing that follows on the connection is taken for a request."""
-    received = talk(impatient, sent + GET)
+def test_an_ambiguous_request_is_refused(short_timeouts, sent):
+    """It gets one answer, 400, and what follows on the connection is not handled as a request."""
+    received = send_and_read(short_timeouts, sent + GET)
 
     assert [400] == statuses(received)
     assert b"connection: close" in received
@@ -35,9 +35,9 @@ def test_what_could_be_read_in_two_ways_is_refused(impatient, sent):
 
 
 @pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0"])
-def test_other_versions_are_refused(impatient, version):
-    """Only HTTP/1.0 and HTTP/1.1 are spoken here."""
-    assert [505] == statuses(talk(impatient, b"GET / " + version + b"\r\nHost: a\r\n\r\n"))
+def test_other_versions_than_1_0_and_1_1_are_refused(short_timeouts, version):
+    """The answer is 505."""
+    assert [505] == statuses(send_and_read(short_timeouts, b"GET / " + version + b"\r\nHost: a\r\n\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -52,18 +52,18 @@ def test_other_versions_are_refused(impatient, version):
     ],
     ids=["1 MB", "70 kB", "20,000", "101", "99", "60 kB"],
 )
-def test_a_head_is_bounded(impatient, head, status):
-    """Past 64 KiB or 100 fields the answer is 431, and it reaches a client that is still sending."""
-    received = talk(impatient, b"GET / HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n\r\n")
+def test_a_head_of_more_than_64_kib_or_100_fields_is_refused(short_timeouts, head, status):
+    """The answer is 431, and a client that is still sending receives it."""
+    received = send_and_read(short_timeouts, b"GET / HTTP/1.1\r\nHost: a\r\n" + head + b"\r\n\r\n")
 
     assert [status] == statuses(received)
 
 
-def test_a_target_is_bounded(impatient):
-    """Past 8 KiB the answer is 414."""
-    assert [414] == statuses(talk(impatient, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"))
-    assert [414] == statuses(talk(impatient, b"GET /" + b"x" * 900_000))
-    assert [200] == statuses(talk(impatient, b"GET /" + b"x" * 8_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"))
+def test_a_target_of_more_than_8_kib_is_refused(short_timeouts):
+    """The answer is 414."""
+    assert [414] == statuses(send_and_read(short_timeouts, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"))
+    assert [414] == statuses(send_and_read(short_timeouts, b"GET /" + b"x" * 900_000))
+    assert [200] == statuses(send_and_read(short_timeouts, b"GET /" + b"x" * 8_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,20 @@ def test_a_target_is_bounded(impatient):
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ],
-    ids=["letter", "half a head", "half a body", "half the chunks"],
+    ids=["one letter", "half a head", "half a body", "half the chunks"],
 )
-def test_a_request_must_arrive_in_time(impatient, sent):
-    """Half a request is answered 408 when its time is over, and its application is told that the client left."""
+def test_an_incomplete_request_is_answered_408_after_the_timeout(short_timeouts, sent):
+    """The timeout is REQUEST_RECEIVE_SECONDS, counted from the request's first byte."""
     began = time.monotonic()
-    received = talk(impatient, sent)
+    received = send_and_read(short_timeouts, sent)
 
     assert [408] == statuses(received)
     assert 0.9 < time.monotonic() - began < 2
 
 
-def test_a_trickle_does_not_extend_the_time(impatient):
-    """One more byte now and then is no reason to wait longer."""
-    with connect(impatient) as client:
+def test_further_bytes_do_not_extend_the_timeout(short_timeouts):
+    """A client that sends one byte every 0.1 s is answered 408 as early as one that sends nothing more."""
+    with connect(short_timeouts) as client:
         began = time.monotonic()
         with contextlib.suppress(OSError):
             for letter in b"GET / HTTP/1.1\r\nHost: " + b"a" * 100:
@@ -99,29 +99,29 @@ def test_a_trickle_does_not_extend_the_time(impatient):
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"])
-def test_a_new_connection_must_begin_a_request(impatient, sent):
-    """One on which none begins is closed without a word."""
+def test_a_new_connection_without_a_request_is_closed(short_timeouts, sent):
+    """After REQUEST_RECEIVE_SECONDS it is closed without an answer."""
     began = time.monotonic()
 
-    assert b"" == talk(impatient, sent)
+    assert b"" == send_and_read(short_timeouts, sent)
     assert 0.9 < time.monotonic() - began < 2
 
 
-def test_an_idle_connection_has_a_life(impatient):
-    """After an answer it is kept for KEEP_ALIVE_SECONDS, then closed."""
+def test_an_idle_connection_is_closed_after_keep_alive_seconds(short_timeouts):
+    """The time begins with the end of the last answer."""
     began = time.monotonic()
 
-    assert [200] == statuses(talk(impatient, GET))
+    assert [200] == statuses(send_and_read(short_timeouts, GET))
     assert 0.4 < time.monotonic() - began < 1.5
 
 
-def test_slow_clients_do_not_hinder_others(impatient):
-    """300 of them are sent away in time while good traffic is answered."""
+def test_300_slow_clients_do_not_delay_other_clients(short_timeouts):
+    """The slow clients are answered 408 after the timeout, and no other request fails."""
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(connect(impatient)) for _ in range(300)]
+        slow = [stack.enter_context(connect(short_timeouts)) for _ in range(300)]
         for client in slow:
             client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
-        with load(impatient.port, rate=200, kept=5, fresh=5) as report:
+        with load(short_timeouts.port, rate=200, kept=5, fresh=5) as report:
             time.sleep(1)
             received = [read(client) for client in slow]
 
@@ -129,63 +129,63 @@ def test_slow_clients_do_not_hinder_others(impatient):
     assert 300 == sum(statuses(answer) == [408] for answer in received)
 
 
-def test_pipelined_requests_are_answered_in_order(impatient):
+def test_pipelined_requests_are_answered_in_order(short_timeouts):
     """Several requests in one packet have their answers in the same order."""
     sent = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(10))
 
-    assert [f"/{n}".encode() for n in range(10)] == re.findall(rb"path=(/\d+)", talk(impatient, sent))
+    assert [f"/{n}".encode() for n in range(10)] == re.findall(rb"path=(/\d+)", send_and_read(short_timeouts, sent))
 
 
-def test_pipelined_requests_are_bounded(impatient):
-    """Past the bound the connection ends after the answers that came before."""
-    received = statuses(talk(impatient, GET * 1_000))
+def test_too_many_pipelined_requests_are_refused(short_timeouts):
+    """The requests before the limit are answered. Then comes 429, and the connection closes."""
+    received = statuses(send_and_read(short_timeouts, GET * 1_000))
 
     assert [200] * (len(received) - 1) + [429] == received
     assert len(received) < 30
 
 
-def test_a_refusal_waits_for_the_answers_before_it(impatient):
-    """Garbage behind a slow request must not be answered in its place."""
-    received = talk(impatient, b"GET /?sleep=0.3 HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n")
+def test_a_refusal_is_sent_after_the_answers_to_earlier_requests(short_timeouts):
+    """The 400 for garbage behind a slow request comes after the answer to that request."""
+    received = send_and_read(short_timeouts, b"GET /?sleep=0.3 HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n")
 
     assert [200, 400] == statuses(received)
 
 
-def test_a_trailer_is_no_header(impatient):
-    """What follows a chunked body is dropped: no proxy has checked it."""
+def test_a_trailer_is_not_added_to_the_headers(short_timeouts):
+    """The trailer of a chunked body is dropped, because no proxy has checked it."""
     sent = POST + CHUNKED + b"\r\n1\r\nx\r\n0\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n"
 
-    assert b"headers=2" in talk(impatient, sent)
+    assert b"headers=2" in send_and_read(short_timeouts, sent)
 
 
-def test_endless_framing_is_refused(impatient):
-    """A chunked body of nothing but extensions or trailers ends at a bound of its own."""
-    with connect(impatient) as client:
+def test_an_endless_trailer_is_refused(short_timeouts):
+    """After a mebibyte the answer is 413, or the connection is reset, and the server keeps serving."""
+    with connect(short_timeouts) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ")
         with contextlib.suppress(OSError):
             for _ in range(100):
                 client.sendall(b"x" * 65536)
         assert set(statuses(read(client))) <= {413}
-    assert [200] == statuses(talk(impatient, GET))
+    assert [200] == statuses(send_and_read(short_timeouts, GET))
 
 
-def test_an_upgrade_that_is_not_offered_here_is_ignored(impatient):
-    """The request is answered as it stands, and its body is not taken for a second request."""
+def test_an_upgrade_header_is_ignored(short_timeouts):
+    """The request is answered as without the header, and its body is not handled as a second request."""
     head = (
         b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n"
     )
-    received = talk(impatient, head + b"Content-Length: %d\r\n\r\n" % len(GET) + GET)
+    received = send_and_read(short_timeouts, head + b"Content-Length: %d\r\n\r\n" % len(GET) + GET)
 
     assert [200] == statuses(received)
     assert b"body=%d\n" % len(GET) in received
     assert b"path=/\n" in received
 
 
-def test_an_early_answer_reaches_a_client_that_is_still_sending(impatient):
-    """The rest of the body is read and dropped, on a connection that stays and on one that does not."""
+def test_a_client_that_is_still_sending_receives_an_early_answer(short_timeouts):
+    """The rest of the body is discarded, whether the connection is kept or closed."""
     for connection in (b"keep-alive", b"close"):
         head = b"POST /?early=1 HTTP/1.1\r\nHost: a\r\nConnection: %s\r\nContent-Length: 900000\r\n\r\n" % connection
-        with connect(impatient) as client:
+        with connect(short_timeouts) as client:
             client.sendall(head)
             time.sleep(0.2)
             client.sendall(b"x" * 900_000 + (GET if connection == b"keep-alive" else b""))
@@ -193,9 +193,9 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending(impatient):
         assert ([413, 200] if connection == b"keep-alive" else [413]) == received
 
 
-def test_a_body_that_nobody_wants_is_bounded(impatient):
-    """After its answer at most a mebibyte more is read."""
-    with connect(impatient) as client:
+def test_an_endless_body_is_cut_off_after_its_answer(short_timeouts):
+    """At most a mebibyte is read and discarded. Then the connection is closed."""
+    with connect(short_timeouts) as client:
         client.sendall(b"POST /?early=1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
         sent = 0
         with contextlib.suppress(OSError):
@@ -205,47 +205,47 @@ def test_a_body_that_nobody_wants_is_bounded(impatient):
     assert sent < 50_000_000
 
 
-def test_a_client_that_does_not_read_is_cut_off(impatient):
-    """An answer of which nothing is taken for REQUEST_RECEIVE_SECONDS is given up, and its memory is free again."""
-    (pid,) = impatient.workers()
-    with connect(impatient) as client:
+def test_a_client_that_does_not_read_its_answer_is_cut_off(short_timeouts):
+    """If it reads nothing for REQUEST_RECEIVE_SECONDS, the connection is aborted."""
+    (pid,) = short_timeouts.workers()
+    with connect(short_timeouts) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(b"GET /?size=50000000 HTTP/1.1\r\nHost: a\r\n\r\n")
         port = client.getsockname()[1]
 
-        def held() -> bool:
+        def is_open() -> bool:
             return any(port in c.raddr for c in psutil.Process(pid).net_connections("tcp"))
 
-        eventually(held, seconds=1, what="a connection")
-        eventually(lambda: not held(), seconds=5, what="no connection")
+        eventually(is_open, seconds=1, what="a connection")
+        eventually(lambda: not is_open(), seconds=5, what="no connection")
 
 
-def test_a_slow_reader_gets_its_whole_answer(impatient):
-    """As long as it takes something, however long the whole takes."""
-    with connect(impatient) as client:
+def test_a_slow_reader_gets_its_complete_answer(short_timeouts):
+    """It may take longer than REQUEST_RECEIVE_SECONDS in total, as long as it keeps reading."""
+    with connect(short_timeouts) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.sendall(b"GET /?size=8000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         received = 0
-        while taken := len(client.recv(65536)):
-            received += taken
+        while count := len(client.recv(65536)):
+            received += count
             time.sleep(0.02)
     assert received > 8_000_000
 
 
-def test_clients_that_vanish_do_no_harm(impatient):
-    """200 clients that reset their connection at once, before or after their request, leave no trace in the log."""
-    before = impatient.output()
+def test_connections_that_clients_reset_write_no_log_line(short_timeouts):
+    """200 clients reset their connection at once, before or after their request. The server keeps serving."""
+    before = short_timeouts.output()
     for number in range(200):
-        with connect(impatient) as client:
+        with connect(short_timeouts) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if number % 2:
                 client.sendall(GET)
-    assert [200] == statuses(talk(impatient, GET))
-    assert before == impatient.output()
+    assert [200] == statuses(send_and_read(short_timeouts, GET))
+    assert before == short_timeouts.output()
 
 
-def test_a_drain_is_visible_and_says_goodbye():
-    """On a kept connection the next answer of a draining worker says `close`, and its application knows why."""
+def test_a_draining_worker_answers_with_connection_close():
+    """This holds for kept and for new connections, and the application finds `draining` in its state."""
     with Server(app=PLAIN, environment={"WEB_CONCURRENCY": "1"}) as server:
         server.serving()
         with connect(server) as idle, connect(server) as fresh:
@@ -262,8 +262,8 @@ def test_a_drain_is_visible_and_says_goodbye():
         assert time.monotonic() - began < 2
 
 
-def test_a_drain_ends_although_connections_stay_idle():
-    """A client that never uses its connection again holds the end up for two seconds."""
+def test_an_idle_connection_delays_the_shutdown_by_two_seconds():
+    """A client that never uses its connection again does not delay it longer."""
     with Server(app=PLAIN, environment={"WEB_CONCURRENCY": "1"}) as server:
         server.serving()
         with connect(server) as idle:

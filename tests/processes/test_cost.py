@@ -20,21 +20,21 @@ from tests.paths import ROOT
 COMMITTED = json.loads((ROOT / "benchmarks" / "request" / "result.json").read_text())["facts"]["multiple_of_floor"]
 
 WORSE = 1.3
-"""What a ratio may be worse than the committed one: a machine that others use as well is not exact."""
+"""A ratio may be this many times the committed one, because measurements on a busy machine vary."""
 
 ROUNDS, MOST_ROUNDS = 3, 9
 
 
 def ratios(samples: Samples) -> dict[str, float]:
-    """The service's CPU time as a multiple of the floor's, by case."""
+    """The service's CPU time as a multiple of the floor's, for each case."""
     cpu = {key: [sample.cpu_us for sample in taken] for key, taken in samples.items()}
     return {case.name: paired(cpu[case.name, SERVICE], cpu[case.name, FLOOR]).median for case in CASES}
 
 
-def test_a_request_costs_no_more_than_it_did():
-    """Worker CPU per request as a multiple of the floor is at most 30 % above the committed result.
+def test_a_request_costs_at_most_30_percent_more_than_the_committed_result():
+    """What is compared is worker CPU per request, as a multiple of the floor.
 
-    Both are measured in this run, in turns; before it fails, more rounds have to agree.
+    Both sides are measured in this run, alternately. The test fails only if more rounds confirm it.
     """
     samples: Samples = {}
     progress = Progress("cost", MOST_ROUNDS * len(CASES) * 2)
@@ -52,13 +52,13 @@ def test_a_request_costs_no_more_than_it_did():
 
 @pytest.fixture(scope="module")
 def filled_database_url():
-    """A database with items in it."""
+    """A database with items."""
     with databases() as made:
         yield made.make()
 
 
-def test_a_worker_is_light_and_stays_so(filled_database_url):
-    """With four workers each has a proportional set size of at most 60 MB, and 20,000 requests add nothing to it."""
+def test_a_worker_needs_at_most_60_mb_and_does_not_grow(filled_database_url):
+    """With four workers each has a proportional set size of at most 60 MB, and 20,000 requests add less than 3."""
     with service("memory", filled_database_url, workers=4) as server:
         for case in CASES:
             measure(server, case, seconds=2)
@@ -73,7 +73,7 @@ def test_a_worker_is_light_and_stays_so(filled_database_url):
     assert median(after) - median(before) < 3
 
 
-def test_a_start_takes_little_longer_than_one_import(filled_database_url):
+def test_a_start_takes_at_most_twice_as_long_as_an_import(filled_database_url):
     """From the command to the first item, with four workers: libraries are imported once for all of them."""
     starts, imports = [], []
     for _ in range(3):
@@ -86,8 +86,8 @@ def test_a_start_takes_little_longer_than_one_import(filled_database_url):
     assert paired(starts, imports).median < 2, (starts, imports)
 
 
-def test_workers_import_no_library_of_their_own():
-    """All that the application imports beside its own modules the master has imported, so it is shared."""
+def test_the_master_imports_all_libraries_that_the_application_needs():
+    """So workers import no library themselves, and share the memory of all."""
     program = """
 import importlib, runpy, sys
 configuration = runpy.run_path("gunicorn.conf.py")
@@ -108,8 +108,8 @@ print(*sorted(own))
     assert "" == done.stdout.strip()
 
 
-def test_the_common_pattern_has_the_controls_that_are_compared(database_url):
-    """It limits, logs, measures and names a request, or it would be no fair comparison."""
+def test_the_common_pattern_has_the_same_controls(database_url):
+    """It has rate limits, a request log, metrics and request ids, so the comparison is fair."""
     with uvicorn("common", "benchmarks.request.common_pattern:app", database_url, RATE_LIMIT="3/minute") as server:
         answers = [httpx.get(server.url("/items/1")) for _ in range(3)]
         metrics = httpx.get(server.url("/metrics")).text

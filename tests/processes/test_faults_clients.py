@@ -10,62 +10,62 @@ import psutil
 import pytest
 
 from tests.processes.history import History, create
-from tests.processes.load import Exchange, Report, load
-from tests.processes.raw import AMBIGUOUS, connect, read, statuses, talk
+from tests.processes.load import Report, RequestResult, load
+from tests.processes.raw import AMBIGUOUS, connect, read, send_and_read, statuses
 from tests.processes.scrape import scrape, total
 from tests.processes.server import Server, eventually, service
-from tests.processes.watch import measured
+from tests.processes.watch import print_figures
 
 HEAD = b"POST /items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture
 def server(database_url: str) -> Iterator[Server]:
-    """The real service of two workers, which waits for 3 s."""
+    """The real service with two workers and a receive timeout of 3 s."""
     with service(database_url, workers=2, REQUEST_RECEIVE_SECONDS="3") as running:
         yield running.serving(workers=2)
 
 
 @pytest.fixture
 def history(database_url: str) -> History:
-    """What the service is asked and acknowledges."""
+    """The writes that the service is asked for."""
     return History(database_url)
 
 
 @contextmanager
-def good_traffic(server: Server, history: History) -> Iterator[None]:
-    """Reads and writes of others beside what the block does: none fails, and each write is stored, once."""
+def normal_requests(server: Server, history: History) -> Iterator[None]:
+    """Requests of other clients while the block runs: none fails, and each write is stored once."""
     with load(server.port, rate=100, kept=10, fresh=5, request=history.request) as report:
         yield
     assert [] == report.failures()
     acknowledged = history.check(report)["acknowledged"]
-    measured(requests_of_others=len(report.exchanges), acknowledged=acknowledged)
+    print_figures(requests_of_others=len(report.results), acknowledged=acknowledged)
     assert acknowledged > 40
 
 
-def again_and_again(seconds: float = 1) -> Iterator[None]:
-    """Rounds, until so much time is over."""
+def repeat_for(seconds: float = 1) -> Iterator[None]:
+    """Repeat the loop's body for this time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield
 
 
-def test_clients_that_vanish_leave_whole_rows(server, history):
-    """1,000 clients reset in the middle of a creation: each row is whole or absent, and nobody else notices."""
+def test_a_creation_whose_client_resets_is_stored_completely_or_not_at_all(server, history):
+    """1,000 clients reset their connection during a creation. The requests of other clients do not fail."""
     choose = random.Random(7)
-    vanished = Report()
+    aborted = Report()
     with load(server.port, rate=100, kept=5, fresh=5, request=history.request) as report:
         for number in range(1_000):
-            request = create(number, name="vanished", description=f"{number}" * 500)
+            request = create(number, name="aborted", description=f"{number}" * 500)
             sent = request.encode(keep=True)
             if number % 2:
                 sent = sent[: choose.randrange(len(sent))]
             else:
-                # Everything was sent, and the answer is not waited for.
-                vanished.exchanges.append(
-                    Exchange(
+                # Everything was sent, but the client does not wait for the answer.
+                aborted.results.append(
+                    RequestResult(
                         number=number, request=request, kept=False, started=time.monotonic(), seconds=0, answer=None,
-                        failure="vanished",
+                        failure="aborted",
                     )
                 )  # fmt: skip
             with connect(server) as client:
@@ -77,9 +77,9 @@ def test_clients_that_vanish_leave_whole_rows(server, history):
     assert [] == report.failures()
     answered = scrape(server.port)
     assert 0 == sum(total(answered, "http_requests_total", {"status": str(status)}) for status in (500, 502, 503, 504))
-    counts = history.check(report, vanished)
-    measured(
-        vanished=1_000, rows=counts["stored"], requests_of_others=len(report.exchanges),
+    counts = history.check(report, aborted)
+    print_figures(
+        aborted=1_000, rows=counts["stored"], requests_of_others=len(report.results),
         acknowledged=counts["acknowledged"],
     )  # fmt: skip
     assert counts["stored"] > 0
@@ -87,14 +87,14 @@ def test_clients_that_vanish_leave_whole_rows(server, history):
 
 
 def memory(server: Server) -> int:
-    """The bytes of all workers."""
+    """The resident memory of all workers, in bytes."""
     return sum(psutil.Process(pid).memory_info().rss for pid in server.workers())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [HEAD[:30], HEAD + b'Content-Length: 100\r\n\r\n{"name'], ids=["head", "body"])
-def test_slow_clients_are_sent_away(database_url, sent):
-    """1,500 of them are closed within 15 s; of the good traffic 99.5 % succeeds, and memory is bounded."""
+def test_1500_slow_clients_are_disconnected(database_url, sent):
+    """They are answered 408 within 15 s. Of the other requests 99.5 % succeed, and memory is bounded."""
     history = History(database_url)
     with service(database_url, workers=2) as server, ExitStack() as stack:
         server.serving(workers=2)
@@ -110,23 +110,23 @@ def test_slow_clients_are_sent_away(database_url, sent):
             seconds = time.monotonic() - began
     assert 1_500 == sum(statuses(answer) == [408] for answer in received)
     assert seconds < 15
-    good = [e for e in report.exchanges if e.answer and e.answer.status < 300]
-    measured(
+    good = [e for e in report.results if e.answer and e.answer.status < 300]
+    print_figures(
         closed_after_seconds=seconds,
-        good_part=len(good) / len(report.exchanges),
+        good_part=len(good) / len(report.results),
         kib_a_connection=(held - before) / 1024 / 1_500,
     )
-    assert len(good) >= 0.995 * len(report.exchanges)
+    assert len(good) >= 0.995 * len(report.results)
     assert held - before < 1_500 * 32 * 1024
     acknowledged = history.check(report)["acknowledged"]
-    measured(acknowledged=acknowledged)
+    print_figures(acknowledged=acknowledged)
     assert acknowledged > 500
 
 
 def test_an_endless_body_is_refused(server, history):
-    """Chunks without an end are 413 after 64 KiB, and the connection closes."""
-    with good_traffic(server, history):
-        for _ in again_and_again():
+    """A chunked body without an end is answered 413 after 64 KiB, and the connection is closed."""
+    with normal_requests(server, history):
+        for _ in repeat_for():
             with connect(server) as client:
                 client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
                 with suppress(OSError):
@@ -146,22 +146,22 @@ HOSTILE = {
 }
 
 
-def test_a_hostile_request_is_refused_by_its_name(server, history):
-    """Each has the status that says what is wrong with it."""
-    with good_traffic(server, history):
-        for _ in again_and_again():
-            found = {name: statuses(talk(server, sent)) for name, (sent, _) in HOSTILE.items()}
+def test_a_hostile_request_gets_the_status_for_its_fault(server, history):
+    """415, 400, 431 or 413."""
+    with normal_requests(server, history):
+        for _ in repeat_for():
+            found = {name: statuses(send_and_read(server, sent)) for name, (sent, _) in HOSTILE.items()}
             assert {name: [status] for name, (_, status) in HOSTILE.items()} == found
 
 
-def test_nothing_is_smuggled_past_the_head(server, history):
-    """What two readers could read in two ways is refused as a whole: what follows it makes no item."""
+def test_an_ambiguous_request_smuggles_no_second_request(server, history):
+    """It is refused, and the creation that follows it on the connection is not carried out."""
     body = b'{"name":"smuggled"}'
     follower = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    # An item of that name would be a row that nobody asked for.
-    with good_traffic(server, history):
-        for _ in again_and_again():
+    # An item of that name would be a row that no request wrote, and fail the history's check.
+    with normal_requests(server, history):
+        for _ in repeat_for():
             for name, sent in AMBIGUOUS.items():
-                found = statuses(talk(server, sent.replace(b"POST / ", b"POST /items ") + follower))
+                found = statuses(send_and_read(server, sent.replace(b"POST / ", b"POST /items ") + follower))
                 assert len(found) == 1, name
                 assert 400 <= found[0] < 500, name

@@ -11,37 +11,37 @@ from tests.cluster import slow_down_creations
 from tests.processes.history import History, create
 from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import fetch, scrape, total
-from tests.processes.server import Server, eventually, service, untraced
-from tests.processes.watch import measured, watching
+from tests.processes.server import Server, eventually, service, without_coverage
+from tests.processes.watch import polling, print_figures
 from tests.programs import find
 
 
 def created(report: Report) -> float:
-    """Creations a second that were answered within a second."""
-    good = [e for e in report.exchanges if e.answer and e.answer.status == 201 and e.seconds < 1]
+    """The number of creations a second that were answered within a second."""
+    good = [e for e in report.results if e.answer and e.answer.status == 201 and e.seconds < 1]
     return len(good) / span(report)
 
 
 def span(report: Report) -> float:
     """The seconds from the first request to the last answer."""
-    return max(e.started + e.seconds for e in report.exchanges) - min(e.started for e in report.exchanges)
+    return max(e.started + e.seconds for e in report.results) - min(e.started for e in report.results)
 
 
 def creation(number: int) -> Request:
-    """Every second one has a key."""
+    """A creation. Every second one has a key."""
     return create(number, key=f"key-{number}" if number % 2 else None)
 
 
 class Creations:
-    """Asks for creations, each other than those before."""
+    """Sends creations, all of them different."""
 
     def __init__(self, server: Server) -> None:
         self.reports: list[Report] = []
         self._port = server.port
 
     def send(self, rate: float, seconds: float, clients: int) -> Report:
-        """Ask at an even rate, whatever becomes of them."""
-        sent = sum(len(report.exchanges) for report in self.reports)
+        """Send creations at a constant rate, even if they fail."""
+        sent = sum(len(report.results) for report in self.reports)
         report = asyncio.run(
             send_load(
                 self._port,
@@ -56,20 +56,20 @@ class Creations:
         return report
 
 
-def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
-    """At five times the rate that the database can take, goodput stays above 80 % of its peak.
+def test_overload_is_refused_and_goodput_stays(own_cluster):
+    """At five times the rate that the database can handle, goodput stays above 80 % of its peak.
 
-    The rest is refused at once, probes are not, and the load is soon forgotten.
+    The rest is refused at once, probes are not, and 5 s after the load nothing is refused.
     """
     history = History(own_cluster.url)
     slow_down_creations(own_cluster.url, seconds=0.02)
     # One connection for each worker, 20 ms a statement: 100 a second at most.
-    with untraced(service(own_cluster.url, workers=2, DATABASE_CONNECTIONS="3")) as server:
+    with without_coverage(service(own_cluster.url, workers=2, DATABASE_CONNECTIONS="3")) as server:
         server.serving(workers=2)
         creations = Creations(server)
         peak = created(creations.send(rate=200, seconds=3, clients=8))
         before = total(scrape(server.port), "requests_shed_total")
-        with watching(lambda: (fetch(server.port, "/health/ready")[0], fetch(server.port, "/health")[0])) as probes:
+        with polling(lambda: (fetch(server.port, "/health/ready")[0], fetch(server.port, "/health")[0])) as probes:
             report = creations.send(rate=5 * peak, seconds=4, clients=500)
         ended = time.monotonic()
         shed = total(scrape(server.port), "requests_shed_total") - before
@@ -81,10 +81,10 @@ def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
         recovered = time.monotonic() - ended
 
     acknowledged = history.check(*creations.reports)["acknowledged"]
-    refused = [e for e in report.exchanges if e.answer and e.answer.status == 503]
+    refused = [e for e in report.results if e.answer and e.answer.status == 503]
     refusals = sorted(e.seconds for e in refused)
-    sent, goodput = len(report.exchanges) / span(report), created(report)
-    measured(
+    sent, goodput = len(report.results) / span(report), created(report)
+    print_figures(
         peak=peak,
         sent=sent,
         goodput=goodput,
@@ -106,15 +106,15 @@ def test_what_is_too_much_is_refused_and_the_rest_served(own_cluster):
 
 
 def good_per_second(server: Server, connections: int, seconds: int) -> float:
-    """What wrk counts as answered well, each connection asking again as soon as it has an answer."""
+    """The number of successful answers that wrk counts, each connection sending as soon as it has an answer."""
     url = f"http://127.0.0.1:{server.port}/items/1"
-    said = subprocess.run(
+    output = subprocess.run(
         [find("wrk"), "--threads=1", f"--connections={connections}", f"--duration={seconds}s", url],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    asked = int(re.findall(r"(\d+) requests in", said)[0])
-    failed = sum(int(count) for count in re.findall(r"(?:Non-2xx or 3xx responses:|timeout) (\d+)", said))
-    return (asked - failed) / seconds
+    sent = int(re.findall(r"(\d+) requests in", output)[0])
+    failed = sum(int(count) for count in re.findall(r"(?:Non-2xx or 3xx responses:|timeout) (\d+)", output))
+    return (sent - failed) / seconds
 
 
 @pytest.mark.needs("wrk")
@@ -122,16 +122,16 @@ def good_per_second(server: Server, connections: int, seconds: int) -> float:
     ("budget", "connections"),
     [pytest.param("20", 32, id="ample"), pytest.param("3", 16, id="scarce")],
 )
-def test_more_clients_than_can_be_served_do_not_lessen_the_service(database_url, budget, connections):
-    """Five times the connections that keep both workers busy: goodput stays above 80 % of its peak.
+def test_goodput_stays_with_five_times_as_many_clients(database_url, budget, connections):
+    """With five times the connections that keep both workers busy, goodput stays above 80 % of its peak.
 
-    None of them pauses after a refusal, and with few database connections most are refused.
+    No client pauses after a refusal, and with few database connections most requests are refused.
     """
     history = History(database_url)
-    with untraced(service(database_url, workers=2, DATABASE_CONNECTIONS=budget)) as server:
+    with without_coverage(service(database_url, workers=2, DATABASE_CONNECTIONS=budget)) as server:
         server.serving(workers=2)
         good_per_second(server, connections, 1)
-        # A few writes beside the reads: so few that they hardly show in what is measured.
+        # So few writes that they hardly change what is measured.
         with load(server.port, rate=10, kept=10, fresh=0, request=history.creation) as writes:
             pairs = [
                 (good_per_second(server, connections, 2), good_per_second(server, 5 * connections, 2)) for _ in range(3)
@@ -140,7 +140,7 @@ def test_more_clients_than_can_be_served_do_not_lessen_the_service(database_url,
             time.sleep(1)
         shed = total(scrape(server.port), "requests_shed_total")
     acknowledged = history.check(writes)["acknowledged"]
-    measured(
+    print_figures(
         peak=median(peak for peak, _ in pairs),
         goodput=median(over for _, over in pairs),
         goodput_of_peak=median(over / peak for peak, over in pairs),

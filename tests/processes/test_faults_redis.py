@@ -9,7 +9,7 @@ from tests.processes.history import History
 from tests.processes.load import Request, load
 from tests.processes.scrape import scrape, total
 from tests.processes.server import eventually, service
-from tests.processes.watch import measured
+from tests.processes.watch import print_figures
 from tests.redis_server import RedisServer, redis_server
 
 LIMIT = 200
@@ -17,17 +17,17 @@ LIMIT = 200
 
 @contextmanager
 def broken(redis: RedisServer, how: str) -> Iterator[None]:
-    """Redis away, standing still, or so slow that it answers only now and then."""
+    """Redis stopped, frozen, or so slow that it answers only sometimes."""
     done = threading.Event()
 
-    def stutter() -> None:
+    def freeze_and_thaw() -> None:
         while not done.is_set():
             redis.freeze()
             done.wait(0.3)
             redis.thaw()
             done.wait(0.05)
 
-    thread = threading.Thread(target=stutter, daemon=True)
+    thread = threading.Thread(target=freeze_and_thaw, daemon=True)
     if how == "refused":
         redis.kill()
     elif how == "frozen":
@@ -49,9 +49,9 @@ def broken(redis: RedisServer, how: str) -> Iterator[None]:
 @pytest.mark.needs("redis-server")
 @pytest.mark.parametrize("how", ["refused", "frozen", "slow"])
 def test_limits_hold_without_redis(database_url, tmp_path, how):
-    """The host's own counters keep the limit, there is no 5xx and no added second, and Redis is taken up again.
+    """The host's own counters apply the limit, no request fails or takes a second, and later Redis is used again.
 
-    Writes, which have a limit of their own that is not reached, all succeed.
+    All writes succeed, because their limit is not reached.
     """
     history = History(database_url)
     settings = {"RATE_LIMIT_READ": f"{LIMIT}/hour", "RATE_LIMIT_WRITE": "100000/hour"}
@@ -75,7 +75,7 @@ def test_limits_hold_without_redis(database_url, tmp_path, how):
             )
 
     acknowledged = history.check(writes)["acknowledged"]
-    measured(
+    print_figures(
         admitted=report.statuses[200],
         uncounted=uncounted,
         half_within=report.seconds(0.5),
@@ -87,7 +87,7 @@ def test_limits_hold_without_redis(database_url, tmp_path, how):
     assert {200: LIMIT} == {status: count for status, count in report.statuses.items() if status != 429}
     assert report.statuses[429] > 50
     assert report.seconds(1.0) < 1
-    assert {201: len(writes.exchanges)} == writes.statuses
+    assert {201: len(writes.results)} == writes.statuses
     assert writes.seconds(1.0) < 1
-    assert acknowledged == len(writes.exchanges) > 100
+    assert acknowledged == len(writes.results) > 100
     assert how == "slow" or degraded == 1

@@ -10,25 +10,25 @@ import pytest
 from tests.processes.history import History
 from tests.processes.load import Report, Request, load, send_load
 from tests.processes.scrape import fetch, scrape, total
-from tests.processes.server import Server, eventually, service, untraced
-from tests.processes.watch import measured
+from tests.processes.server import Server, eventually, service, without_coverage
+from tests.processes.watch import print_figures
 
 
 def in_namespace(*commands: str) -> tuple[str, ...]:
-    """Runs what follows with mounts of its own."""
+    """A command that runs its arguments in a mount namespace of its own."""
     return ("unshare", "--mount", "sh", "-ec", "; ".join([*commands, 'exec "$@"']), "sh")
 
 
 class Creations:
-    """Creations that all have to succeed, and that the database has to hold in the end."""
+    """Creations that must all succeed and be stored."""
 
     def __init__(self, url: str) -> None:
         self._history = History(url)
         self._report = Report()
 
     def send(self, server: Server, count: int = 200) -> None:
-        """Ask for so many more."""
-        sent = len(self._report.exchanges)
+        """Send this many more creations."""
+        sent = len(self._report.results)
         asyncio.run(
             send_load(
                 server.port,
@@ -41,44 +41,44 @@ class Creations:
         assert {201: sent + count} == self._report.statuses
 
     def check(self) -> None:
-        """Each of them is stored."""
+        """Check that each of them is stored."""
         acknowledged = self._history.check(self._report)["acknowledged"]
-        measured(acknowledged=acknowledged)
-        assert acknowledged == len(self._report.exchanges) > 0
+        print_figures(acknowledged=acknowledged)
+        assert acknowledged == len(self._report.results) > 0
 
 
 @pytest.fixture
 def creations(database_url: str) -> Creations:
-    """Creations of this test's database."""
+    """Creations in this test's database."""
     return Creations(database_url)
 
 
-def lengthy(request: Request) -> Request:
-    """The request with an id that makes its line in the log long."""
+def with_long_id(request: Request) -> Request:
+    """The request with a long request id, so that its log line is long."""
     return dataclasses.replace(request, headers=(*request.headers, ("X-Request-ID", "y" * 128)))
 
 
 @pytest.mark.slow
-def test_a_log_that_nobody_reads_holds_nobody(database_url):
-    """Standard output is a pipe that is full: requests, a reload and the end go on, and lost lines are counted."""
+def test_a_full_standard_output_blocks_nothing(database_url):
+    """Standard output is a pipe that nobody reads. Requests, a reload and the shutdown work; lost lines are counted."""
     history = History(database_url)
 
     def flooding(number: int) -> Request:
         if number % 24:
-            return lengthy(Request(target="/" + "x" * 190))
-        return lengthy(history.creation(100_000 + number // 24))
+            return with_long_id(Request(target="/" + "x" * 190))
+        return with_long_id(history.creation(100_000 + number // 24))
 
     reader, writer = os.pipe()
-    # What is bounded is the waiting for a reader, so the server is not slowed down by tracing.
-    server = untraced(service(database_url, workers=2))
-    server.printing_to = writer
+    # The test measures how long requests wait, so the server must not be slowed down by measuring coverage.
+    server = without_coverage(service(database_url, workers=2))
+    server.stdout = writer
     with server:
         os.close(writer)
         server.serving(workers=2)
-        with load(server.port, rate=200, request=lambda number: lengthy(history.request(number))) as report:
+        with load(server.port, rate=200, request=lambda number: with_long_id(history.request(number))) as report:
             time.sleep(2)
             server.reload()
-        # A queue of 4 MiB a worker has to be full before lines are lost.
+        # Lines are lost only when a worker's queue of 4 MiB is full.
         flood = asyncio.run(send_load(server.port, rate=5_000, count=24_000, kept=40, request=flooding))
         dropped = eventually(
             lambda: total(scrape(server.port), "log_lines_dropped_total"), seconds=3, what="lines dropped"
@@ -87,7 +87,7 @@ def test_a_log_that_nobody_reads_holds_nobody(database_url):
         os.close(reader)
 
     acknowledged = history.check(report, flood)["acknowledged"]
-    measured(
+    print_figures(
         all_but_1_percent=report.seconds(0.99),
         failed=len(report.failures()),
         lines_dropped=int(dropped),
@@ -100,9 +100,9 @@ def test_a_log_that_nobody_reads_holds_nobody(database_url):
     assert dropped > 0
 
 
-def test_a_closed_standard_output_stops_nobody(database_url, creations):
-    """Started without one, or with one whose reader has gone, the service serves."""
-    with service(database_url, workers=2).inside("sh", "-c", 'exec "$@" >&- 2>&-', "sh") as server:
+def test_the_service_works_without_a_standard_output(database_url, creations):
+    """This holds if it is closed at the start, and if its reader ends later."""
+    with service(database_url, workers=2).started_by("sh", "-c", 'exec "$@" >&- 2>&-', "sh") as server:
         server.serving(workers=2)
         creations.send(server)
         server.reload()
@@ -112,7 +112,7 @@ def test_a_closed_standard_output_stops_nobody(database_url, creations):
 
     reader, writer = os.pipe()
     server = service(database_url, workers=2)
-    server.printing_to = writer
+    server.stdout = writer
     with server:
         os.close(writer)
         server.serving(workers=2)
@@ -126,24 +126,24 @@ def test_a_closed_standard_output_stops_nobody(database_url, creations):
 
 @pytest.mark.needs("unshare", "root")
 @pytest.mark.parametrize("state", ["full", "read-only", "filling up"])
-def test_a_folder_for_metrics_without_room_stops_nobody(database_url, creations, tmp_path, state):
-    """Requests are served and limited all the same; a scrape says whether it shows one worker or all."""
+def test_the_service_works_with_an_unusable_metrics_directory(database_url, creations, tmp_path, state):
+    """Requests are served and rate limited. A scrape says whether it shows one worker or all."""
     folder = tmp_path / "metrics"
     folder.mkdir()
     options = {"full": "size=300k", "read-only": "ro", "filling up": "size=4m"}[state]
     settings = {"METRICS_DIRECTORY": str(folder), "RATE_LIMIT_WRITE": "100000/minute"}
     inside = in_namespace(f"mount -t tmpfs -o {options} none {folder}")
-    with service(database_url, workers=2, **settings).inside(*inside) as server:
+    with service(database_url, workers=2, **settings).started_by(*inside) as server:
         server.serving(workers=2)
         workers = server.workers()
         if state == "filling up":
             creations.send(server, 50)
-            seen = Path(f"/proc/{server.process.pid}/root{folder}")
-            with contextlib.suppress(OSError), (seen / "filler").open("wb", buffering=0) as filler:
+            folder_of_the_server = Path(f"/proc/{server.process.pid}/root{folder}")
+            with contextlib.suppress(OSError), (folder_of_the_server / "filler").open("wb", buffering=0) as filler:
                 while True:
                     filler.write(bytes(4096))
         creations.send(server)
-        # New series want room.
+        # New series need space.
         for number in range(200):
             fetch(server.port, f"/nothing/{number}")
             fetch(server.port, f"/items/{number + 1}")
@@ -158,9 +158,9 @@ def test_a_folder_for_metrics_without_room_stops_nobody(database_url, creations,
 
 
 @pytest.mark.needs("unshare", "root")
-def test_a_read_only_root_file_system_is_enough(database_url, creations):
-    """With nothing to write to but shared memory the service starts, serves, reloads and ends."""
-    with service(database_url, workers=2).inside(*in_namespace("mount -o remount,bind,ro /")) as server:
+def test_the_service_works_on_a_read_only_root_file_system(database_url, creations):
+    """It starts, serves, reloads and ends when only shared memory can be written."""
+    with service(database_url, workers=2).started_by(*in_namespace("mount -o remount,bind,ro /")) as server:
         server.serving(workers=2)
         creations.send(server)
         assert 200 == fetch(server.port, "/health/ready")[0]

@@ -14,7 +14,7 @@ MIXED = ("POST", "POST", "PATCH", "GET", "GET", "SEARCH", "LIST", "KEYED")
 
 
 def mixed(number):
-    """Of eight requests three store an item, one changes one, and four read."""
+    """Of eight requests three create an item, one changes an item, and four read."""
     kind = MIXED[number % len(MIXED)]
     headers = (("Content-Type", "application/json"),)
     item_id = 1 + number * 7919 % ITEMS
@@ -32,11 +32,11 @@ def mixed(number):
     )
 
 
-def test_a_migration_under_load_is_not_noticed(database_url, tmp_path):
-    """A column and an index are added and taken away under 200 mixed requests a second, with a reader in their way.
+def test_a_migration_under_load_fails_no_request(database_url, tmp_path):
+    """A column and an index are added and removed under 200 requests a second, while a reader holds a lock.
 
-    No request fails, none waits for longer than the lock timeout and a request's own
-    time, and every write that was acknowledged is there.
+    No request fails, none waits longer than the lock timeout plus its own time,
+    and every acknowledged write is stored.
     """
     owner = as_role(database_url, "items_owner")
     execute(database_url, f"INSERT INTO items (name) SELECT 'Kettle ' || n FROM generate_series(1, {ITEMS}) AS n")
@@ -72,14 +72,14 @@ def test_a_migration_under_load_is_not_noticed(database_url, tmp_path):
                 logs += done.stderr
             time.sleep(1)
 
-    assert "migration_blocked" in logs, "nothing was in the way"
+    assert "migration_blocked" in logs, "no lock blocked the migration"
     assert [] == report.failures(), report
-    assert len(report.exchanges) > 1000, report
+    assert len(report.results) > 1000, report
     assert report.seconds(1.0) < LOCK_SECONDS + 1, report.seconds(1.0)
     made = {
-        json.loads(exchange.answer.body)["id"]: json.loads(exchange.request.body)["name"]
-        for exchange in report.exchanges
-        if exchange.request.method == "POST" and exchange.answer
+        json.loads(result.answer.body)["id"]: json.loads(result.request.body)["name"]
+        for result in report.results
+        if result.request.method == "POST" and result.answer
     }
     assert len(made) > 300
     stored = dict(fetch(database_url, "SELECT id, name FROM items WHERE name LIKE 'Request %'"))
@@ -89,8 +89,8 @@ def test_a_migration_under_load_is_not_noticed(database_url, tmp_path):
     )
 
 
-def test_a_change_of_type_is_survived(database_url):
-    """Prepared statements that a change of the schema makes stale are prepared anew, once: no answer is a 5xx."""
+def test_a_changed_column_type_fails_no_request(database_url):
+    """Prepared statements that a schema change makes invalid are prepared again: no answer is a 5xx."""
     owner = as_role(database_url, "items_owner")
     environment = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": "2", "RATE_LIMIT_ENABLED": "false"}
     execute(database_url, "INSERT INTO items (name) SELECT 'Kettle ' || n FROM generate_series(1, 200) AS n")

@@ -22,7 +22,7 @@ processes = get_context("spawn")
 
 @contextmanager
 def running(target: Callable[..., None], *arguments: Any, count: int = 1) -> Iterator[list[SpawnProcess]]:
-    """Real processes that run a function, and are killed in the end."""
+    """Real processes that run a function, and are killed when the block ends."""
     started = [processes.Process(target=target, args=arguments, daemon=True) for _ in range(count)]
     for process in started:
         process.start()
@@ -35,14 +35,14 @@ def running(target: Callable[..., None], *arguments: Any, count: int = 1) -> Ite
 
 
 def open_counters(folder: Path) -> SharedMemoryCounters:
-    """Join the counters of a host."""
+    """Open the counters of a host."""
     counters = SharedMemoryCounters()
     counters.open(folder)
     return counters
 
 
 def send_burst(folder: Path, barrier: Any, admitted: Any) -> None:
-    """Send a hundred requests at the same time as others, and tell how many were admitted."""
+    """Send a hundred requests at the same time as other processes, and report how many were admitted."""
     counters = open_counters(folder)
     barrier.wait()
     decisions = [counters.hit(b"client", 100, 60) for _ in range(100)]
@@ -51,38 +51,38 @@ def send_burst(folder: Path, barrier: Any, admitted: Any) -> None:
 
 
 def test_workers_share_a_limit_exactly(tmp_path):
-    """Four processes with a hundred requests each at the same time admit a hundred together."""
+    """Four processes with a hundred requests each, at the same time, together admit a hundred."""
     barrier, admitted = processes.Barrier(4), processes.Queue()
     with running(send_burst, tmp_path, barrier, admitted, count=4):
         assert 100 == sum(admitted.get(timeout=30) for _ in range(4))
 
 
-def send_for_ever(folder: Path, told: Any) -> None:
-    """Count requests, and tell each one that was counted."""
+def send_until_killed(folder: Path, reported: Any) -> None:
+    """Count requests, and report each one that was counted."""
     counters = open_counters(folder)
     number = 0
     while True:
         number += 1
         assert counters.hit(b"together", 10**9, 3600) is not None
-        told.value += 1
+        reported.value += 1
         counters.hit(b"%d %d" % (os.getpid(), number % 500), 5, 1)
 
 
-def test_killed_workers_leave_whole_counters(tmp_path):
-    """Of processes that are killed at any moment of their counting, no counted request is lost.
+def test_a_killed_worker_loses_no_counted_request(tmp_path):
+    """Processes are killed at any moment while they count. No count is lost, and no other process waits.
 
-    Each may leave one that was counted and not told any more. The others never wait.
+    Each process may have counted one request that it did not report.
     """
     counters = open_counters(tmp_path)
-    told = [processes.Value("q", 0, lock=False) for _ in range(8)]
-    for pair in zip(told[::2], told[1::2], strict=True):
-        with running(send_for_ever, tmp_path, pair[0]) as (victim,), running(send_for_ever, tmp_path, pair[1]):
+    reported = [processes.Value("q", 0, lock=False) for _ in range(8)]
+    for pair in zip(reported[::2], reported[1::2], strict=True):
+        with running(send_until_killed, tmp_path, pair[0]) as (victim,), running(send_until_killed, tmp_path, pair[1]):
             while not all(value.value for value in pair):
                 time.sleep(0.001)
             victim.kill()
             assert counters.hit(b"survivor", 10**9, 3600) is not None
 
-    total = sum(value.value for value in told)
+    total = sum(value.value for value in reported)
     counted = counters.read(b"together")
     assert counted is not None
     assert total <= counted[1] <= total + 8
@@ -93,7 +93,7 @@ def test_killed_workers_leave_whole_counters(tmp_path):
 
 
 def hold_the_lock(folder: Path, ready: Any) -> None:
-    """Stay inside a transaction."""
+    """Hold the lock by staying in a transaction."""
     counters = open_counters(folder)
     with counters._transaction() as transaction:
         assert transaction is not None
@@ -102,8 +102,8 @@ def hold_the_lock(folder: Path, ready: Any) -> None:
         time.sleep(60)
 
 
-def test_a_worker_killed_while_counting_leaves_no_trace(tmp_path):
-    """The lock ends with its holder, and so does what the holder had not finished."""
+def test_a_worker_killed_while_counting_releases_its_lock(tmp_path):
+    """What it had not committed is not stored."""
     counters, ready = open_counters(tmp_path), processes.Event()
     with running(hold_the_lock, tmp_path, ready) as (holder,):
         assert ready.wait(30)
@@ -117,7 +117,7 @@ def test_a_worker_killed_while_counting_leaves_no_trace(tmp_path):
 
 
 def test_a_worker_that_hangs_while_counting_blocks_nobody(tmp_path):
-    """One request of each other worker waits 50 ms; then requests go uncounted until it is replaced."""
+    """One request of each other worker waits 50 ms. Later ones are not counted until the worker is replaced."""
     counters, ready = open_counters(tmp_path), processes.Event()
     with running(hold_the_lock, tmp_path, ready) as (holder,):
         assert ready.wait(30)
@@ -133,7 +133,7 @@ def test_a_worker_that_hangs_while_counting_blocks_nobody(tmp_path):
 
 
 class States:
-    """Keeps when a worker counted less widely than it should."""
+    """Records when a worker's storage became degraded."""
 
     def __init__(self) -> None:
         self.seen: list[bool] = []
@@ -142,12 +142,12 @@ class States:
         """Ignore it."""
 
     def rate_limit_degraded(self, degraded: bool) -> None:
-        """Keep it."""
+        """Record it."""
         self.seen.append(degraded)
 
 
 async def work(folder: Path, uri: str, commands: Any, answers: Any) -> None:
-    """Be a worker: send as many requests as told, and tell what was admitted, seen and logged."""
+    """Act as a worker: send the commanded number of requests, and report what was admitted, seen and logged."""
     states = States()
     settings = Settings.load(_env_file=None, rate_limit_storage_uri=uri, rate_limit_read="100/minute")
     limits = RateLimits(settings, states)
@@ -167,7 +167,7 @@ def run_worker(folder: Path, uri: str, commands: Any, answers: Any) -> None:
 
 
 class Hosts:
-    """Two hosts of two workers each."""
+    """Two hosts with two workers each."""
 
     def __init__(self, folder: Path, uri: str, stack: ExitStack) -> None:
         self.admitted = {"host0": 0, "host1": 0}
@@ -177,7 +177,7 @@ class Hosts:
             stack.enter_context(running(run_worker, folder / f"host{number % 2}", uri, commands, self._answers))
 
     def send(self, count: int) -> list[tuple[list[bool], list[str]]]:
-        """Send requests to each worker; what each has seen and logged so far."""
+        """Send requests to each worker, and return what each has seen and logged so far."""
         for commands in self._commands:
             commands.put(count)
         answers = [self._answers.get(timeout=30) for _ in self._commands]
@@ -186,7 +186,7 @@ class Hosts:
         return [(states, events) for *_, states, events in answers]
 
     def send_until(self, states: list[bool]) -> list[str]:
-        """Send until every worker has seen this; what was logged by then."""
+        """Send until every worker has seen these states, and return what was logged by then."""
         for _ in range(200):
             answers = self.send(1)
             if all(states == seen for seen, _ in answers):
@@ -196,10 +196,10 @@ class Hosts:
 
 
 @pytest.mark.needs("redis-server")
-def test_hosts_share_a_limit_and_each_tells_a_loss_once(tmp_path):
-    """Two hosts of two workers admit the limit together, and each keeps to it while Redis is frozen.
+def test_hosts_share_a_limit_and_each_logs_a_lost_redis_once(tmp_path):
+    """Two hosts with two workers each admit the limit together. While Redis is frozen, each host applies it.
 
-    Every worker finds out by itself that Redis went and came back; one line of its host's log tells it.
+    Every worker detects that Redis is lost and restored, and one worker of each host logs it.
     """
     (tmp_path / "redis").mkdir()
     with redis_server(tmp_path / "redis") as redis, ExitStack() as stack:

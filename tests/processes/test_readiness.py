@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import as_role, execute, migrate
-from tests.processes.load import Client, Exchange, Request
+from tests.processes.load import Client, Request, RequestResult
 from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, free_port, service
 
@@ -19,8 +19,8 @@ def ready(port: int) -> tuple[int, dict[str, Any]]:
     return status, json.loads(body)["checks"]
 
 
-def becomes_ready(server: Server) -> None:
-    """Wait until it says so by itself, and see that the workers are those that were there all along."""
+def assert_becomes_ready(server: Server) -> None:
+    """Wait until the server is ready, and check that no worker was replaced."""
     before = server.workers()
     eventually(lambda: ready(server.port)[0] == 200, seconds=5, what="ready")
     assert 200 == fetch(server.port, "/items")[0]
@@ -28,8 +28,8 @@ def becomes_ready(server: Server) -> None:
     assert 1 == len(before)
 
 
-def test_a_database_that_comes_later_is_found(own_cluster):
-    """Started without one the worker lives and is not ready; requests are 503; then it is ready by itself."""
+def test_a_worker_becomes_ready_when_the_database_starts(own_cluster):
+    """Before that the worker lives, is not ready, and answers requests with 503."""
     own_cluster.stop("immediate")
     with service(own_cluster.url) as server:
         server.serving()
@@ -38,11 +38,11 @@ def test_a_database_that_comes_later_is_found(own_cluster):
         assert 503 == fetch(server.port, "/items")[0]
         time.sleep(1)
         own_cluster.start()
-        becomes_ready(server)
+        assert_becomes_ready(server)
 
 
-def test_a_wrong_password_can_be_put_right(own_cluster):
-    """A role with another password leaves a live worker that is ready as soon as the password is right."""
+def test_a_worker_becomes_ready_when_the_password_is_corrected(own_cluster):
+    """With a wrong password the worker lives and is not ready."""
     execute(own_cluster.url, "CREATE ROLE locked LOGIN SUPERUSER PASSWORD 'another'")
     rules = own_cluster.data / "pg_hba.conf"
     rules.write_text(f"local all locked scram-sha-256\n{rules.read_text()}")
@@ -53,18 +53,18 @@ def test_a_wrong_password_can_be_put_right(own_cluster):
         eventually(lambda: ready(server.port)[0] == 503, seconds=3, what="not ready")
         assert "database_unavailable" == ready(server.port)[1]["database"]
         execute(own_cluster.url, "ALTER ROLE locked PASSWORD 'hunter2'")
-        becomes_ready(server)
+        assert_becomes_ready(server)
         assert "hunter2" not in server.output()
 
 
-def test_a_schema_that_is_behind_is_waited_for(empty_database_url):
-    """Before its migration a database makes no worker ready; after it, it does, without a restart."""
+def test_a_worker_becomes_ready_when_the_schema_is_migrated(empty_database_url):
+    """Before the migration the worker is not ready. It needs no restart."""
     with service(empty_database_url) as server:
         server.serving()
         assert (503, {"database": "ok", "schema": "behind", "draining": False}) == ready(server.port)
         assert 1 == total(scrape(server.port), "schema_state", {"state": "behind"})
         migrate(empty_database_url)
-        becomes_ready(server)
+        assert_becomes_ready(server)
         assert 1 == total(scrape(server.port), "schema_state", {"state": "current"})
 
 
@@ -78,34 +78,34 @@ def test_a_schema_that_is_ahead_is_served(database_url):
 
 @contextmanager
 def kept_connection(port: int) -> Any:
-    """Asks on one connection that is kept."""
+    """A function that sends requests on one kept connection."""
     with asyncio.Runner() as runner:
         client = Client(port)
 
-        def ask(target: str) -> Exchange:
-            return runner.run(client.exchange(0, Request(target=target)))
+        def send(target: str) -> RequestResult:
+            return runner.run(client.send(0, Request(target=target)))
 
-        yield ask
+        yield send
 
 
 def test_a_draining_worker_is_not_ready(database_url):
-    """On a connection that it still has, it says so, and that it closes."""
+    """It says so on a kept connection, with `Connection: close`."""
     with service(database_url) as server:
         server.serving()
-        with kept_connection(server.port) as ask:
-            assert 200 == ask("/health/ready").answer.status
+        with kept_connection(server.port) as send:
+            assert 200 == send("/health/ready").answer.status
             server.send(signal.SIGTERM)
             eventually(lambda: not server.serving_workers(), seconds=3, what="draining")
-            exchange = ask("/health/ready")
-        assert exchange.kept
-        assert exchange.answer.closes
-        assert 503 == exchange.answer.status
-        assert {"database": "ok", "schema": "current", "draining": True} == json.loads(exchange.answer.body)["checks"]
+            result = send("/health/ready")
+        assert result.kept
+        assert result.answer.closes
+        assert 503 == result.answer.status
+        assert {"database": "ok", "schema": "current", "draining": True} == json.loads(result.answer.body)["checks"]
         assert 0 == server.wait(seconds=10)
 
 
-def test_a_port_for_operators_keeps_things_apart(database_url):
-    """With OPS_PORT metrics and readiness answer there alone, the API does not, and /health does at both."""
+def test_ops_port_separates_metrics_and_readiness_from_the_api(database_url):
+    """Metrics and readiness answer at OPS_PORT only, the API at PORT only, and /health at both."""
     ops_port = free_port()
     with service(database_url, OPS_PORT=str(ops_port)) as server:
         server.serving()
@@ -126,8 +126,8 @@ def test_a_port_for_operators_keeps_things_apart(database_url):
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/metrics"])
-def test_probes_are_never_limited(database_url, path):
-    """Whoever watches gets through when its address has used up every limit."""
+def test_probes_are_never_rate_limited(database_url, path):
+    """They are answered 200 when their client has reached its rate limit."""
     with service(database_url, RATE_LIMIT_READ="1/minute") as server:
         server.serving()
         assert [200, 429] == [fetch(server.port, "/items")[0] for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What a reload changes, and what it must not."""
+"""What a reload changes, and what it does not."""
 
 import signal
 import time
@@ -10,21 +10,21 @@ from tests.paths import ROOT
 from tests.processes.load import load
 from tests.processes.plain_server import facts, plain
 from tests.processes.server import PLAIN, Server, eventually
-from tests.processes.watch import watching
+from tests.processes.watch import polling
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_reload_loses_no_request(workers):
-    """Five reloads under 300 requests a second, on kept and on new connections: every one is answered."""
+    """Every request is answered during five reloads under 300 requests a second, on kept and on new connections."""
     with plain(workers) as server:
         server.serving(workers=workers)
-        with load(server.port) as report, watching(lambda: len(server.workers()), every=0.02) as counts:
+        with load(server.port) as report, polling(lambda: len(server.workers()), every=0.02) as counts:
             for _ in range(5):
                 server.reload()
                 time.sleep(0.2)
 
         assert [] == report.failures()
-        assert len(report.exchanges) > 300
+        assert len(report.results) > 300
         assert len(facts(report, "pid")) > 5 * workers / 2
         assert max(counts) <= workers + 1
         assert facts(report, "slot") <= {str(slot) for slot in range(workers + 1)}
@@ -32,8 +32,8 @@ def test_a_reload_loses_no_request(workers):
 
 
 @pytest.mark.parametrize("fault", ["raise", "hang"])
-def test_a_reload_that_cannot_start_changes_nothing(tmp_path, fault):
-    """The old workers serve on, new ones are tried at growing intervals, and the next reload is free of the fault."""
+def test_old_workers_keep_serving_if_new_ones_cannot_start(tmp_path, fault):
+    """New workers are started at growing intervals, and the next reload without the fault succeeds."""
     file = tmp_path / "fault"
     with plain(2, TEST_FAULT_FILE=str(file), WORKER_TIMEOUT_SECONDS="2") as server:
         server.serving(workers=2)
@@ -43,17 +43,17 @@ def test_a_reload_that_cannot_start_changes_nothing(tmp_path, fault):
             server.send(signal.SIGHUP)
             time.sleep(4.5)
             assert old < set(server.workers()) or old == set(server.workers())
-            tries = server.output().count("Booting worker") - 2
+            starts = server.output().count("Booting worker") - 2
             file.write_text("")
             server.reload(seconds=6)
 
         assert [] == report.failures()
-        assert 1 <= tries <= 6
+        assert 1 <= starts <= 6
         assert "ended before it served" in server.output()
 
 
 def in_folder(folder: Path) -> Server:
-    """A server that reads its settings from a file `.env` in the folder."""
+    """A server that reads its settings from the file `.env` in the folder."""
     return Server(
         app=PLAIN,
         arguments=("--config", str(ROOT / "gunicorn.conf.py")),
@@ -62,8 +62,8 @@ def in_folder(folder: Path) -> Server:
     )
 
 
-def test_a_reload_reads_the_settings_anew(tmp_path):
-    """A setting that cannot be read is refused and changes nothing; one that can is taken."""
+def test_a_reload_reads_the_settings_again(tmp_path):
+    """A valid setting is applied. With an invalid one the reload is refused, and nothing changes."""
     file = tmp_path / ".env"
     file.write_text("WEB_CONCURRENCY=1\n")
     with in_folder(tmp_path) as server:
@@ -85,8 +85,8 @@ def test_a_reload_reads_the_settings_anew(tmp_path):
         )
 
 
-def test_a_reload_cannot_change_the_address(tmp_path):
-    """Another port is refused as a whole: half of a change would be worse than none."""
+def test_a_reload_that_changes_the_address_is_refused(tmp_path):
+    """The workers stay as they are, and the log says that the address changes with a restart only."""
     file = tmp_path / ".env"
     file.write_text("WEB_CONCURRENCY=1\n")
     with in_folder(tmp_path) as server:

@@ -17,7 +17,7 @@ ITEM = Request(method="POST", target="/items", headers=JSON, body=b'{"name":"ser
 
 
 def send(port: int, count: int, *, connections: int, request: Request, rate: float = 1_000) -> Report:
-    """Send so many requests over so many kept connections, and wait for all answers."""
+    """Send `count` requests over kept connections, and wait for all answers."""
     return asyncio.run(send_load(port, rate=rate, count=count, kept=connections, request=lambda _: request))
 
 
@@ -29,14 +29,14 @@ def mixed(number: int) -> Request:
 
 
 def served(port: int) -> float:
-    """How many requests the counters say, probes apart."""
+    """The number of requests that the counters show, without scrapes."""
     return total(scrape(port), "http_requests_total") - total(
         scrape(port), "http_requests_total", {"handler": "/metrics"}
     )
 
 
-def test_the_counters_are_of_all_workers(database_url):
-    """After 300 requests each of three workers says 300: the others stand still while it is asked."""
+def test_a_scrape_shows_the_counters_of_all_workers(database_url):
+    """After 300 requests each of three workers shows 300, while the other two are stopped."""
     with service(database_url, workers=3) as server:
         server.serving(workers=3)
         report = send(server.port, 300, connections=30, request=Request(target="/items"), rate=600)
@@ -55,8 +55,8 @@ def test_the_counters_are_of_all_workers(database_url):
             assert 300 == total(samples, "http_request_duration_seconds_count", {"handler": "/items"})
 
 
-def test_the_counters_never_go_back(database_url, tmp_path):
-    """Over 2 kills and 6 reloads under load counters only grow, nothing is lost, and files do not pile up."""
+def test_counters_never_decrease(database_url, tmp_path):
+    """During 2 kills and 6 reloads under load counters only grow, no count is lost, and the files stay few."""
     folder = tmp_path / "metrics"
     settings = {"METRICS_DIRECTORY": str(folder), "DATABASE_CONNECTIONS": "8"}
     with service(database_url, workers=3, **settings) as server:
@@ -73,7 +73,7 @@ def test_the_counters_never_go_back(database_url, tmp_path):
         assert len(scrapes) > 20
         assert answered > 500
         # A worker may be killed between an answer and its counting, or its counting and the answer.
-        assert answered - 20 <= counted <= len(report.exchanges) + 20
+        assert answered - 20 <= counted <= len(report.results) + 20
         files = list(folder.rglob("*"))
         slots = {file.stem.rsplit("_", 1)[1] for file in folder.glob("*.db")}
         assert slots <= {"0", "1", "2", "3"}
@@ -81,14 +81,14 @@ def test_the_counters_never_go_back(database_url, tmp_path):
 
 
 def assert_refusals(report: Report) -> None:
-    """A refusal says in whole seconds when to come again."""
-    refused = [e.answer for e in report.exchanges if e.answer and e.answer.status == 429]
+    """Each 429 has a `Retry-After` in whole seconds."""
+    refused = [e.answer for e in report.results if e.answer and e.answer.status == 429]
     assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
     assert all(answer.headers["content-type"] == "application/problem+json" for answer in refused)
 
 
 def test_a_limit_is_exact_over_all_workers(database_url):
-    """Of 400 requests over 40 connections to 4 workers a limit of 100 a minute admits 100."""
+    """A limit of 100 a minute admits 100 of 400 requests over 40 connections to 4 workers."""
     with service(database_url, workers=4, RATE_LIMIT_READ="100/minute") as server:
         server.serving(workers=4)
         assert {201: 1} == send(server.port, 1, connections=1, request=ITEM).statuses
@@ -105,7 +105,7 @@ def test_a_limit_is_exact_over_all_workers(database_url):
 
 
 async def send_to_both(ports: list[int], count: int) -> list[Report]:
-    """Send so many reading requests to each, at the same time."""
+    """Send `count` reading requests to each, at the same time."""
     request = Request(target="/items/1")
     return await asyncio.gather(
         *(send_load(port, rate=500, count=count, kept=20, request=lambda _: request) for port in ports)
@@ -114,7 +114,7 @@ async def send_to_both(ports: list[int], count: int) -> list[Report]:
 
 @pytest.mark.needs("redis-server")
 def test_a_limit_is_exact_over_two_instances(database_url, tmp_path):
-    """Two instances of two workers each with one Redis admit 100 of 400 requests together."""
+    """Two instances with two workers each and one Redis together admit 100 of 400 requests."""
     with redis_server(tmp_path) as redis:
         settings = {"RATE_LIMIT_READ": "100/minute", "RATE_LIMIT_STORAGE_URI": redis.uri}
         with service(database_url, workers=2, **settings) as one, service(database_url, workers=2, **settings) as two:
@@ -131,8 +131,8 @@ def test_a_limit_is_exact_over_two_instances(database_url, tmp_path):
 
 
 @pytest.mark.needs("redis-server")
-def test_a_frozen_redis_is_hardly_noticed(database_url, tmp_path):
-    """While it says nothing no request fails, 99 % take less than 100 ms more, and a metric tells."""
+def test_a_frozen_redis_fails_no_request(database_url, tmp_path):
+    """While Redis does not answer, 99 % of requests take less than 100 ms longer, and a metric shows it."""
     with redis_server(tmp_path) as redis:
         settings = {"RATE_LIMIT_STORAGE_URI": redis.uri, "RATE_LIMIT_READ": "100000/minute"}
         with service(database_url, workers=2, **settings, RATE_LIMIT_WRITE="100000/minute") as server:
@@ -145,21 +145,23 @@ def test_a_frozen_redis_is_hardly_noticed(database_url, tmp_path):
             degraded = total(scrape(server.port), "rate_limit_storage_degraded")
             redis.thaw()
             eventually(
-                lambda: total(scrape(server.port), "rate_limit_storage_degraded") == 0, seconds=5, what="Redis again"
+                lambda: total(scrape(server.port), "rate_limit_storage_degraded") == 0,
+                seconds=5,
+                what="Redis in use again",
             )
             lines = server.output()
 
     assert [] == before.failures()
     assert [] == frozen.failures()
     assert set(frozen.statuses) <= {200, 201}
-    assert len(frozen.exchanges) > 400
+    assert len(frozen.results) > 400
     assert frozen.seconds(0.99) - before.seconds(0.5) < 0.1
     assert 1 == degraded
     assert 1 == lines.count('"rate_limit_storage_lost"')
 
 
 def test_reloads_hold_the_budget(database_url):
-    """Four reloads under 300 requests a second lose none of them, and open no connection beyond the budget."""
+    """Four reloads under 300 requests a second lose no request and open no connection beyond the budget."""
     settings = {"DATABASE_CONNECTIONS": "6"}
     with service(database_url, workers=2, **settings) as server, counting_backends(database_url) as backends:
         server.serving(workers=2)
@@ -171,12 +173,12 @@ def test_reloads_hold_the_budget(database_url):
 
     assert [] == report.failures()
     assert set(report.statuses) == {200, 201}
-    assert len(report.exchanges) > 500
+    assert len(report.results) > 500
     assert 3 <= max(backends) <= 6
 
 
-def test_the_smallest_budget_holds_as_well(database_url):
-    """With one connection for each worker, and one for the worker that replaces another, a reload goes well."""
+def test_the_smallest_budget_is_enough_for_a_reload(database_url):
+    """It has one connection for each worker, and one for the worker that replaces another."""
     settings = {"DATABASE_CONNECTIONS": "3"}
     with service(database_url, workers=2, **settings) as server, counting_backends(database_url) as backends:
         server.serving(workers=2)

@@ -1,4 +1,4 @@
-"""How a server ends, and what becomes of the requests it has."""
+"""How a server shuts down, and what happens to its requests."""
 
 import signal
 import time
@@ -11,8 +11,8 @@ from tests.processes.load import Request, load
 from tests.processes.plain_server import facts, plain
 
 
-def test_the_end_loses_no_request():
-    """SIGTERM under load: every request that found a connection is answered, and the server ends with 0."""
+def test_a_shutdown_loses_no_request():
+    """After SIGTERM under load every request that has a connection is answered, and the exit code is 0."""
     with plain(2) as server:
         server.serving(workers=2)
         with load(server.port, request=lambda n: Request(target="/?sleep=0.5" if n % 10 == 0 else "/")) as report:
@@ -24,9 +24,9 @@ def test_the_end_loses_no_request():
         assert "SIGTERM" not in server.output()
 
 
-@pytest.mark.parametrize("how", ["reload", "end"])
-def test_a_request_in_flight_may_end(how):
-    """A worker that drains waits for its requests, and its heartbeat goes on although that takes long."""
+@pytest.mark.parametrize("how", ["reload", "shutdown"])
+def test_a_request_in_flight_is_answered(how):
+    """A draining worker waits for its requests, and its heartbeat continues longer than WORKER_TIMEOUT_SECONDS."""
     with plain(1, WORKER_TIMEOUT_SECONDS="2", GRACEFUL_SECONDS="20") as server:
         server.serving()
         with load(
@@ -42,7 +42,7 @@ def test_a_request_in_flight_may_end(how):
 
 
 def test_connections_that_wait_to_be_accepted_are_served():
-    """A worker that has been busy when the end came still serves those who had connected by then."""
+    """A worker that was busy at SIGTERM still serves the clients that had connected by then."""
     with plain(1) as server:
         server.serving()
         with load(server.port, kept=1, fresh=0, rate=1, seconds=0.1, request=lambda _: Request(target="/?block=1")):
@@ -54,7 +54,7 @@ def test_connections_that_wait_to_be_accepted_are_served():
         assert {200: 20} == waiting.statuses
 
 
-def test_a_request_that_outlasts_the_graceful_time_is_cut_short():
+def test_a_request_that_takes_longer_than_graceful_seconds_is_cancelled():
     """It is answered 503, and the server ends in time."""
     with plain(1, GRACEFUL_SECONDS="1") as server:
         server.serving()
@@ -67,8 +67,8 @@ def test_a_request_that_outlasts_the_graceful_time_is_cut_short():
         assert {503: 1} == report.statuses
 
 
-def test_an_interrupt_ends_at_once():
-    """SIGINT, as from a terminal, does not wait for requests."""
+def test_sigint_ends_the_server_at_once():
+    """It does not wait for requests."""
     with plain(2) as server:
         server.serving(workers=2)
         with load(server.port, kept=1, fresh=0, rate=1, seconds=0.5, request=lambda _: Request(target="/?sleep=20")):
@@ -76,8 +76,8 @@ def test_an_interrupt_ends_at_once():
             assert 0 == server.stop(signal.SIGINT, seconds=3)
 
 
-def test_workers_do_not_outlive_a_killed_master():
-    """Left alone they would keep the port, and no new master could listen."""
+def test_workers_end_when_their_master_is_killed():
+    """If they stayed they would keep the port, and no new master could listen."""
     with plain(2) as server:
         server.serving(workers=2)
         workers = [psutil.Process(pid) for pid in server.workers()]
@@ -86,8 +86,8 @@ def test_workers_do_not_outlive_a_killed_master():
         assert 2 == len(gone)
 
 
-def test_the_metrics_folder_goes_with_the_server():
-    """The folder in shared memory is made for the workers, survives a reload, and is removed at the end."""
+def test_the_metrics_directory_is_removed_at_the_end():
+    """The folder in shared memory is created at the start and kept over a reload."""
     with plain(1) as server:
         server.serving()
         with load(server.port, rate=20, kept=1, fresh=0) as report:

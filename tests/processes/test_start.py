@@ -24,12 +24,12 @@ MISTAKES = {
     "pooler": {"DATABASE_POOLER": "pgpool"},
     "enabled": {"RATE_LIMIT_ENABLED": "perhaps"},
 }
-"""Settings that a service cannot start with; the first variable of each is to be named."""
+"""Settings that the service cannot start with. The message must name the first variable of each."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_the_start_with_one_sentence(mistake):
-    """It names the variable; there is no traceback, no second line and no secret, and the exit code is not 0."""
+def test_a_wrong_setting_ends_the_start_with_one_sentence(mistake):
+    """It names the variable. There is no traceback, no second line and no secret, and the exit code is not 0."""
     settings = MISTAKES[mistake]
     with Server(environment={"WEB_CONCURRENCY": "1", **settings}) as server:
         assert server.wait() in {1, 3}
@@ -42,14 +42,14 @@ def test_a_mistake_ends_the_start_with_one_sentence(mistake):
 
 
 def test_two_ports_must_differ():
-    """OPS_PORT and PORT cannot be one."""
+    """The start is refused if OPS_PORT equals PORT."""
     with Server(environment={"OPS_PORT": "8123", "PORT": "8123"}) as server:
         assert 1 == server.wait()
         assert "Error: OPS_PORT and PORT must differ, or OPS_PORT not be set." == server.output().strip()
 
 
-def test_a_port_that_is_taken_ends_the_start():
-    """After some tries the server gives up, and says which address it could not have."""
+def test_a_port_in_use_ends_the_start():
+    """After some tries the server ends, and says which address is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with Server(environment={"PORT": str(port), "WEB_CONCURRENCY": "1"}) as server:
@@ -68,8 +68,8 @@ def test_a_malformed_setting_ends_the_start_with_one_sentence(name, value):
         assert "hunter2" not in server.output()
 
 
-def test_one_failing_start_leaves_the_others_alone(tmp_path):
-    """At the first start one worker fails and its sibling does not: the service comes up whole."""
+def test_a_worker_that_fails_to_start_is_replaced(tmp_path):
+    """At the first start one worker fails and the other one serves. In the end both serve."""
     file = tmp_path / "fault"
     file.write_text("raise once")
     with plain(2, TEST_FAULT_FILE=str(file)) as server:
@@ -77,16 +77,16 @@ def test_one_failing_start_leaves_the_others_alone(tmp_path):
         assert "This lifespan raises once." in server.output()
 
 
-def test_code_that_cannot_be_imported_ends_the_first_start():
-    """With no worker that ever served there is nothing to protect: the server ends with 3 and says why."""
+def test_an_import_error_ends_the_first_start():
+    """No worker has served yet, so the server ends with code 3 and says why."""
     with Server(app="tests.processes.nothing:app", environment={"WEB_CONCURRENCY": "2"}) as server:
         assert 3 == server.wait()
         assert "No module named 'tests.processes.nothing'" in server.output()
         assert "No worker could start" in server.output()
 
 
-def test_a_lifespan_that_raises_ends_the_first_start(tmp_path):
-    """So the orchestrator sees the failure, and starts again at its own pace."""
+def test_an_exception_in_the_lifespan_ends_the_first_start(tmp_path):
+    """The server ends with code 3, so the orchestrator sees the failure."""
     file = tmp_path / "fault"
     file.write_text("raise")
     with plain(2, TEST_FAULT_FILE=str(file)) as server:

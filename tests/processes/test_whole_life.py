@@ -20,12 +20,12 @@ HEADERS = (
 
 
 def post(body: str, *headers: tuple[str, str]) -> Request:
-    """A creation, with everything that must not be logged."""
+    """A creation with secrets that must not be logged."""
     return Request(method="POST", target="/items", headers=(*HEADERS, *headers), body=body.encode())
 
 
 REQUESTS = [
-    post(f'{{"name": "{SECRETS["body"]}"}}'),  # the server refuses the row, and repeats it
+    post(f'{{"name": "{SECRETS["body"]}"}}'),  # PostgreSQL refuses the row, and repeats it in its message
     post('{"name": "well"}', ("Idempotency-Key", SECRETS["key"])),
     post('{"name": "another"}', ("Idempotency-Key", SECRETS["key"])),
     post(f'{{"name": "{SECRETS["body"]}'),
@@ -39,8 +39,8 @@ REQUESTS = [
 ]
 
 
-def test_every_line_of_a_whole_life_is_json_and_tells_no_secret(own_cluster):
-    """Start, load, errors, a defect, reload, kill, a database that goes and comes, end: each line parses."""
+def test_every_log_line_is_json_and_has_no_secret(own_cluster):
+    """This holds from the start to the end: load, errors, a reload, a killed worker, a database that restarts."""
     # A defect: the code knows of no such rule, and PostgreSQL tells the whole row that broke it.
     execute(own_cluster.url, f"ALTER TABLE items ADD CONSTRAINT planted CHECK (name <> '{SECRETS['body']}')")
     url = own_cluster.url.replace("postgres@", f"postgres:{SECRETS['dsn']}@", 1)
@@ -81,8 +81,8 @@ def test_every_line_of_a_whole_life_is_json_and_tells_no_secret(own_cluster):
 
 
 @pytest.mark.parametrize("level", ["info", "warning"])
-def test_probes_are_quiet(database_url, level):
-    """At info every request has its line but probes have none; at warning a healthy life has no line at all."""
+def test_probes_write_no_log_line_at_info(database_url, level):
+    """At info every other request has its line. At warning a service without failures writes nothing."""
     with Server(environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "LOG_LEVEL": level}) as server:
         server.serving()
         for path in ("/health", "/health/ready", "/metrics", "/items"):

@@ -1,4 +1,4 @@
-"""How workers are replaced, and how many there are."""
+"""How workers are replaced, and how many live."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ import pytest
 from tests.processes.load import Request, load
 from tests.processes.plain_server import facts, plain
 from tests.processes.server import eventually
-from tests.processes.watch import watching
+from tests.processes.watch import polling
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_recycling_loses_no_request(workers):
-    """A worker that has answered MAX_REQUESTS serves until its replacement does, also when it is the only one."""
+    """A worker that has answered MAX_REQUESTS serves until its replacement does, even if it is the only one."""
     with plain(workers, MAX_REQUESTS="150", MAX_REQUESTS_JITTER="50") as server:
         server.serving(workers=workers)
-        with load(server.port) as report, watching(lambda: len(server.workers()), every=0.02) as counts:
+        with load(server.port) as report, polling(lambda: len(server.workers()), every=0.02) as counts:
             time.sleep(4)
 
         assert [] == report.failures()
@@ -27,8 +27,8 @@ def test_recycling_loses_no_request(workers):
 
 
 @pytest.mark.parametrize("how", ["reload", "recycling"])
-def test_a_new_worker_serves_before_an_old_one_leaves(how):
-    """Even the only worker: while its replacement takes its time to start, requests do not wait for it."""
+def test_a_new_worker_serves_before_an_old_one_stops(how):
+    """While the replacement of the only worker takes 2.5 s to start, no request waits for it."""
     settings = {"MAX_REQUESTS": "100"} if how == "recycling" else {}
     with plain(1, TEST_START_SECONDS="2.5", **settings) as server:
         server.serving()
@@ -58,14 +58,14 @@ def test_a_killed_worker_is_replaced():
 
         assert str(new) in facts(report, "pid")
         assert len(report.failures()) <= 10
-        # The process takes a moment to die, and a client may still connect to it.
+        # The process ends a moment later, and until then a client may connect to it.
         assert all(e.started - 0.2 < killed < e.started + e.seconds + 0.1 for e in report.failures())
         assert set(siblings) < set(server.workers())
 
 
 @pytest.mark.parametrize("how", ["stopped", "blocked"])
 def test_a_hung_worker_is_replaced(how):
-    """A worker whose process or loop stands still is killed when its timeout has passed; the other serves on."""
+    """A worker whose process or event loop is blocked is killed after its timeout. The other one keeps serving."""
     with plain(2, WORKER_TIMEOUT_SECONDS="2") as server:
         server.serving(workers=2)
         before = set(server.workers())
@@ -85,8 +85,8 @@ def test_a_hung_worker_is_replaced(how):
         assert len(set(server.workers()) & before) == 1
 
 
-def test_a_crash_loop_is_slow(tmp_path):
-    """Workers that die right after they began to serve are started at growing intervals."""
+def test_workers_that_keep_crashing_are_started_at_growing_intervals():
+    """The workers are killed as soon as they serve: in 5 s at most 6 are started."""
     with plain(1) as server:
         server.serving()
         end = time.monotonic() + 5
@@ -99,8 +99,8 @@ def test_a_crash_loop_is_slow(tmp_path):
         assert server.output().count("Booting worker") <= 6
 
 
-def test_the_number_of_workers_can_be_lowered_and_raised_again():
-    """SIGTTOU and SIGTTIN work within the connection budget; SIGUSR2 and more than that are refused."""
+def test_sigttou_and_sigttin_change_the_number_of_workers():
+    """More workers than WEB_CONCURRENCY and a second master (SIGUSR2) are refused, for the connection budget."""
     with plain(2) as server:
         server.serving(workers=2)
         server.send(signal.SIGTTOU)

@@ -1,4 +1,4 @@
-"""Looks at something again and again while a test does something else."""
+"""Polls something while a test does something else."""
 
 import asyncio
 import http.client
@@ -21,20 +21,20 @@ SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}' AND datn
 
 
 @contextmanager
-def watching(look: Callable[[], T], *, every: float = 0.05) -> Iterator[list[T]]:
-    """What `look` has returned so far, looked at in a thread until the block ends.
+def polling(read: Callable[[], T], *, every: float = 0.05) -> Iterator[list[T]]:
+    """The values that `read` has returned. A thread calls it until the block ends.
 
     Raises:
-        Exception: `look` has raised this.
+        Exception: `read` has raised this.
     """
-    seen: list[T] = []
+    values: list[T] = []
     failures: list[BaseException] = []
     done = threading.Event()
 
     def run() -> None:
         try:
             while not done.is_set():
-                seen.append(look())
+                values.append(read())
                 done.wait(every)
         except Exception as error:  # noqa: BLE001  # raised below, in the test's own thread
             failures.append(error)
@@ -42,50 +42,50 @@ def watching(look: Callable[[], T], *, every: float = 0.05) -> Iterator[list[T]]
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield seen
+        yield values
     finally:
         done.set()
         thread.join(30)
-    assert not thread.is_alive(), "a look did not end"
+    assert not thread.is_alive(), "`read` did not return"
     if failures:
         raise failures[0]
 
 
 @contextmanager
 def counters_never_fall(port: int) -> Iterator[list[Samples]]:
-    """Scrapes all along; no counter may be lower than the time before, or missing."""
+    """Scrapes until the block ends. No counter may decrease or disappear."""
 
-    def look() -> Samples:
+    def read() -> Samples:
         try:
             return scrape(port, counters_only=True)
         except (ConnectionResetError, http.client.IncompleteRead):
-            # The worker that was asked may have been killed: another one is, as a scraper would the next time.
+            # The worker that was asked may have been killed. Ask again, as a scraper does at its next interval.
             return scrape(port, counters_only=True)
 
-    with watching(look, every=0.1) as scrapes:
+    with polling(read, every=0.1) as scrapes:
         yield scrapes
     for before, after in itertools.pairwise(scrapes):
-        fallen = {key: (value, after.get(key)) for key, value in before.items() if after.get(key, -1) < value}
-        assert {} == fallen
+        decreased = {key: (value, after.get(key)) for key, value in before.items() if after.get(key, -1) < value}
+        assert {} == decreased
 
 
 @contextmanager
 def counting_backends(url: str) -> Iterator[list[int]]:
-    """How many connections the service holds, as the server sees them, looked at every 20 ms."""
+    """The number of the service's connections that PostgreSQL reports, read every 20 ms."""
     loop = asyncio.new_event_loop()
     connection = loop.run_until_complete(asyncpg.connect(url, user="postgres"))
 
-    def look() -> int:
+    def read() -> int:
         return int(loop.run_until_complete(connection.fetchval(_BACKENDS)))
 
     try:
-        with watching(look, every=0.02) as counts:
+        with polling(read, every=0.02) as counts:
             yield counts
     finally:
         loop.run_until_complete(connection.close())
         loop.close()
 
 
-def measured(**figures: float) -> None:
-    """Print what a test has measured; `make test-faults` shows it, and docs/operations/failures.md quotes it."""
+def print_figures(**figures: float) -> None:
+    """Print what a test has measured. `make test-faults` shows it, and docs/operations/failures.md quotes it."""
     print("measured:", ", ".join(f"{name} {round(value, 3)}" for name, value in figures.items()))  # noqa: T201
