@@ -1,1 +1,1 @@
-"""What the patterns are worth and what a request costs: one folder a question, its last result beside it."""
+"""Measurements of a request's cost and of single patterns: one package a question, with its last result."""

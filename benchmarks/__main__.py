@@ -1,4 +1,4 @@
-"""Measures everything, or the questions that are named: `python -m benchmarks request memory`."""
+"""Runs all benchmarks, or those that are named: `python -m benchmarks request memory`."""
 
 import sys
 from importlib import import_module
@@ -9,16 +9,16 @@ from benchmarks.claims import write_claims
 QUESTIONS = ("request", "steps", "objects", "json_rendering", "database", "collector", "threads", "memory")
 
 LONG = ("scale",)
-"""Those that take more than minutes: only when they are named."""
+"""Benchmarks that take longer than a few minutes; they run only when they are named."""
 
 _FOLDER = Path(__file__).parent
 
 
 def main(names: list[str]) -> None:
-    """Answer the questions one after the other, each by a folder's `run`, and write what they found."""
+    """Run the benchmarks one after the other, and write their results."""
     for name in names or QUESTIONS:
         if name not in QUESTIONS + LONG:
-            sys.exit(f"There is no question {name}; there are {', '.join(QUESTIONS + LONG)}.")
+            sys.exit(f"There is no benchmark {name}; choose from {', '.join(QUESTIONS + LONG)}.")
     for name in names or QUESTIONS:
         report = import_module(f"benchmarks.{name}").run()
         report.write(_FOLDER / name)

@@ -1,4 +1,4 @@
-"""All claims in one table, from the last results of all questions."""
+"""Writes one table of all claims, from the last results of all benchmarks."""
 
 import json
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from pathlib import Path
 
 _HEAD = """# Claims, measured
 
-What is said of these patterns, what is true of it with today's releases, and what this service does.
-Each row comes from the last result of the question it names.
+Common claims about these patterns, what was measured with today's releases, and what this service does.
+Each row comes from the last result of the benchmark in its last column.
 
-| claimed | measured here | why, and what is done | question |
+| claim | measured here | reason, and what this service does | benchmark |
 | --- | --- | --- | --- |
 """
 

@@ -1,4 +1,4 @@
-"""Ways to reach the database: connections, engines, transactions, and how a dead connection is found."""
+"""Compares ways to use the database: connections, engines, transactions, and checks for closed connections."""
 
 import asyncio
 import time
@@ -14,18 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from benchmarks.harness.databases import databases
-from benchmarks.harness.numbers import paired, plain
+from benchmarks.harness.numbers import format_number, paired
+from benchmarks.harness.plots import Plot
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.reports import Claim, Plot, Report, Table
+from benchmarks.harness.reports import Claim, Report, Table
 from benchmarks.harness.timing import Times, in_turns_async
 
 CALLS = 40
 ROUNDS = 15
 
 _METHOD = f"""
-One statement after the other over one connection, in one process: CPU time of the calling thread and time in all, the
-median of {ROUNDS} rounds taken in turns. The server is a socket away; over a network each round trip adds its time,
-and a connection several. Ratios of the time in all are paired within a round.
+Statements run one after the other over one connection, in one process. The figures are CPU time of the calling thread
+and total time, the median of {ROUNDS} rounds taken in turns. The server is on the same machine; over a network each
+round trip adds its time, and opening a connection takes several. Ratios of the total time are paired within a round.
 """
 _READ = text("SELECT id, name FROM items WHERE id = :id")
 _WRITE = text("UPDATE items SET price = price WHERE id = :id")
@@ -34,22 +35,22 @@ Way = Callable[[], Awaitable[object]]
 
 
 def run() -> Report:
-    """Measure all ways."""
+    """Run the benchmark."""
     progress = Progress("database", 3)
     progress.step("CPU time")
     with databases() as made:
-        url = made.make()
+        url = made.create()
         cpu = asyncio.run(_measure(url, time.thread_time))
-        progress.step("time in all")
+        progress.step("total time")
         wall = asyncio.run(_measure(url, time.perf_counter))
     progress.end()
     tables = [_table(question, cpu[question], wall[question]) for question in cpu]
     return Report(
-        title="Ways to reach the database",
+        title="Ways to use the database",
         method=_METHOD,
         tables=tables,
         plot=Plot(
-            title="Time in all for one statement",
+            title="Total time for one statement",
             unit="µs",
             groups={
                 question: {name: median(values) for name, values in times.items()} for question, times in wall.items()
@@ -105,7 +106,7 @@ async def _ways(url: str) -> AsyncIterator[dict[str, dict[str, Way]]]:
                 "BEGIN, UPDATE, COMMIT": lambda: _in_transaction(transactional, _WRITE),
                 "one statement in autocommit": lambda: _alone(autocommit, _WRITE),
             },
-            "A dead connection is found": {
+            "A check for a closed connection": {
                 "by a pre-ping": lambda: _alone(pinging, _READ),
                 "by a checkout listener": lambda: _alone(listening, _READ),
             },
@@ -148,26 +149,27 @@ async def _alone(engine: AsyncEngine, statement: TextClause) -> None:
 def _table(question: str, cpu: Times, wall: Times) -> Table:
     last = list(wall.values())[-1]
     rows = [
-        [way, plain(median(cpu[way])), plain(median(taken)), str(paired(taken, last))] for way, taken in wall.items()
+        [way, format_number(median(cpu[way])), format_number(median(taken)), str(paired(taken, last))]
+        for way, taken in wall.items()
     ]
-    return Table(title=question, columns=["", "CPU, µs", "in all, µs", "in all, against the last"], rows=rows)
+    return Table(title=question, columns=["", "CPU, µs", "total, µs", "total, relative to the last row"], rows=rows)
 
 
 def _claims(wall: dict[str, Times]) -> list[Claim]:
     def times(question: str) -> str:
         ways = list(wall[question].values())
-        return f"{paired(ways[0], ways[-1]).median:.1f} times quicker for one statement"
+        return f"{paired(ways[0], ways[-1]).median:.1f} times faster for one statement"
 
     return [
         Claim(
             claimed="A pool instead of a connection a request",
             measured=times("A connection"),
-            why="Kept: opening one takes several round trips and a process of the server",
+            why="Kept: opening a connection takes several round trips and starts a server process",
         ),
         Claim(
             claimed="One engine instead of an engine a request",
             measured=times("An engine"),
-            why="Kept: an engine compiles and looks up types anew, besides connecting",
+            why="Kept: a new engine connects, compiles every statement and looks up types again",
         ),
         Claim(
             claimed="A read in autocommit instead of BEGIN and ROLLBACK",
@@ -181,7 +183,7 @@ def _claims(wall: dict[str, Times]) -> list[Claim]:
         ),
         Claim(
             claimed="A checkout listener instead of `pool_pre_ping`",
-            measured=times("A dead connection is found"),
-            why="Kept: it asks the driver, which knows of a closed connection, and spares a round trip",
+            measured=times("A check for a closed connection"),
+            why="Kept: the driver knows when a connection is closed, which saves a round trip",
         ),
     ]

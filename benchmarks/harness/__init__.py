@@ -1,1 +1,1 @@
-"""What all questions measure with."""
+"""The tools that all benchmarks share."""

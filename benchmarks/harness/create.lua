@@ -1,4 +1,4 @@
--- Sent with every request.
+-- The request that is sent.
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = '{"name": "Kettle", "description": "Boils a litre in two minutes.", "price": 34.5, "is_active": true}'

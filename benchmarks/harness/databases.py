@@ -1,4 +1,4 @@
-"""The PostgreSQL that all sides of a comparison share: a throw-away cluster."""
+"""A temporary PostgreSQL cluster that all sides of a comparison share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +17,20 @@ FROM generate_series(1, {ITEMS}) AS n
 
 
 class Databases:
-    """Databases of equal content."""
+    """Creates databases with equal content."""
 
     def __init__(self, url: str) -> None:
         self._server = url
         self._names: list[str] = []
         self._template = "template0"
-        filled = self.make()
+        filled = self.create()
         migrate(filled)
         execute(filled, _FILL)
         execute(filled, "VACUUM (FREEZE, ANALYZE)")
         self._template = self._names[0]
 
-    def make(self) -> str:
-        """Make a database with `ITEMS` items; its URL."""
+    def create(self) -> str:
+        """Create a database with `ITEMS` items, and return its URL."""
         name = f"items_benchmark_{len(self._names)}"
         execute(self._server, f'CREATE DATABASE "{name}" TEMPLATE "{self._template}" STRATEGY FILE_COPY')
         self._names.append(name)
@@ -38,13 +38,13 @@ class Databases:
 
 
 def restore(url: str) -> None:
-    """Remove the items that a measurement has made."""
+    """Delete the items that a measurement has created."""
     execute(url, f"DELETE FROM items WHERE id > {ITEMS}")
     execute(url, "VACUUM (ANALYZE) items")
 
 
 @contextmanager
 def databases() -> Iterator[Databases]:
-    """Room for databases, which are gone at the end."""
+    """Start a temporary cluster for databases, and remove it at the end."""
     with throw_away_cluster() as cluster:
         yield Databases(cluster.url)

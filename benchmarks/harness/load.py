@@ -1,4 +1,4 @@
-"""Load by wrk, and what it says of the answers."""
+"""Runs wrk against a server, and parses its report."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ class Sample:
     """Worker CPU per request, in microseconds."""
 
     per_second: float
-    """Requests answered."""
+    """Requests served in a second."""
 
     p50_ms: float
     p95_ms: float
@@ -31,7 +31,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is asked for."""
+    """A request of the benchmark."""
 
     name: str
     path: str
@@ -46,34 +46,34 @@ CASES = (
 
 
 def require_wrk() -> None:
-    """End in a sentence where the load generator is missing."""
+    """End with one sentence if wrk is not installed."""
     if shutil.which("wrk") is None:
-        raise SystemExit("wrk is missing, which makes the load: install it with the system's package manager.")
+        raise SystemExit("wrk is missing. It generates the load; install it with the system's package manager.")
 
 
 def measure(server: Server, case: Case, *, seconds: float, connections: int = CONNECTIONS) -> Sample:
-    """Ask a server for something as fast as it answers.
+    """Send requests over all connections, each as soon as the previous one is answered.
 
     Raises:
         RuntimeError: Not every answer was a success.
     """
     before = server.cpu_seconds()
-    told = _wrk(server, case, seconds=seconds, connections=connections)
+    output = _wrk(server, case, seconds=seconds, connections=connections)
     cpu_seconds = server.cpu_seconds() - before
-    if "Non-2xx" in told or "Socket errors" in told:
-        raise RuntimeError(f"{server.name} failed to answer {case.name}:\n{told}")
-    count, took = _found(r"([1-9]\d*) requests in ([\d.]+\w+)", told)
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise RuntimeError(f"{server.name} failed to answer {case.name}:\n{output}")
+    count, took = _match(r"([1-9]\d*) requests in ([\d.]+\w+)", output)
     return Sample(
         cpu_us=cpu_seconds / int(count) * 1e6,
         per_second=int(count) / _seconds(took),
-        p50_ms=_seconds(_found(r"50%\s+([\d.]+\w+)", told)[0]) * 1000,
-        p95_ms=float(_found(r"p95 us ([\d.]+)", told)[0]) / 1000,
-        p99_ms=_seconds(_found(r"99%\s+([\d.]+\w+)", told)[0]) * 1000,
+        p50_ms=_seconds(_match(r"50%\s+([\d.]+\w+)", output)[0]) * 1000,
+        p95_ms=float(_match(r"p95 us ([\d.]+)", output)[0]) / 1000,
+        p99_ms=_seconds(_match(r"99%\s+([\d.]+\w+)", output)[0]) * 1000,
     )
 
 
 def warm_up(server: Server, case: Case) -> None:
-    """Have connections opened, statements prepared and pages filled before anything is measured."""
+    """Send requests for a second before the measurement, so that connections are open and statements prepared."""
     _wrk(server, case, seconds=1, connections=CONNECTIONS)
 
 
@@ -86,13 +86,13 @@ def _wrk(server: Server, case: Case, *, seconds: float, connections: int) -> str
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def _found(pattern: str, told: str) -> tuple[str, ...]:
-    match = re.search(pattern, told)
+def _match(pattern: str, output: str) -> tuple[str, ...]:
+    match = re.search(pattern, output)
     if match is None:
-        raise RuntimeError(f"wrk says nothing like {pattern}:\n{told}")
+        raise RuntimeError(f"The output of wrk does not match {pattern}:\n{output}")
     return match.groups()
 
 
 def _seconds(text: str) -> float:
-    number, unit = _found(r"([\d.]+)(\w+)", text)
+    number, unit = _match(r"([\d.]+)(\w+)", text)
     return float(number) * _UNITS[unit]

@@ -1,4 +1,4 @@
-"""Medians, and ratios of what was measured side by side."""
+"""Ratios of paired measurements, and the format of numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One thing as a multiple of another one, each pair measured one right after the other."""
+    """The ratio of two measurements that were taken one directly after the other, over several pairs."""
 
     median: float
     low: float
@@ -15,7 +15,7 @@ class Ratio:
 
     @property
     def spread(self) -> float:
-        """How far apart the pairs are, as a part of their median."""
+        """The range of the ratios, relative to their median."""
         return (self.high - self.low) / self.median
 
     def __str__(self) -> str:
@@ -23,14 +23,14 @@ class Ratio:
 
 
 def paired(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
-    """The median of the pairs' ratios, and the middle half of them."""
+    """The median of the pairs' ratios, with the quartiles."""
     ratios = sorted(over / under for over, under in zip(numerators, denominators, strict=True))
     quarter = len(ratios) // 4
     return Ratio(median(ratios), ratios[quarter], ratios[-1 - quarter])
 
 
-def plain(value: float) -> str:
-    """A number with as many digits as it deserves."""
+def format_number(value: float) -> str:
+    """The number with three significant digits, or as an integer with thousands separators."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

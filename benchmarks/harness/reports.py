@@ -1,4 +1,4 @@
-"""What a question found: tables and facts, written as JSON and Markdown, and plotted as SVG."""
+"""The result of a benchmark: tables and numbers, written as JSON and Markdown, and plotted as SVG."""
 
 import json
 import os
@@ -9,19 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.plots import Plot
+
 _LIBRARIES = ("asyncpg", "fastapi", "gunicorn", "orjson", "pydantic", "sqlalchemy", "uvicorn")
 
 
 @dataclass(kw_only=True)
 class Table:
-    """Rows of text under a heading."""
+    """A heading and rows of text."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """The table as Markdown, numbers to the right."""
+        """The table as Markdown, with numbers aligned to the right."""
         rule = ["---", *("---:" for _ in self.columns[1:])]
         lines = [self.columns, rule, *self.rows]
         return f"## {self.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -29,27 +31,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What was claimed of a pattern, and what is true of it here."""
+    """A common claim about a pattern, and what was measured here."""
 
     claimed: str
     measured: str
     why: str
-    """And what is done here."""
-
-
-@dataclass(kw_only=True)
-class Plot:
-    """Horizontal bars in groups."""
-
-    title: str
-    unit: str
-    groups: dict[str, dict[str, float]]
-    """Values by group, then by name."""
+    """The reason, and what this service does."""
 
 
 @dataclass(kw_only=True)
 class Report:
-    """The answer to one question."""
+    """The result of one benchmark."""
 
     title: str
     method: str
@@ -57,10 +49,10 @@ class Report:
     plot: Plot | None = None
     claims: list[Claim] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    """The numbers behind the tables."""
+    """The numbers of the tables, for programs."""
 
     def write(self, folder: Path) -> None:
-        """Write `result.json`, `result.md` and, where there is something to plot, `result.svg`."""
+        """Write `result.json`, `result.md` and, with a plot, `result.svg`."""
         claims = [{"claimed": claim.claimed, "measured": claim.measured, "why": claim.why} for claim in self.claims]
         result = {"title": self.title, "machine": _machine(), "facts": self.facts, "claims": claims}
         (folder / "result.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
@@ -70,12 +62,10 @@ class Report:
         method = " ".join(self.method.split())
         (folder / "result.md").write_text(f"# {self.title}\n\n{method}\n\nMeasured with {machine}.\n\n{image}{tables}")
         if self.plot:
-            from benchmarks.harness.plots import draw  # noqa: PLC0415  # matplotlib takes a second to import
-
-            draw(self.plot, folder / "result.svg")
+            self.plot.draw(folder / "result.svg")
 
 
 def _machine() -> dict[str, str]:
-    """What a reader has to know about where it was measured."""
+    """The versions and the number of CPUs of the measurement."""
     libraries = {name: version(name) for name in _LIBRARIES}
     return {"Python": platform.python_version(), "CPUs": str(os.cpu_count()), **libraries}

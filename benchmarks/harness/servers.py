@@ -1,4 +1,4 @@
-"""Starts a server under measurement, reads its worker's CPU time, and ends it."""
+"""Starts a server, reads the CPU time of its workers, and ends it."""
 
 import contextlib
 import os
@@ -27,15 +27,15 @@ _UNLIMITED = "1000000000/minute"
 
 @dataclass(kw_only=True)
 class Server:
-    """A server of one worker, from `with` to the end of the block. Its output goes to a file, as a container's does."""
+    """A server that runs until the end of a `with` block. Its output is written to a file."""
 
     name: str
     arguments: list[str]
-    """What follows `python -m`; `{port}` stands for the port."""
+    """The arguments after `python -m`; `{port}` is replaced by the port."""
 
     environment: Mapping[str, str]
     is_forking: bool = False
-    """Whether the workers are children of the process that is started."""
+    """Whether the workers are child processes of the started process."""
 
     port: int = field(default_factory=free_port)
 
@@ -50,7 +50,7 @@ class Server:
             stdout=self._output,
             stderr=subprocess.STDOUT,
         )
-        self._wait()
+        self._wait_until_ready()
         return self
 
     def __exit__(
@@ -68,20 +68,20 @@ class Server:
         self._output.close()
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that answer requests."""
+        """The processes that serve requests."""
         process = psutil.Process(self.process.pid)
         return process.children() if self.is_forking else [process]
 
     def cpu_seconds(self) -> float:
-        """What all threads of the workers have used so far, in the kernel and outside of it."""
+        """The user and system CPU time of all threads of the workers so far."""
         times = [worker.cpu_times() for worker in self.workers()]
         return sum(time.user + time.system for time in times)
 
     def url(self, path: str) -> str:
-        """Where a path is."""
+        """The URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def _wait(self) -> None:
+    def _wait_until_ready(self) -> None:
         while time.monotonic() - self.started < _START_SECONDS and self.process.poll() is None:
             if self._answers():
                 self.ready_seconds = time.monotonic() - self.started
@@ -103,20 +103,20 @@ class Server:
 
 
 def uvicorn(name: str, application: str, database_url: str, **environment: str) -> Server:
-    """An application under plain Uvicorn with the event loop and the parser that the service has, too."""
+    """An application under plain Uvicorn, with the same event loop and parser as the service."""
     return Server(
         name=name,
         arguments=[
             *("uvicorn", application, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
             *("--no-access-log", "--no-server-header", "--log-level", "warning"),
         ],
-        # Uvicorn obeys WEB_CONCURRENCY, too.
+        # Uvicorn reads WEB_CONCURRENCY as well.
         environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", **environment},
     )
 
 
 def service(name: str, database_url: str, *, workers: int = 1, **environment: str) -> Server:
-    """This service as it is run in production, with everything on and limits that the load does not reach."""
+    """This service as in production, with all controls on and rate limits that the load does not reach."""
     settings = {
         "DATABASE_URL": database_url,
         "WEB_CONCURRENCY": str(workers),

@@ -1,4 +1,4 @@
-"""CPU time of pieces of code, taken in turns so that a busy machine slows all of them alike."""
+"""Measures the CPU time of functions in turns, so that other load on the machine affects all of them alike."""
 
 import gc
 import time
@@ -9,7 +9,7 @@ Times = dict[str, list[float]]
 
 
 def in_turns(cases: Mapping[str, Callable[[], object]], *, calls: int, rounds: int) -> Times:
-    """Call each function `calls` times a round."""
+    """Call each function `calls` times a round, and return the times."""
     times: Times = {name: [] for name in cases}
     for call in cases.values():
         call()
@@ -33,7 +33,10 @@ async def in_turns_async(
     """Await each function `calls` times a round, one call after the other.
 
     Args:
-        clock: What is measured; `time.perf_counter` takes the waiting as well.
+        cases: The functions by name.
+        calls: How often each is called a round.
+        rounds: How often the functions take turns.
+        clock: The clock; `time.perf_counter` includes waiting.
     """
     times: Times = {name: [] for name in cases}
     for call in cases.values():

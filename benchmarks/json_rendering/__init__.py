@@ -1,4 +1,4 @@
-"""Ways to render a page of 20 items as JSON."""
+"""Compares ways to render a page of 20 items as JSON."""
 
 import json
 from dataclasses import asdict, fields
@@ -12,9 +12,10 @@ from pydantic import TypeAdapter
 
 from app.dataclasses.item import Item
 from app.schemas.item import ItemRead
-from benchmarks.harness.numbers import paired, plain
+from benchmarks.harness.numbers import format_number, paired
+from benchmarks.harness.plots import Plot
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.reports import Claim, Plot, Report, Table
+from benchmarks.harness.reports import Claim, Report, Table
 from benchmarks.harness.timing import Times, in_turns
 
 ITEMS = 20
@@ -34,13 +35,13 @@ _ORJSON_DICTS = "orjson, from dictionaries"
 _FASTAPI_BEFORE = "FastAPI without its fast path: validate, `jsonable_encoder`, json"
 _FASTAPI = "FastAPI today: validate, Pydantic to bytes"
 _SLOTTED = "orjson, from slotted dataclasses"
-_HERE = "here: orjson, from a written `to_dict`"
+_HERE = "here: orjson, from a hand-written `to_dict`"
 
 
 def run() -> Report:
-    """Measure all ways."""
+    """Run the benchmark."""
     progress = Progress("json_rendering", 1)
-    progress.step("all ways in turns")
+    progress.step("all ways")
     times = in_turns(
         {
             _FASTAPI_BEFORE: lambda: json.dumps(jsonable_encoder(_PAGE.validate_python(_asdicts()))).encode(),
@@ -57,12 +58,12 @@ def run() -> Report:
     )
     progress.end()
     middle = {name: median(values) for name, values in times.items()}
-    rows = [[name, plain(middle[name]), str(paired(values, times[_HERE]))] for name, values in times.items()]
+    rows = [[name, format_number(middle[name]), str(paired(values, times[_HERE]))] for name, values in times.items()]
     return Report(
         title="A page of 20 items as JSON",
-        method=f"""CPU time per page, the median of {ROUNDS} rounds taken in turns. "From `asdict`" makes the
-        dictionaries first, as the pattern with a dataclass between the layers does.""",
-        tables=[Table(title="Ways to render it", columns=["", "µs", "against the last"], rows=rows)],
+        method=f"""CPU time per page, the median of {ROUNDS} rounds taken in turns. "From `asdict`" creates the
+        dictionaries first, as the common pattern does.""",
+        tables=[Table(title="Ways to render the page", columns=["", "µs", "relative to the last row"], rows=rows)],
         plot=Plot(
             title="CPU time per page of 20 items",
             unit="µs",
@@ -89,20 +90,20 @@ def _claims(times: Times) -> list[Claim]:
         Claim(
             claimed="orjson is faster than the standard library's json",
             measured=cheaper(_JSON),
-            why="Kept: it also refuses what is not JSON, NaN and lone surrogates",
+            why="Kept: it also refuses values that are not JSON: NaN and lone surrogates",
         ),
         Claim(
             claimed="orjson renders slotted dataclasses as they are",
-            measured=f"so it does, {paired(times[_ORJSON_ASDICT], times[_SLOTTED]).median:.0f} times cheaper than by "
+            measured=f"true, {paired(times[_ORJSON_ASDICT], times[_SLOTTED]).median:.0f} times cheaper than by "
             f"`asdict`; from ready dictionaries it is {paired(times[_SLOTTED], times[_ORJSON_DICTS]).median:.1f} times "
             "cheaper again",
-            why="It finds the fields of a class with slots one by one. A single item is rendered as it is; those of a "
-            f"page by a written `to_dict`, which is {paired(times[_SLOTTED], times[_HERE]).median:.1f} times cheaper",
+            why="It reads the fields of a slotted class one by one. A single item is rendered directly; the items of a "
+            f"page by a hand-written `to_dict`, {paired(times[_SLOTTED], times[_HERE]).median:.1f} times cheaper",
         ),
         Claim(
             claimed="FastAPI serializes a response model directly",
-            measured=f"what is done here is {cheaper(_FASTAPI)}, and {cheaper(_FASTAPI_BEFORE)} than without that",
-            why="FastAPI validates what it sends; here answers are made of checked values and rendered once, "
-            "and the response model only documents them. `ORJSONResponse` is deprecated",
+            measured=f"orjson here is {cheaper(_FASTAPI)}, and {cheaper(_FASTAPI_BEFORE)} than without that path",
+            why="FastAPI validates its responses. Here responses consist of validated values and are rendered once, "
+            "and the response model is for the documentation only. `ORJSONResponse` is deprecated",
         ),
     ]

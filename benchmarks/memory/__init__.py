@@ -1,4 +1,4 @@
-"""What four workers weigh, whether they grow, and how soon they serve."""
+"""Measures the memory of four workers, its growth under load, and the time of a start."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +8,7 @@ import psutil
 
 from benchmarks.harness.databases import databases
 from benchmarks.harness.load import CASES, measure, require_wrk
-from benchmarks.harness.numbers import plain
+from benchmarks.harness.numbers import format_number
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.reports import Report, Table
 from benchmarks.harness.servers import Server, service
@@ -20,40 +20,40 @@ STARTS = 5
 _SECONDS = 5.0
 _MEGABYTE = 1024
 _METHOD = f"""
-{WORKERS} workers and their master. Proportional set size counts a page that several processes share in equal parts,
-by `smaps_rollup`. The first figure is taken after a start, the second after all cases have been asked for, so that
-every statement is prepared, the third after {REQUESTS:,} requests more. Start to ready is the time from the command to
-the first item it answers with, the median of {STARTS} starts; the bytecode is compiled already, as in the image.
+{WORKERS} workers and their master. Proportional set size divides a shared page equally among the processes that share
+it (`smaps_rollup`). The first figure is taken after a start, the second after requests of all cases, so that every
+statement is prepared, the third after {REQUESTS:,} more requests. Start to ready is the time from the command to the
+first response with an item, the median of {STARTS} starts. Bytecode is already compiled, as in the image.
 """
 
 
 def run() -> Report:
-    """Measure one server, and several starts."""
+    """Run the benchmark."""
     require_wrk()
     progress = Progress("memory", 4 + STARTS)
     progress.step("starting")
     with databases() as made:
-        url = made.make()
+        url = made.create()
         with service("this service", url, workers=WORKERS) as server:
-            started = weights(server)
+            started = pss_megabytes(server)
             progress.step("warming up")
             for case in (*CASES, CASES[0]):
                 measure(server, case, seconds=_SECONDS)
-            warm = weights(server)
+            warm = pss_megabytes(server)
             progress.step(f"{REQUESTS:,} requests")
             answered = 0.0
             while answered < REQUESTS:
                 answered += measure(server, CASES[0], seconds=_SECONDS).per_second * _SECONDS
-            after = weights(server)
+            after = pss_megabytes(server)
         seconds = [_start(url, progress) for _ in range(STARTS)]
     progress.end()
     growth = median(after) - median(warm)
     rows = [
-        ["a worker, after the start", plain(median(started))],
-        ["a worker, all cases asked for", plain(median(warm))],
-        [f"a worker, {REQUESTS:,} requests later", plain(median(after))],
+        ["a worker, after the start", format_number(median(started))],
+        ["a worker, after requests of all cases", format_number(median(warm))],
+        [f"a worker, {REQUESTS:,} requests later", format_number(median(after))],
     ]
-    ready = [["start to ready", plain(median(seconds))], ["the slowest", plain(max(seconds))]]
+    ready = [["start to ready", format_number(median(seconds))], ["the slowest", format_number(max(seconds))]]
     return Report(
         title="Memory and start",
         method=_METHOD,
@@ -69,11 +69,11 @@ def run() -> Report:
     )
 
 
-def weights(server: Server) -> list[float]:
+def pss_megabytes(server: Server) -> list[float]:
     """The proportional set size of each worker in megabytes."""
     found = []
     for worker in server.workers():
-        # A worker may be replaced meanwhile.
+        # A worker may be replaced during the measurement.
         with suppress(FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
             found.append(round(_proportional_set_size(worker.pid), 1))
     return found
@@ -83,7 +83,7 @@ def _proportional_set_size(pid: int) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / _MEGABYTE
-    raise RuntimeError("This system does not tell how much memory processes share.")
+    raise RuntimeError("/proc/PID/smaps_rollup has no Pss line on this system.")
 
 
 def _start(url: str, progress: Progress) -> float:

@@ -1,4 +1,4 @@
-"""Pydantic, dataclass or slotted dataclass: creation, memory, and turning one into a dictionary."""
+"""Compares Pydantic models, dataclasses and slotted dataclasses: creation, memory and conversion to a dictionary."""
 
 import gc
 import tracemalloc
@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from app.dataclasses.item import Item, ItemData
-from benchmarks.harness.numbers import paired, plain
+from benchmarks.harness.numbers import format_number, paired
+from benchmarks.harness.plots import Plot
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.reports import Claim, Plot, Report, Table
+from benchmarks.harness.reports import Claim, Report, Table
 from benchmarks.harness.timing import Times, in_turns
 
 OBJECTS = 10_000
@@ -30,9 +31,9 @@ _VALUES: dict[str, Any] = {
     "updated_at": _NOW,
 }
 _METHOD = f"""
-{OBJECTS:,} objects of seven fields (an item) are made by keyword and kept; memory is what the allocator gave for them,
-by tracemalloc. Times are CPU time per object, the median of {ROUNDS} rounds taken in turns; ratios are paired within
-a round.
+{OBJECTS:,} objects with seven fields (an item) are created with keyword arguments and kept. Memory is measured by
+tracemalloc. Times are CPU time per object, the median of {ROUNDS} rounds taken in turns; ratios are paired within a
+round.
 """
 
 
@@ -68,7 +69,7 @@ class Assigning(Validated):
 
 
 class Defaulting(Validated):
-    """The same, with its defaults validated, too."""
+    """The same, with its defaults validated."""
 
     model_config = ConfigDict(validate_default=True)
 
@@ -86,7 +87,7 @@ _MAKING: dict[str, Callable[[], object]] = {
 _RENDERING: dict[str, Callable[[], object]] = {
     "`asdict` of a slotted dataclass": lambda: asdict(_DATA),
     "`model_dump` of Pydantic": _VALIDATED.model_dump,
-    "a written `to_dict`": _DATA.to_dict,
+    "a hand-written `to_dict`": _DATA.to_dict,
 }
 _SETTINGS: dict[str, Callable[[], object]] = {
     "assignment, `validate_assignment=True`": lambda: setattr(_ASSIGNING, "name", "Pot"),
@@ -97,9 +98,9 @@ _SETTINGS: dict[str, Callable[[], object]] = {
 
 
 def run() -> Report:
-    """Measure all of it."""
+    """Run the benchmark."""
     progress = Progress("objects", 4)
-    progress.step("making")
+    progress.step("creation")
     making = in_turns({name: _many(make) for name, make in _MAKING.items()}, calls=1, rounds=ROUNDS)
     making = {name: [value / OBJECTS for value in values] for name, values in making.items()}
     progress.step("memory")
@@ -113,12 +114,12 @@ def run() -> Report:
         title="Objects between the layers",
         method=_METHOD,
         tables=[
-            _table("Making one", making, sizes),
-            _table("Turning one into a dictionary", rendering),
+            _table("Creating an object", making, sizes),
+            _table("Converting it to a dictionary", rendering),
             _table("Two settings of Pydantic", settings),
         ],
         plot=Plot(
-            title=f"CPU time to make {OBJECTS:,} objects",
+            title=f"CPU time to create {OBJECTS:,} objects",
             unit="ms",
             groups={name: {"": median(values) * OBJECTS / 1000} for name, values in making.items()},
         ),
@@ -140,14 +141,14 @@ def _bytes_of(make: Callable[[], object]) -> int:
     kept = [make() for _ in range(OBJECTS)]
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    # The list itself holds a pointer to each.
+    # Without the list's pointer to each object.
     return size // len(kept) - 8
 
 
 def _table(title: str, times: Times, sizes: dict[str, int] | None = None) -> Table:
     last = list(times.values())[-1]
-    rows = [[name, plain(median(values)), str(paired(values, last))] for name, values in times.items()]
-    columns = ["", "µs", "against the last"]
+    rows = [[name, format_number(median(values)), str(paired(values, last))] for name, values in times.items()]
+    columns = ["", "µs", "relative to the last row"]
     if sizes:
         columns.append("bytes")
         rows = [[*row, str(sizes[row[0]])] for row in rows]
@@ -157,33 +158,33 @@ def _table(title: str, times: Times, sizes: dict[str, int] | None = None) -> Tab
 def _claims(making: Times, sizes: dict[str, int], rendering: Times, settings: Times) -> list[Claim]:
     slow = paired(making["Pydantic"], making["slotted dataclass"]).median
     slots = paired(making["dataclass"], making["slotted dataclass"]).median
-    written = paired(rendering["`asdict` of a slotted dataclass"], rendering["a written `to_dict`"]).median
-    assigning, plain_assigning, checked, unchecked = settings.values()
+    written = paired(rendering["`asdict` of a slotted dataclass"], rendering["a hand-written `to_dict`"]).median
+    assigning, unchecked_assigning, checked, unchecked = settings.values()
     heavier, lighter = sizes["Pydantic"] / sizes["slotted dataclass"], sizes["dataclass"] / sizes["slotted dataclass"]
     return [
         Claim(
-            claimed="A dataclass is several times cheaper to make than a Pydantic model",
+            claimed="A dataclass is several times cheaper to create than a Pydantic model",
             measured=f"a slotted one {slow:.1f} times cheaper, in {heavier:.1f} times less memory",
-            why="Pydantic checks what comes from outside, once; inside there are slotted dataclasses",
+            why="Pydantic validates input once, at the boundary; inside, values are slotted dataclasses",
         ),
         Claim(
             claimed="Slots make a dataclass faster and smaller",
-            measured=f"{slots:.2f} times as fast to make, {lighter:.1f} times less memory",
-            why="Smaller above all; used throughout, for it also refuses a mistyped attribute",
+            measured=f"{slots:.2f} times as fast to create, {lighter:.1f} times less memory",
+            why="Mainly smaller. Used throughout, also because an attribute with a wrong name is an error",
         ),
         Claim(
-            claimed="A written `to_dict` is faster than `asdict`",
+            claimed="A hand-written `to_dict` is faster than `asdict`",
             measured=f"{written:.0f} times",
-            why="`asdict` copies every value deeply; `to_dict` is written where a dictionary is needed at all",
+            why="`asdict` makes deep copies of all values. `to_dict` is written where a dictionary is needed",
         ),
         Claim(
             claimed="`validate_assignment=False` saves time",
-            measured=f"an assignment is {paired(assigning, plain_assigning).median:.1f} times cheaper",
-            why="True, and Pydantic's default; bodies are not assigned to here, so it is worth nothing per request",
+            measured=f"an assignment is {paired(assigning, unchecked_assigning).median:.1f} times cheaper",
+            why="True, and Pydantic's default. Bodies are never assigned to here, so it saves nothing in a request",
         ),
         Claim(
             claimed="`validate_default=False` saves time",
-            measured=f"making a model with three defaults is {paired(checked, unchecked).median:.2f} times cheaper",
-            why="True by little, and Pydantic's default; defaults are checked by the type checker",
+            measured=f"creating a model with three defaults is {paired(checked, unchecked).median:.2f} times cheaper",
+            why="True by a little, and Pydantic's default. The type checker checks the defaults",
         ),
     ]

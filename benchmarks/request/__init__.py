@@ -1,35 +1,44 @@
-"""What one request costs a worker: against the floor of the stack, and against the pattern as commonly written."""
+"""Measures the worker CPU of one request, relative to the floor of the stack and to the common pattern."""
 
 from statistics import median
 
 from benchmarks.harness.load import CASES, Sample
-from benchmarks.harness.numbers import paired, plain
+from benchmarks.harness.numbers import format_number, paired
+from benchmarks.harness.plots import Plot
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.reports import Claim, Plot, Report, Table
-from benchmarks.request.sides import COMMON, FLOOR, FLOOR_WITHOUT_RESET, SERVICE, Samples, running, take_turns, warm
+from benchmarks.harness.reports import Claim, Report, Table
+from benchmarks.request.sides import (
+    COMMON,
+    FLOOR,
+    FLOOR_WITHOUT_RESET,
+    SERVICE,
+    Samples,
+    running,
+    take_turns,
+    warm_up_all,
+)
 
 ROUNDS = 7
 SECONDS = 2.0
 
 _SIDES = (FLOOR, FLOOR_WITHOUT_RESET, SERVICE, COMMON)
 _METHOD = """
-Each side is one worker process with a table of 10,000 items in the same PostgreSQL. They answer in turns, over 32
+Each side is one worker process with a table of 10,000 items in the same PostgreSQL. They are measured in turns, over 32
 connections of wrk. This service runs as in production: Gunicorn, one worker, its own connection protocol with
 deadlines and bounds, request log, request id, metrics and rate limit on. The floor and the common pattern run
-under plain Uvicorn with the same event loop and parser, and each has ten database connections. CPU is what the worker's
-process used, in the kernel and outside of it, by `/proc`. Ratios are paired within a round: their median, and the
-middle half of the rounds. asyncpg's pool resets every connection that it gets back, in one more round trip;
-a second floor does without.
+under plain Uvicorn with the same event loop and parser, and each has ten database connections. CPU is the user and
+system time of the worker process, from `/proc`. Ratios are paired within a round: the table shows their median and
+their quartiles. asyncpg's pool resets every returned connection in an additional round trip; a second floor does not.
 """
 
 
 def run() -> Report:
-    """Measure all sides."""
+    """Run the benchmark."""
     progress = Progress("request", ROUNDS * len(CASES) * len(_SIDES) + 1)
     samples: Samples = {}
     with running(_SIDES) as servers:
         progress.step("warming up")
-        warm(servers)
+        warm_up_all(servers)
         take_turns(servers, progress, samples, rounds=ROUNDS, seconds=SECONDS)
     progress.end()
     return _report(samples)
@@ -51,10 +60,10 @@ def _report(samples: Samples) -> Report:
         ],
     )
     sides = Table(
-        title="Each side by itself",
+        title="Each side",
         columns=["", "CPU per request, µs", "requests a second", "p50, ms", "p99, ms"],
         rows=[
-            [f"{name}: {side}", *(plain(value) for value in _medians(samples[name, side]))]
+            [f"{name}: {side}", *(format_number(value) for value in _medians(samples[name, side]))]
             for name in names
             for side in _SIDES
         ],

@@ -1,6 +1,6 @@
-"""The pattern as commonly written, with the controls that the service has.
+"""The common pattern, with the same controls as the service.
 
-What tutorials and templates put together today, and nothing done worse than there: one engine, async
+It is what current tutorials and templates recommend, without mistakes of its own: one engine, async
 throughout, `expire_on_commit=False`, a dataclass between the layers, structlog for one line a request.
 """
 
@@ -111,7 +111,7 @@ class ItemList(BaseModel):
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """Give a session to one request."""
+    """Open a session for one request."""
     async with sessions() as session:
         yield session
 
@@ -120,10 +120,10 @@ Session = Annotated[AsyncSession, Depends(get_session)]
 
 
 class RequestLog(BaseHTTPMiddleware):
-    """Names every request and writes one line for it."""
+    """Gives each request an id, and writes one line for it."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Run the rest and write the line."""
+        """Pass the request on, then write the line."""
         request_id = request.headers.get("X-Request-ID") or str(uuid.uuid4())
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -157,7 +157,7 @@ app.add_middleware(RequestLog)
 Instrumentator().instrument(app).expose(app)
 
 
-# The routes stand on the application: slowapi's middleware passes over those of an included router.
+# The routes are declared on the application: slowapi's middleware ignores those of an included router.
 
 
 @app.get("/items/{item_id}", response_model=ItemRead)

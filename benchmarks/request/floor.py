@@ -1,7 +1,7 @@
-"""The floor: what this stack can do at best, with none of the controls that a service needs.
+"""The floor: the lowest cost of this stack, without any of the controls that a service needs.
 
-A bare ASGI application with asyncpg's own pool and orjson. It trusts its clients, and validates,
-limits, logs, measures and names nothing.
+A bare ASGI application with asyncpg's own pool and orjson. It has no validation, no rate limit,
+no log, no metrics and no request id.
 """
 
 import os
@@ -21,14 +21,14 @@ _CREATE = (
 )
 
 CONNECTIONS = 10
-"""As many as each side of the comparison has."""
+"""The same number on each side of the comparison."""
 
 
 class Floor:
-    """Answers as the service does, apart from headers and the frame of a page."""
+    """Answers like the service, without its headers and the paging fields."""
 
     def __init__(self, *, resets: bool) -> None:
-        """Choose whether asyncpg's pool resets a connection after each use, as it does by itself."""
+        """Choose whether asyncpg's pool resets a connection after each use, which is its default."""
         self._resets = resets
         self._pool: Any = None
 
@@ -38,9 +38,9 @@ class Floor:
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
-        """Answer one request, or live through the lifespan."""
+        """Answer one request, or run the lifespan."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
         path, status = scope["path"], 200
         answer: Any
@@ -58,10 +58,10 @@ class Floor:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _live(
+    async def _run_lifespan(
         self, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        options: dict[str, Any] = {} if self._resets else {"reset": _leave}
+        options: dict[str, Any] = {} if self._resets else {"reset": _do_not_reset}
         await receive()
         self._pool = await asyncpg.create_pool(
             os.environ["DATABASE_URL"], min_size=CONNECTIONS, max_size=CONNECTIONS, **options
@@ -72,8 +72,8 @@ class Floor:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _leave(_connection: Any) -> None:
-    """Leave a connection as it is."""
+async def _do_not_reset(_connection: Any) -> None:
+    """Do nothing."""
 
 
 async def _body(receive: Callable[[], Awaitable[Message]]) -> bytes:
@@ -85,5 +85,5 @@ async def _body(receive: Callable[[], Awaitable[Message]]) -> bytes:
     return body
 
 
-as_it_comes = Floor(resets=True)
+with_reset = Floor(resets=True)
 without_reset = Floor(resets=False)

@@ -1,4 +1,4 @@
-"""The sides of the comparison, and how they take turns under load."""
+"""The sides of the comparison, and their measurement in turns."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,12 +19,12 @@ Samples = dict[tuple[str, str], list[Sample]]
 
 @contextmanager
 def running(sides: Sequence[str]) -> Iterator[dict[str, tuple[Server, str]]]:
-    """The sides as running servers, each with the URL of a database of its own in one PostgreSQL."""
+    """Start the servers of these sides, each with its own database in one PostgreSQL; yield them with its URL."""
     require_wrk()
     with databases() as made, ExitStack() as stack:
         servers = {}
         for side in sides:
-            url = made.make()
+            url = made.create()
             servers[side] = stack.enter_context(_server(side, url)), url
         yield servers
 
@@ -32,7 +32,7 @@ def running(sides: Sequence[str]) -> Iterator[dict[str, tuple[Server, str]]]:
 def take_turns(
     servers: dict[str, tuple[Server, str]], progress: Progress, samples: Samples, *, rounds: int, seconds: float
 ) -> None:
-    """Measure every side in every case once a round, in an order that changes."""
+    """Measure every side in every case once a round, in rotating order."""
     for number in range(rounds):
         for case in CASES:
             sides = list(servers)
@@ -44,8 +44,8 @@ def take_turns(
                     restore(url)
 
 
-def warm(servers: dict[str, tuple[Server, str]]) -> None:
-    """Let every side answer for a moment."""
+def warm_up_all(servers: dict[str, tuple[Server, str]]) -> None:
+    """Warm up every side."""
     for server, url in servers.values():
         for case in CASES:
             warm_up(server, case)
@@ -55,9 +55,9 @@ def warm(servers: dict[str, tuple[Server, str]]) -> None:
 def _server(side: str, url: str) -> Server:
     match side:
         case "floor":
-            return uvicorn(side, "benchmarks.request.floor:as_it_comes", url)
+            return uvicorn(side, "benchmarks.request.floor:with_reset", url)
         case "floor without the pool's reset":
             return uvicorn(side, "benchmarks.request.floor:without_reset", url)
         case "common pattern":
             return uvicorn(side, "benchmarks.request.common_pattern:app", url)
-    return service(side, url, DATABASE_CONNECTIONS="20")  # of which a reload may take half
+    return service(side, url, DATABASE_CONNECTIONS="20")  # half of them are kept free for a reload

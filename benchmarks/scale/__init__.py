@@ -1,4 +1,4 @@
-"""Whether a table of ten million items costs what one of ten thousand does: the server's time, and buffers touched."""
+"""Compares statements on ten thousand and on ten million items: the server's time, and the buffers read."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ from tests.cluster import execute, migrate, throw_away_cluster
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 ROUNDS = 15
-WARMING = 7
-"""Runs that do not count. After five PostgreSQL may settle for a plan that serves any parameters."""
+WARM_UP_RUNS = 7
+"""Runs that are not counted. After five runs PostgreSQL may choose a generic plan."""
 
 WRITES = 5_000
 
-# Each set lacks one more index than the one before, and is rolled back.
+# Each set drops one more index than the previous one, and is rolled back.
 _INDEX_SETS = {
     "all indexes": "",
     "without letter pairs": "DROP INDEX ix_items_letter_pairs",
@@ -41,7 +41,7 @@ $$
 
 
 def run() -> Report:
-    """Load a table of each size, and measure all questions on each."""
+    """Run the benchmark."""
     with throw_away_cluster() as cluster:
         return asyncio.run(_loaded_and_measured(cluster.url))
 
@@ -60,7 +60,7 @@ async def _loaded_and_measured(server: str) -> Report:
 
 
 async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[str, float]]) -> Report:
-    """Measure all questions on tables that are loaded."""
+    """Measure all statements on loaded tables."""
     connections = {rows: await asyncpg.connect(url) for rows, url in urls.items()}
     asked = QUESTIONS | ALSO
     progress = Progress("scale", len(asked) + 1)
@@ -71,10 +71,10 @@ async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[st
         for rows, connection in connections.items():
             await connection.execute("SET jit = off")
             await connection.execute(f"PREPARE asked AS {(await statement(question, rows)).sql}")
-        for turn in range(WARMING + ROUNDS):
+        for turn in range(WARM_UP_RUNS + ROUNDS):
             for rows, connection in connections.items():
                 taken = await _explain(connection, (await statement(question, rows)).literals)
-                if turn >= WARMING:
+                if turn >= WARM_UP_RUNS:
                     costs[name][rows].milliseconds.append(taken[0])
                     costs[name][rows].buffers.append(taken[1])
         for connection in connections.values():
@@ -90,7 +90,7 @@ async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[st
 
 
 async def _explain(connection: asyncpg.Connection, literals: str) -> tuple[float, float]:
-    """Milliseconds and buffers of one run. What it writes is undone."""
+    """Milliseconds and buffers of one run, which is rolled back."""
     transaction = connection.transaction()
     await transaction.start()
     explained = await connection.fetchval(
@@ -105,7 +105,7 @@ async def _explain(connection: asyncpg.Connection, literals: str) -> tuple[float
 
 
 async def _write(connections: Mapping[int, asyncpg.Connection], drop: str) -> dict[int, tuple[float, float]]:
-    """Microseconds and bytes of WAL of one item stored, by the table's size."""
+    """Microseconds and bytes of WAL for one insert, by the table's size."""
     taken = {}
     for rows, connection in connections.items():
         transaction = connection.transaction()
@@ -121,7 +121,7 @@ async def _write(connections: Mapping[int, asyncpg.Connection], drop: str) -> di
 
 
 async def _now(connection: asyncpg.Connection) -> tuple[float, float]:
-    """Seconds, and bytes of WAL so far."""
+    """The server's time in seconds, and its WAL position in bytes."""
     seconds = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float")
     return seconds, await connection.fetchval("SELECT (pg_current_wal_insert_lsn() - '0/0')::float")
 

@@ -10,9 +10,9 @@ BATCH_ROWS = 200_000
 
 BAR_CHARACTERS = 30
 
-# Every choice follows from the row's number, so that two loads of one size are the same. A kind is in
-# one row of twelve and a serial number in one of all. The rare words are in five rows, and fifty rows
-# are inactive, whatever the size: evenly spread. The newest half of a percent share a word.
+# Every value is computed from the row's number, so two loads of one size are equal. Each kind is in one
+# row of twelve, and each serial number in one row. The rare words are in five rows and fifty rows are
+# inactive, whatever the size, evenly distributed. The newest 0.5 % of the rows share a word.
 _INSERT = """
 INSERT INTO items (name, description, price, is_active, created_at, updated_at)
 SELECT
@@ -44,7 +44,7 @@ FROM pg_index WHERE indrelid = 'items'::regclass AND NOT indisprimary
 async def load(connection: asyncpg.Connection, rows: int) -> dict[str, float]:
     """Fill the empty table, and return the seconds that its rows and each index took.
 
-    The indexes are dropped before and made again after: that is several times faster.
+    The indexes are dropped before and re-created after it, which is several times faster.
     """
     seconds: dict[str, float] = {}
     await connection.execute(

@@ -1,4 +1,4 @@
-"""What is asked of a table of any size: the very statements that the service runs, with their parameters."""
+"""The statements of the benchmark: those that the service runs, with their parameters."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,41 +15,41 @@ PER_PAGE = 20
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement as PostgreSQL gets it."""
+    """A statement as PostgreSQL receives it."""
 
     sql: str
     arguments: tuple[Any, ...]
 
     @property
     def literals(self) -> str:
-        """The arguments as EXECUTE takes them."""
+        """The arguments as SQL literals, for EXECUTE."""
         return ", ".join(map(_literal, self.arguments))
 
 
-class _AskedError(Exception):
-    """Carries a statement instead of running it."""
+class _CapturedStatementError(Exception):
+    """Carries a statement out of the operation that would run it."""
 
 
-class _Listener:
-    """Stands where the operations expect the database, and hears what they would run."""
+class _StatementCapture:
+    """Replaces the database of an operation, and captures its statement."""
 
     async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> None:
         compiled: Any = statement.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
         names = compiled.positiontup or ()
         values = tuple(parameters.get(name, compiled.params[name]) for name in names)
-        raise _AskedError(Statement(compiled.string, values))
+        raise _CapturedStatementError(Statement(compiled.string, values))
 
 
 Question = Callable[[Database, int], Awaitable[Any]]
 
 
 async def statement(question: Question, rows: int) -> Statement:
-    """What the question runs on a table of so many rows."""
+    """The statement that a question runs on a table with this many rows."""
     try:
-        await question(cast(Database, _Listener()), rows)
-    except _AskedError as asked:
-        (heard,) = asked.args
-        return cast(Statement, heard)
+        await question(cast(Database, _StatementCapture()), rows)
+    except _CapturedStatementError as captured:
+        (found,) = captured.args
+        return cast(Statement, found)
     raise AssertionError("The question ran no statement.")
 
 
@@ -71,7 +71,7 @@ def _after_the_middle(*, q: str | None = None, is_active: bool | None = None) ->
     return lambda database, rows: item_page.page_after(database, rows // 2, limit=PER_PAGE, is_active=is_active, q=q)
 
 
-# What each finds follows from the words and shares in load.py.
+# Which rows each statement finds follows from the words in load.py.
 QUESTIONS: dict[str, Question] = {
     "first page": _page(),
     "page 100": _page(page=100),
@@ -94,14 +94,14 @@ QUESTIONS: dict[str, Question] = {
     "q of two rare letters": _page(q="kk"),
     "q of two letters, none": _page(q="zz"),
 }
-"""Those that must cost the same on a table of any size."""
+"""Questions whose cost must not depend on the size of the table."""
 
 ALSO: dict[str, Question] = {
     "q of digits only": _page(q="No. 00003"),
     "q of the newest 0.5 %": _page(q="import"),
     "count=exact of all": _page(exact=True),
 }
-"""Those that are known to cost more on a longer one."""
+"""Questions whose cost is known to grow with the table."""
 
 ALLOWED = {"q of a rare word": 5.0, "the same, after the middle ": 5.0}
-"""How many times more than on the smallest table, where it is not twice."""
+"""The allowed ratio to the smallest table where it is not 2."""

@@ -1,19 +1,19 @@
-"""What was found, in tables: by size, and the largest as a multiple of the smallest."""
+"""The tables of the result: cost by size, and the ratio of the largest to the smallest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.harness.numbers import paired, plain
-from benchmarks.harness.reports import Plot, Report, Table
+from benchmarks.harness.numbers import format_number, paired
+from benchmarks.harness.plots import Plot
+from benchmarks.harness.reports import Report, Table
 from benchmarks.scale.questions import ALLOWED, ALSO, QUESTIONS
 
 _METHOD = """
-Each statement is what the service's own operation runs, prepared as asyncpg prepares it, and explained by
-EXPLAIN (ANALYZE, BUFFERS): the server's time to plan and execute it, and the pages it touches, in memory or not.
-Medians of warm runs; the sizes take turns, and ratios of time are paired within a turn. Words of all
-frequencies are spread evenly over the table; a rare one stands in five items, whatever the size. Where the machine
-does other work as well, buffers are the figure to go by.
+Each statement is the one that the service runs, prepared as asyncpg prepares it. EXPLAIN (ANALYZE, BUFFERS) gives the
+server's time to plan and execute it, and the buffers it reads. The figures are medians of warm runs. The sizes take
+turns, and ratios of time are paired within a turn. Words of all frequencies are distributed evenly over the table; a
+rare word is in five items, whatever the size. If the machine does other work, rely on the buffers.
 """
 
 _NAMES = {10_000: "10 k", 1_000_000: "1 M", 10_000_000: "10 M"}
@@ -21,7 +21,7 @@ _NAMES = {10_000: "10 k", 1_000_000: "1 M", 10_000_000: "10 M"}
 
 @dataclass(slots=True)
 class Cost:
-    """What one statement costs, run by run."""
+    """The cost of one statement, by run."""
 
     milliseconds: list[float] = field(default_factory=list)
     buffers: list[float] = field(default_factory=list)
@@ -37,15 +37,15 @@ def report(
     sizes: Mapping[int, Mapping[str, int]],
     load_seconds: Mapping[int, Mapping[str, float]],
 ) -> Report:
-    """All tables, with the ratio of the largest to the smallest."""
+    """Build the report."""
     smallest, largest = min(sizes), max(sizes)
     ratios = {name: _ratios(by_size[smallest], by_size[largest]) for name, by_size in costs.items()}
     return Report(
         title="Ten million items, and ten thousand",
         method=_METHOD,
         tables=[
-            _table("What must not grow", {name: costs[name] for name in QUESTIONS}, ratios),
-            _table("What grows", {name: costs[name] for name in ALSO}, ratios),
+            _table("Cost that must not grow with the table", {name: costs[name] for name in QUESTIONS}, ratios),
+            _table("Cost that grows with the table", {name: costs[name] for name in ALSO}, ratios),
             _write_table(writes),
             _size_table(sizes, load_seconds),
         ],
@@ -105,10 +105,14 @@ def _table(title: str, costs: Costs, ratios: Mapping[str, tuple[float, float]]) 
 def _write_table(writes: Mapping[str, Mapping[int, tuple[float, float]]]) -> Table:
     sizes = list(next(iter(writes.values())))
     return Table(
-        title="What the indexes cost an item that is stored",
+        title="Cost of the indexes for one insert",
         columns=["", *(f"{_name(rows)}, µs" for rows in sizes), *(f"{_name(rows)}, bytes of WAL" for rows in sizes)],
         rows=[
-            [name, *(plain(taken[0]) for taken in by_size.values()), *(plain(taken[1]) for taken in by_size.values())]
+            [
+                name,
+                *(format_number(taken[0]) for taken in by_size.values()),
+                *(format_number(taken[1]) for taken in by_size.values()),
+            ]
             for name, by_size in writes.items()
         ],
     )
@@ -118,13 +122,13 @@ def _size_table(sizes: Mapping[int, Mapping[str, int]], load_seconds: Mapping[in
     largest = max(sizes)
     taken = load_seconds.get(largest, {})
     return Table(
-        title="What the tables take",
+        title="Size of the tables",
         columns=["", *(f"{_name(rows)}, MB" for rows in sizes), f"{_name(largest)}, seconds to load"],
         rows=[
             [
                 name,
-                *(plain(by_name[name] / 1e6) for by_name in sizes.values()),
-                plain(taken["rows" if name == "items" else name])
+                *(format_number(by_name[name] / 1e6) for by_name in sizes.values()),
+                format_number(taken["rows" if name == "items" else name])
                 if ("rows" if name == "items" else name) in taken
                 else "",
             ]

@@ -1,4 +1,4 @@
-"""What each middleware takes by itself."""
+"""Measures each middleware alone."""
 
 import os
 import tempfile
@@ -31,25 +31,25 @@ from benchmarks.steps.routes import receive, scope, send
 CALLS = 500
 
 
-class _Passing(BaseHTTPMiddleware):
-    """Does nothing, in the way that tutorials teach."""
+class _NoOperation(BaseHTTPMiddleware):
+    """Does nothing, in the form that tutorials use."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
 
 
 async def measure(url: str, rounds: int) -> Times:
-    """Put each layer around the same answer, and take off what the answer takes without any."""
+    """Measure each layer around the same application, and subtract the time of the application alone."""
     settings = Settings.load(database_url=url, rate_limit_read="1000000000/minute", _env_file=None)
     logs.configure("info", "json")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    logs.output.descriptor = nowhere
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    logs.output.descriptor = null_device
     metrics = Metrics()
     limits = RateLimits(settings, metrics)
     with tempfile.TemporaryDirectory() as folder:
         async with limits.opened(Path(folder)):
             layers: dict[str, ASGIApp] = {
-                "a `BaseHTTPMiddleware` that does nothing": _Passing(_answer),
+                "a `BaseHTTPMiddleware` that does nothing": _NoOperation(_answer),
                 "Starlette's ServerErrorMiddleware": ServerErrorMiddleware(_answer),
                 "FastAPI's telemetry": ExceptionTelemetryMiddleware(_answer),
                 "FastAPI's body limit": AppBodyLimitMiddleware(_answer, max_body_size=None),
@@ -68,7 +68,7 @@ async def measure(url: str, rounds: int) -> Times:
                 {name: _asking(layer) for name, layer in layers.items()} | {"nothing": bare}, calls=CALLS, rounds=rounds
             )
     logs.flush()
-    os.close(nowhere)
+    os.close(null_device)
     nothing = times.pop("nothing")
     return {name: [whole - part for whole, part in zip(values, nothing, strict=True)] for name, values in times.items()}
 

@@ -1,4 +1,4 @@
-"""Ways from a path to a handler's answer."""
+"""Compares ways from a path to a handler's response."""
 
 from collections.abc import MutableMapping
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ IfNoneMatch = Annotated[list[str] | None, Header()]
 
 
 async def measure(_url: str, rounds: int) -> Times:
-    """Answer the same request by each of the ways."""
+    """Send the same request to each route."""
     included = FastAPI()
     included.include_router(_router(APIRouter(prefix="/items")))
     direct = FastAPI(routes=list(_router(APIRouter(prefix="/items")).routes))
@@ -51,7 +51,7 @@ def _router(router: APIRouter) -> APIRouter:
 
 
 def scope(path: str) -> MutableMapping[str, Any]:
-    """A request as the server hands it over."""
+    """A request as the server passes it to the application."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -75,7 +75,7 @@ async def receive() -> MutableMapping[str, Any]:
 
 
 async def send(_message: MutableMapping[str, Any]) -> None:
-    """Nobody reads the answer."""
+    """Discard the response."""
 
 
 async def _ask(application: ASGIApp) -> None:

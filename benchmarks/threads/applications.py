@@ -66,5 +66,5 @@ async def create_in_the_loop(body: ItemCreate, request: Request) -> Any:
 @synchronous.get("/items/{item_id}")
 @asynchronous.get("/items/{item_id}")
 async def answer(item_id: int) -> int:
-    """Say that the server has started."""
+    """Answer the check that the server has started."""
     return item_id

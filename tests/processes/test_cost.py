@@ -13,8 +13,8 @@ from benchmarks.harness.load import CASES, measure
 from benchmarks.harness.numbers import paired
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.servers import service, uvicorn
-from benchmarks.memory import weights
-from benchmarks.request.sides import FLOOR, SERVICE, Samples, running, take_turns, warm
+from benchmarks.memory import pss_megabytes
+from benchmarks.request.sides import FLOOR, SERVICE, Samples, running, take_turns, warm_up_all
 from tests.paths import ROOT
 
 COMMITTED = json.loads((ROOT / "benchmarks" / "request" / "result.json").read_text())["facts"]["multiple_of_floor"]
@@ -39,7 +39,7 @@ def test_a_request_costs_at_most_30_percent_more_than_the_committed_result():
     samples: Samples = {}
     progress = Progress("cost", MOST_ROUNDS * len(CASES) * 2)
     with running((FLOOR, SERVICE)) as servers:
-        warm(servers)
+        warm_up_all(servers)
         for _ in range(0, MOST_ROUNDS, ROUNDS):
             take_turns(servers, progress, samples, rounds=ROUNDS, seconds=1)
             found = ratios(samples)
@@ -54,7 +54,7 @@ def test_a_request_costs_at_most_30_percent_more_than_the_committed_result():
 def filled_database_url():
     """A database with items."""
     with databases() as made:
-        yield made.make()
+        yield made.create()
 
 
 def test_a_worker_needs_at_most_60_mb_and_does_not_grow(filled_database_url):
@@ -62,11 +62,11 @@ def test_a_worker_needs_at_most_60_mb_and_does_not_grow(filled_database_url):
     with service("memory", filled_database_url, workers=4) as server:
         for case in CASES:
             measure(server, case, seconds=2)
-        before = weights(server)
+        before = pss_megabytes(server)
         answered = 0.0
         while answered < 20_000:
             answered += measure(server, CASES[0], seconds=2).per_second * 2
-        after = weights(server)
+        after = pss_megabytes(server)
 
     assert 4 == len(after)
     assert max(after) <= 60
