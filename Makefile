@@ -15,11 +15,11 @@ SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py sh
 help: ## List these lines
 	@$(PYTHON) -c 'import re; [print(f"make {n:11} {t}") for n, t in re.findall("(?m)^([a-z-]+):.*## (.*)", open("Makefile").read())]'
 
-install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 or newer
+install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 to 3.13
 
 # --clear, so that what has left the lock leaves the environment as well.
 .venv/installed: requirements/development.txt
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make install PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make install PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
@@ -32,7 +32,7 @@ test: install ## Run the tests, those of real servers among them, except the lon
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
 	@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.'
 
-test-long: install ## Run the long tests, which take 15 minutes and need every program that tests/programs.py lists
+test-long: install ## Run the long tests, which take 15 minutes and need every program of .ci/programs.txt
 	$(PYTEST) -m slow --ignore=$(SERVERS)
 	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
 

@@ -12,29 +12,13 @@ from pathlib import Path
 import pytest
 
 from app.embedded_postgres.programs import find_binaries, run
+from tests.paths import ROOT
 
-_DEBIAN_PACKAGES = {
-    "awk": "mawk",
-    "bash": "bash",
-    "chromium": "chromium",
-    "curl": "curl",
-    "dockerd": "docker.io",
-    "git": "git",
-    "haproxy": "haproxy",
-    "ip": "iproute2",
-    "mmdebstrap": "mmdebstrap",
-    "node": "nodejs",
-    "pgbouncer": "pgbouncer",
-    "prometheus": "prometheus",
-    "promtool": "prometheus",
-    "ps": "procps",
-    "redis-cli": "redis-tools",
-    "redis-server": "redis-server",
-    "sed": "sed",
-    "tar": "tar",
-    "unshare": "util-linux",
-    "wrk": "wrk",
-}
+_LIST = ".ci/programs.txt"
+
+_DEBIAN_PACKAGES: dict[str, str] = dict(
+    line.split() for line in (ROOT / _LIST).read_text().splitlines() if not line.startswith("#")
+)
 
 KNOWN = frozenset(_DEBIAN_PACKAGES)
 """The names of the programs."""
@@ -94,6 +78,6 @@ def _is_there(name: str) -> bool:
 
 
 def _path(name: str) -> str | None:
-    assert name in _DEBIAN_PACKAGES, f"{name} is not in the list of tests/programs.py"
+    assert name in _DEBIAN_PACKAGES, f"{name} does not stand in {_LIST}"
     # An ordinary user's PATH has no folders of servers.
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")

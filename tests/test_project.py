@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import app
@@ -17,6 +18,8 @@ from tests.paths import ROOT
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PYPROJECT["project"]["dependencies"]
 DEVELOPMENT = RUNTIME + PYPROJECT["dependency-groups"]["dev"]
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
 SEAMS = (ROOT / "tests" / "seams.txt").read_text(encoding="utf-8").splitlines()
 
 PIN = re.compile(r"[a-z0-9-]+==[0-9][^\s/]*( ; [a-z_]+ \S+ '[^'/]+')*")
@@ -132,18 +135,30 @@ def test_every_everyday_line_installs_first(line):
     assert "--require-hashes -r requirements/development.txt" in first
 
 
-def test_an_old_python_is_refused_in_one_sentence(tmp_path):
-    """`make install` names the release that is needed and how to choose another interpreter."""
-    old = tmp_path / "python3.10"
-    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10); $2"\n')
-    old.chmod(0o755)
+def test_every_python_that_is_declared_is_tested():
+    """Continuous integration runs the tests on each release of Python that pyproject.toml names, and on no other."""
+    project = PYPROJECT["project"]
+    tested = ["3.11", *re.findall(r"3\.\d+", re.findall(r"^pythons=\((.*)\)", CI, re.MULTILINE)[0])]
+
+    declared = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    assert tested == declared
+    allowed = SpecifierSet(project["requires-python"])
+    assert tested == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
+
+
+@pytest.mark.parametrize("minor", [10, 14])
+def test_a_python_that_is_not_declared_is_refused_in_one_sentence(tmp_path, minor):
+    """`make install` names the releases that it takes and how to choose another interpreter."""
+    other = tmp_path / f"python3.{minor}"
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, {minor}, 0); $2"\n')
+    other.chmod(0o755)
 
     done = subprocess.run(
-        ["make", "--always-make", "install", f"PYTHON={old}"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "--always-make", "install", f"PYTHON={other}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
     assert done.returncode != 0
-    assert "Python 3.11 or newer is needed" in done.stderr
+    assert "Python 3.11 to 3.13 is needed" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+from typing import Any
 
+import pytest
 import yaml
 
 from tests.paths import ROOT
@@ -39,3 +41,62 @@ def test_every_issue_form_is_complete():
         assert form["name"]
         assert form["description"]
         assert all(field["attributes"]["label"] for field in form["body"])
+
+
+def test_every_action_is_pinned_to_a_commit():
+    """A tag of somebody else's repository can be moved; a commit cannot."""
+    used = [
+        line.split("uses:")[1].strip()
+        for file in (ROOT / ".github" / "workflows").glob("*.yaml")
+        for line in file.read_text().splitlines()
+        if "uses:" in line
+    ]
+
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v[\d.]+", action), action
+
+
+def hooks() -> list[dict[str, Any]]:
+    """The hooks of pre-commit."""
+    configured = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {"local"} == {repository["repo"] for repository in configured}
+    return [hook for repository in configured for hook in repository["hooks"]]
+
+
+@pytest.mark.parametrize("hook", [hook for hook in hooks() if hook["id"] != "check"], ids=lambda hook: str(hook["id"]))
+def test_a_hook_before_a_commit_takes_the_changed_files(hook: dict[str, Any]):
+    """Each is a tool of the project's own environment and accepts a file that is in order."""
+    file = ROOT / "tests" / "paths.py"
+
+    done = subprocess.run([*hook["entry"].split(), file], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert hook["language"] == "system"
+
+
+def test_the_full_check_runs_before_a_push():
+    """It takes most of a minute, so it does not hold up each commit."""
+    (check,) = (hook for hook in hooks() if hook["id"] == "check")
+
+    assert (check["entry"], check["stages"]) == ("make check", ["pre-push"])
+
+
+def test_the_update_bot_knows_every_kind_of_dependency():
+    """Python packages, images and actions each have an entry, and the folders that it names exist."""
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+
+    assert {"pip", "docker", "docker-compose", "github-actions"} == {entry["package-ecosystem"] for entry in updates}
+    for entry in updates:
+        for folder in entry.get("directories", [entry.get("directory")]):
+            assert (ROOT / folder.strip("/")).is_dir(), folder
+
+
+def test_every_path_with_an_owner_exists():
+    """CODEOWNERS names a folder as it is called."""
+    lines = [line.split() for line in (ROOT / ".github" / "CODEOWNERS").read_text().splitlines() if line[:1] in "*/"]
+
+    assert lines
+    for path, *owners in lines:
+        assert path == "*" or (ROOT / path.strip("/")).exists(), path
+        assert owners
