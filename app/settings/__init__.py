@@ -8,16 +8,17 @@ from pydantic import Field, model_validator
 
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
+from app.settings.addresses import UNIX, HostNames, ListenHost, Networks, Origins
 from app.settings.cpus import available_cpus
 from app.settings.environment import FromEnvironment, read_secret
 from app.settings.values import (
     AnyCase,
+    BuildName,
     DatabaseAddress,
+    Folder,
     Limit,
-    List,
     LogFormat,
     LogLevel,
-    Networks,
     Port,
     Seconds,
     StorageUri,
@@ -28,7 +29,7 @@ from app.settings.values import DatabasePooler as DatabasePooler
 class Settings(FromEnvironment):
     """Everything an operator may change. Each field is read from the environment variable of its name."""
 
-    database_url: DatabaseAddress | None = None
+    database_url: DatabaseAddress = None
     """The address of PostgreSQL: `postgresql://user:password@host:5432/name`. When it is not set,
     a private embedded PostgreSQL is started; the image refuses to start instead."""
 
@@ -48,7 +49,7 @@ class Settings(FromEnvironment):
     """`pgbouncer` when DATABASE_URL is the address of a PgBouncer in transaction mode; `pgbouncer-prepared`
     when that PgBouncer is version 1.21 or newer and sets `max_prepared_statements` to 100 or more."""
 
-    migration_database_url: DatabaseAddress | None = None
+    migration_database_url: DatabaseAddress = None
     """The address that `alembic` connects to: PostgreSQL itself, as the role that owns the tables.
     By default DATABASE_URL."""
 
@@ -70,8 +71,8 @@ class Settings(FromEnvironment):
     web_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
     """The number of worker processes. By default the number of CPUs that the cgroup allows."""
 
-    host: str = "127.0.0.1"
-    """The address to listen on."""
+    host: ListenHost = "127.0.0.1"
+    """The address or the name to listen on, or `unix:/path` for a Unix socket."""
 
     port: Port = 8000
     """The port to listen on."""
@@ -108,10 +109,10 @@ class Settings(FromEnvironment):
     """Addresses and networks of the proxies whose `X-Forwarded-For` is trusted. `*` trusts every peer,
     so that clients can choose the address that they are limited by."""
 
-    cors_allow_origins: List = ()
+    cors_allow_origins: Origins = ()
     """Origins whose pages may call this service from a browser, such as `https://app.example.com`."""
 
-    allowed_hosts: List = ("*",)
+    allowed_hosts: HostNames = ("*",)
     """Host names that are served. `*.example.com` stands for all names below it, `*` for every name."""
 
     max_body_bytes: Annotated[int, Field(ge=1, le=100 * 1024 * 1024)] = 65_536
@@ -137,19 +138,23 @@ class Settings(FromEnvironment):
     max_requests_jitter: Annotated[int, Field(ge=0)] = 0
     """Each worker adds a random number up to this one to MAX_REQUESTS, so that they are not recycled together."""
 
-    metrics_directory: str | None = None
+    metrics_directory: Folder | None = None
     """The folder in which the workers share their metrics. By default a new folder in shared memory."""
 
-    build_version: str | None = None
+    build_version: BuildName | None = None
     """The version of this build, for the metrics and the log. The image sets it."""
 
-    build_revision: str | None = None
+    build_revision: BuildName | None = None
     """The source revision of this build, for the metrics and the log. The image sets it."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.ops_port == self.port:
             raise ValueError("OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out.")
+        if self.ops_port and self.host.startswith(f"{UNIX}:"):
+            raise ValueError("OPS_PORT must not be set where HOST is a Unix socket, which has no ports: leave it out.")
+        if self.max_requests_jitter and not self.max_requests:
+            raise ValueError("MAX_REQUESTS_JITTER does nothing without MAX_REQUESTS: set that too, or leave it out.")
         return self
 
     def read_database_url(self) -> DatabaseUrl:

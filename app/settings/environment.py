@@ -1,12 +1,15 @@
 """Reads settings from the environment, `.env` and secret files, and says in one sentence what is wrong with them."""
 
+import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
+
+_LONGEST_SECRET: Final = 65_536
 
 
 class FromEnvironment(BaseSettings):
@@ -17,6 +20,7 @@ class FromEnvironment(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
+        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         frozen=True,
         extra="ignore",
@@ -31,6 +35,7 @@ class FromEnvironment(BaseSettings):
         Raises:
             StartupError: A setting is malformed, or contradicts another one.
         """
+        _check_dotenv(values.get("_env_file", cls.model_config["env_file"]))
         try:
             return cls(**values)
         except ValidationError as error:
@@ -38,7 +43,13 @@ class FromEnvironment(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _prepare(cls, values: dict[str, Any]) -> dict[str, Any]:
+        stripped = {name: _strip(name, value) if isinstance(value, str) else value for name, value in values.items()}
+        given = {name: value for name, value in stripped.items() if value != ""}
+        return given | cls._read_files(given)
+
+    @classmethod
+    def _read_files(cls, values: dict[str, Any]) -> dict[str, str]:
         read: dict[str, str] = {}
         for name in cls.model_fields:
             file = f"{name}_file"
@@ -47,7 +58,7 @@ class FromEnvironment(BaseSettings):
             if name in values:
                 raise ValueError(f"{name.upper()} and {file.upper()} must not both be set.")
             read[name] = read_secret(Path(values[file]), file)
-        return values | read
+        return read
 
 
 def read_secret(file: Path, name: str) -> str:
@@ -57,10 +68,40 @@ def read_secret(file: Path, name: str) -> str:
         StartupError: It cannot be read.
     """
     try:
-        return file.read_text(encoding="utf-8").strip()
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_LONGEST_SECRET + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise StartupError(f"{name.upper()} names a file that cannot be read: {reason}.") from None
+    if len(text) > _LONGEST_SECRET:
+        raise StartupError(
+            f"{name.upper()} names a file of more than {_LONGEST_SECRET} characters, which is no secret."
+        )
+    return text.strip()
+
+
+def _strip(name: str, value: str) -> str:
+    """The value without the white space around it. An empty one counts as not set."""
+    value = value.strip()
+    if not value.isprintable():
+        raise ValueError(f"{name.upper()} must be one line of text in UTF-8, without control characters.")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        raise ValueError(f"{name.upper()} must be written without the quotes around it.")
+    return value
+
+
+def _check_dotenv(file: str | None) -> None:
+    """Refuse a `.env` that cannot be read as a whole: its settings would otherwise be missing without a word."""
+    if file is None or not os.path.lexists(file):
+        return
+    try:
+        is_text = "\0" not in Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise StartupError(f"{file} cannot be read: {error.strerror}. Correct that, or remove it.") from None
+    except UnicodeError:
+        is_text = False
+    if not is_text:
+        raise StartupError(f"{file} must be text in UTF-8: save it in that encoding.")
 
 
 def _sentence(error: Any) -> str:

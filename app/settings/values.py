@@ -1,9 +1,11 @@
 """The types of the settings: their choices, their bounds and their checks."""
 
+import os
+import re
 from enum import StrEnum
-from ipaddress import ip_network
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, SecretStr
@@ -13,6 +15,7 @@ from app.database_url import DatabaseUrl
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+BuildName = Annotated[str, Field(max_length=128)]
 
 
 class LogFormat(StrEnum):
@@ -51,45 +54,38 @@ AnyCase = BeforeValidator(_lower_case)
 """Makes a choice readable in upper and lower case."""
 
 
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+def _parse_database_url(value: Any) -> DatabaseUrl | None:
+    return value if value is None or isinstance(value, DatabaseUrl) else DatabaseUrl.parse(str(value))
 
 
-List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Several values in one variable, separated by commas."""
-
-
-def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
-    for network in value:
-        try:
-            _ = network == "*" or ip_network(network)
-        except ValueError:
-            raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas") from None
-    return value
-
-
-Networks = Annotated[List, AfterValidator(_check_networks)]
-"""Addresses and networks, separated by commas. `*` stands for all."""
-
-
-def _parse_database_url(value: Any) -> DatabaseUrl:
-    return value if isinstance(value, DatabaseUrl) else DatabaseUrl.parse(str(value))
-
-
-DatabaseAddress = Annotated[DatabaseUrl, PlainValidator(_parse_database_url), PlainSerializer(repr)]
+DatabaseAddress = Annotated[
+    DatabaseUrl | None, NoDecode, PlainValidator(_parse_database_url), PlainSerializer(lambda url: url and repr(url))
+]
 """The address of a PostgreSQL."""
 
 
+_STORAGE_FORM: Final = "must be a URL like redis://:password@host:6379/0"
+
+_STORAGE_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""The parameters that a URI with TLS can have. This service sets the others, such as timeouts, itself."""
+
+
 def _check_storage_uri(value: SecretStr) -> SecretStr:
+    uri = value.get_secret_value()
     try:
-        parts = urlsplit(value.get_secret_value())
-        _ = parts.port  # raises when it is no number
+        parts = urlsplit(uri)
+        is_usable = parts.hostname is not None and parts.port != 0  # a port that is no number raises
     except ValueError:
-        parts = urlsplit("")
+        raise ValueError(f"{_STORAGE_FORM}, or not be set") from None
     if parts.scheme not in {"redis", "rediss"}:
-        raise ValueError("must be a URL like redis://:password@host:6379/0, or not be set")
+        raise ValueError(f"{_STORAGE_FORM}, or rediss:// with TLS: no cluster or sentinel scheme, or not be set")
+    if not is_usable or uri.count("@") > 1 or parts.fragment or not re.fullmatch(r"(/\d{0,5})?", parts.path):
+        raise ValueError(f"{_STORAGE_FORM}, with %23 for #, %2F for /, %3F for ? and %40 for @ in the password")
+    for name, file in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _STORAGE_FILES or parts.scheme != "rediss":
+            raise ValueError(f"{_STORAGE_FORM} without parameters, but for {', '.join(_STORAGE_FILES)} of rediss://")
+        if not os.access(file, os.R_OK):
+            raise ValueError(f"must name a file that this process can read in its parameter {name}")
     return value
 
 
@@ -97,15 +93,29 @@ StorageUri = Annotated[SecretStr, AfterValidator(_check_storage_uri)]
 """The address of a Redis."""
 
 
+_LONGEST_WINDOW_SECONDS: Final = 86_400
+_LARGEST_LIMIT: Final = 1_000_000_000
+
+
 def _check_limit(value: str) -> str:
     try:
-        several = len(parse_many(value)) != 1
+        (limit,) = parse_many(value)
     except ValueError:
-        several = True
-    if several:
-        raise ValueError("must be one limit like 600/minute or 20/second")
+        raise ValueError("must be one limit like 600/minute or 20/second") from None
+    if not 1 <= limit.amount <= _LARGEST_LIMIT or limit.get_expiry() > _LONGEST_WINDOW_SECONDS:
+        raise ValueError("must be at least one request, and a period of at most a day, like 600/minute or 20/second")
     return value
 
 
 Limit = Annotated[str, AfterValidator(_check_limit)]
 """A number of requests in a period, in the notation of `limits`."""
+
+
+def _check_folder(value: str) -> str:
+    if Path(value).exists() and not Path(value).is_dir():
+        raise ValueError("must name a folder, or a path where one can be made")
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_check_folder)]
+"""The path of a folder, which is made where it is missing."""

@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from app.database_url import DatabaseUrl
 from app.database_url.uri import parse_uri
 
-SECRETS = ("hunter", "swordfish")
+SECRETS = ("hunt3r", "sw0rdfish")
 
 SPECIAL = [*"@/?#[]%,&=:;+. \\'\"éß", "%40", "%2F", "%25", "@@"]
 

@@ -1,5 +1,7 @@
 """How settings are read."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -37,9 +39,9 @@ def test_an_empty_variable_counts_as_not_set(environment, name):
     """A variable without a value, which compose files can produce, gives the default."""
     default = getattr(Settings.load(), name.lower())
 
-    environment(name, "")
-
-    assert default == getattr(Settings.load(), name.lower())
+    for empty in ("", " ", "\t\n"):
+        environment(name, empty)
+        assert default == getattr(Settings.load(), name.lower())
 
 
 def test_all_malformed_values_are_reported_at_once(environment):
@@ -77,3 +79,69 @@ def test_a_dot_env_file_sets_what_the_environment_does_not(environment, tmp_path
 
     assert DatabaseUrl.parse(URL) == settings.database_url
     assert (9002, "debug") == (settings.port, settings.log_level)
+
+
+def test_white_space_around_a_value_is_removed(environment):
+    """A line break at the end, which files and shells leave behind, makes no difference."""
+    environment("RATE_LIMIT_READ", " 20/second\n")
+
+    assert "20/second" == Settings.load().rate_limit_read
+
+
+@pytest.mark.parametrize("value", [f'"{URL}"', f"'{URL}'"])
+def test_a_value_in_quotes_is_refused(environment, value):
+    """Docker's `--env-file` keeps the quotes that a shell would remove."""
+    environment("DATABASE_URL", value)
+
+    with pytest.raises(StartupError, match=r"^DATABASE_URL must be written without the quotes around it\.$"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("value", ["1.0\n2", "1.0\x1b[31m", "1.0\udcff"])
+def test_a_value_that_is_no_line_of_text_is_refused(environment, value):
+    """Bytes that are not UTF-8 would fail later, in a metric or a log line."""
+    environment("BUILD_VERSION", value)
+
+    with pytest.raises(StartupError, match=r"^BUILD_VERSION must be one line of text in UTF-8"):
+        Settings.load()
+
+
+def test_a_dot_env_file_can_begin_with_a_byte_order_mark(environment, tmp_path):
+    """Editors of Windows write one."""
+    (tmp_path / ".env").write_text("PORT=9001\r\nLOG_LEVEL=debug\r\n", encoding="utf-8-sig")
+
+    assert (9001, "debug") == (Settings.load().port, Settings.load().log_level)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_dot_env_file_in_another_encoding_is_refused(environment, tmp_path, encoding):
+    """It would be read as settings that nobody knows, or end in a traceback."""
+    (tmp_path / ".env").write_bytes("BUILD_VERSION=\xe9t\xe9\nPORT=9001\n".encode(encoding))
+
+    with pytest.raises(StartupError, match=r"^\.env must be text in UTF-8: save it in that encoding\.$"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("kind", ["folder", "broken link"])
+def test_a_dot_env_file_that_cannot_be_read_is_refused(environment, tmp_path, kind):
+    """Docker makes a folder of a file that it should mount and does not find."""
+    if kind == "folder":
+        (tmp_path / ".env").mkdir()
+    else:
+        (tmp_path / ".env").symlink_to("missing")
+
+    with pytest.raises(StartupError, match=r"^\.env cannot be read: .*\. Correct that, or remove it\.$"):
+        Settings.load()
+
+
+def test_a_dot_env_file_without_permission_is_refused(environment, tmp_path, monkeypatch):
+    """Another user's file that this process may not read is not passed over."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / ".env").write_text("PORT=9001\n")
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    with pytest.raises(StartupError, match=r"^\.env cannot be read: Permission denied\. Correct that, or remove it\.$"):
+        Settings.load()

@@ -40,7 +40,12 @@ def test_a_value_together_with_a_file_is_refused(environment, tmp_path, name, va
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not UTF-8 text")]
+    ("content", "reason"),
+    [
+        (None, "that cannot be read: No such file or directory"),
+        (b"\xff\xfe", "that cannot be read: it is not UTF-8 text"),
+        (b"x" * 65_537, "of more than 65536 characters, which is no secret"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_refused(environment, tmp_path, content, reason):
     """The sentence names the variable and the reason."""
@@ -49,7 +54,7 @@ def test_a_file_that_cannot_be_read_is_refused(environment, tmp_path, content, r
         file.write_bytes(content)
     environment("DATABASE_URL_FILE", str(file))
 
-    with pytest.raises(StartupError, match=f"^DATABASE_URL_FILE names a file that cannot be read: {reason}\\.$"):
+    with pytest.raises(StartupError, match=f"^DATABASE_URL_FILE names a file {reason}\\.$"):
         Settings.load()
 
 

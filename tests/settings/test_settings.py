@@ -14,9 +14,20 @@ def test_no_setting_is_required_to_read_them(environment):
         settings.read_database_url()
 
 
-def test_two_ports_that_are_equal_are_refused(environment):
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"OPS_PORT": "8000"}, "OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out."),
+        ({"OPS_PORT": "9000", "HOST": "unix:/tmp/x"}, "OPS_PORT must not be set where HOST is a Unix socket"),
+        ({"MAX_REQUESTS_JITTER": "10"}, "MAX_REQUESTS_JITTER does nothing without MAX_REQUESTS: set that too"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(environment, variables, sentence):
     """The sentence names both settings."""
-    environment("OPS_PORT", "8000")
+    for name, value in variables.items():
+        environment(name, value)
 
-    with pytest.raises(StartupError, match=r"^OPS_PORT and PORT must differ"):
+    with pytest.raises(StartupError) as refused:
         Settings.load()
+
+    assert str(refused.value).startswith(sentence)

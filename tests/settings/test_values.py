@@ -42,3 +42,53 @@ def test_a_malformed_value_stops_the_start(environment, variable, text):
     assert SENTENCE.fullmatch(sentence)
     assert SECRET not in sentence
     assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize("limit", ["0/minute", "10/2 days", "1/month", "1000000001/minute", "-1/minute"])
+def test_a_limit_that_cannot_be_kept_is_refused(limit):
+    """None at all would serve nobody, and a restart within a long period would begin to count from zero."""
+    with pytest.raises(StartupError, match=r"^RATE_LIMIT_READ must be .* like 600/minute"):
+        Settings.load(rate_limit_read=limit, _env_file=None)
+
+
+@pytest.mark.parametrize("limit", ["1/day", "10 per 2 hours", "1/second", "1000000000/minute"])
+def test_a_limit_is_in_the_notation_of_limits(limit):
+    """A number of requests and a period of at most a day."""
+    assert limit == Settings.load(rate_limit_read=limit, _env_file=None).rate_limit_read
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["redis+sentinel://h/0", "redis+cluster://h", "unix:///run/redis.sock", "redis://", "redis://:6379",
+     "redis://h:port", "redis://h/zero", "redis://h/0/1", f"redis://:{SECRET}#x@h", f"redis://:{SECRET}/x@h",
+     f"redis://:{SECRET}@x@h", f"redis://:{SECRET}?x@h", "redis://h?db=0", "redis://h?decode_responses=true",
+     "redis://h?socket_timeout=1", "rediss://h?timeout=1", "redis://h?ssl_ca_certs=/x", f"rediss://h?x={SECRET}",
+     "rediss://h?ssl_ca_certs=/nowhere", "redis://h:0", "redis://[::1"],
+)  # fmt: skip
+def test_a_storage_uri_that_cannot_work_is_refused(uri):
+    """The sentence says what to write, and shows no part of the URI."""
+    with pytest.raises(StartupError, match=r"^RATE_LIMIT_STORAGE_URI must .*[^.]\.$") as refused:
+        Settings.load(rate_limit_storage_uri=uri, _env_file=None)
+
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("uri", ["redis://h", "redis://user:p%40w@h:6379/15", "rediss://[::1]:6380", "redis://h/"])
+def test_a_storage_uri_is_that_of_one_redis(uri):
+    """With or without TLS, a password and the number of a database."""
+    storage = Settings.load(rate_limit_storage_uri=uri, _env_file=None).rate_limit_storage_uri
+
+    assert storage is not None
+    assert uri == storage.get_secret_value()
+
+
+def test_a_metrics_directory_is_a_folder(tmp_path):
+    """One that is missing is made; a file is refused."""
+    missing, file = tmp_path / "missing", tmp_path / "file"
+    file.touch()
+
+    assert str(missing) == Settings.load(metrics_directory=str(missing), _env_file=None).metrics_directory
+    with pytest.raises(
+        StartupError, match=r"^METRICS_DIRECTORY must name a folder, or a path where one can be made\.$"
+    ):
+        Settings.load(metrics_directory=str(file), _env_file=None)

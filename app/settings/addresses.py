@@ -1,0 +1,132 @@
+"""The settings that are addresses: where to listen, and which hosts, networks and origins are allowed."""
+
+import json
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
+
+UNIX: Final = "unix"
+"""The scheme of HOST for a Unix socket, and the name of a peer on one."""
+
+_LONGEST_SOCKET_PATH: Final = 103
+"""In bytes, on macOS; Linux takes four more."""
+
+_NAME: Final = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*\.?", re.IGNORECASE)
+"""The name of a host. Its last part is no number: `8000` and `10.1` are odd forms of an address."""
+
+_ORIGIN: Final = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?/?"
+)
+
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+
+
+def _split(value: Any) -> Any:
+    """The values of a list that is separated by commas, or written as JSON."""
+    if not isinstance(value, str):
+        return value
+    if ";" in value:
+        raise ValueError("must be separated by commas, not by semicolons")
+    try:
+        parts = json.loads(value) if value.startswith("[") else value.split(",")
+    except ValueError:  # an IPv6 address in brackets
+        parts = value.split(",")
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be texts, separated by commas")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Several values, separated by commas."""
+
+
+def _listen_host(value: str) -> str:
+    if value.startswith(f"{UNIX}:"):
+        path = Path(value.removeprefix(f"{UNIX}:"))
+        if not path.is_absolute() or len(bytes(path)) > _LONGEST_SOCKET_PATH or not path.parent.is_dir():
+            raise ValueError("must name a socket in a folder that exists, by a short path as in unix:/run/items.sock")
+        return value
+    host = value.removeprefix("[").removesuffix("]")
+    if not _is_address(host) and not _NAME.fullmatch(host):
+        raise ValueError(
+            "must be an address or a name without a port, such as 0.0.0.0, ::1 or localhost, or unix:/path"
+        )
+    return host
+
+
+ListenHost = Annotated[str, AfterValidator(_listen_host)]
+"""An address or a name to listen on, or `unix:` and the path of a socket."""
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(item if item in {"*", UNIX} else _network(item) for item in value)
+    except ValueError:
+        raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * for all") from None
+
+
+def _network(item: str) -> str:
+    """The address, or the network without the host bits that it was written with."""
+    return str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item))
+
+
+Networks = Annotated[List, AfterValidator(_networks)]
+"""Addresses and networks, separated by commas. `*` stands for all, `unix` for peers on a Unix socket."""
+
+
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_origin, value))
+
+
+def _origin(item: str) -> str:
+    """The origin as browsers send it: in lower case, without the scheme's own port and without a slash at the end."""
+    if item == "*":
+        return item
+    parts = _ORIGIN.fullmatch(item.lower())
+    if parts is None:
+        raise ValueError(
+            "must be origins like https://app.example.com, without a path or a wildcard, separated by commas, "
+            "or * for every origin"
+        )
+    scheme, host, port = parts["scheme"], parts["host"], parts["port"]
+    return f"{scheme}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS.get(scheme) else "")
+
+
+Origins = Annotated[List, AfterValidator(_origins)]
+"""Origins of web pages, separated by commas. `*` stands for all."""
+
+
+def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for item in value for name in _names_of(item.lower()))
+
+
+def _names_of(item: str) -> tuple[str, ...]:
+    """The names that the item allows, as they are compared: `.example.com` means the name itself and all below it."""
+    if item == "*":
+        return (item,)
+    if item.startswith(".") and _NAME.fullmatch(item[1:]):
+        return item[1:].removesuffix("."), f"*{item.removesuffix('.')}"
+    bare = item.removeprefix("[").removesuffix("]")
+    if _is_address(bare):
+        return (f"[{bare}]" if ":" in bare else bare,)
+    if not _NAME.fullmatch(item.removeprefix("*.")):
+        raise ValueError(
+            "must be host names like items.example.com or *.example.com, without a scheme, a port or a path, "
+            "separated by commas"
+        )
+    return (item.removesuffix("."),)
+
+
+HostNames = Annotated[List, AfterValidator(_host_names)]
+"""Names of hosts, separated by commas. `*.example.com` stands for all names below it, `*` for every name."""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False
