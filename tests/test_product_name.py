@@ -13,6 +13,7 @@ from app import NAME, TITLE
 from tests.paths import ROOT
 
 FILES = {
+    ".github/CODEOWNERS",
     "CHANGELOG.md",
     "Dockerfile",
     "LICENSE",
@@ -41,6 +42,7 @@ FILES = {
     "deploy/prometheus/alerts.yaml",
     "deploy/prometheus/prometheus.yaml",
     "deploy/prometheus/rules.yaml",
+    "docs/index.md",
     "docs/operations/alerts.md",
     "docs/operations/deploy.md",
     "docs/operations/observe.md",
@@ -58,7 +60,7 @@ ANY_FORM = re.compile("[-_ ]?".join(WORDS), re.IGNORECASE)
 
 CAMEL = "".join(word.capitalize() for word in WORDS)
 
-SKIPPED = {"site", "__pycache__"}
+SKIPPED = {"_site", "__pycache__"}
 
 
 def text(path: str) -> str:
