@@ -47,7 +47,7 @@ check: install ## Check format, lint, types, security and who imports whom
 	$(BIN)/lint-imports --no-logo
 
 docs: install ## Write the documentation's site to docs/_site
-	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_site
+	$(BIN)/python -m sphinx --fail-on-warning --quiet docs docs/_site
 
 bench: install ## Measure what the patterns are worth
 	$(BIN)/python -m benchmarks
