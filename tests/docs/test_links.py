@@ -51,6 +51,15 @@ def test_the_guide_lists_every_page():
     assert {page.name for page in folder.glob("*.md")} - {"README.md"} == linked
 
 
+def test_the_index_lists_every_decision_by_its_title():
+    """The index of the decisions links to each page, with the title of the page."""
+    folder = ROOT / "docs" / "decisions"
+    index = re.findall(r"^- \[(.+)\]\((.+)\)$", (folder / "README.md").read_text(), re.MULTILINE)
+
+    pages = sorted(folder.glob("[0-9]*.md"))
+    assert [(page.read_text().splitlines()[0].removeprefix("# "), page.name) for page in pages] == index
+
+
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/decisions/[0-9]*.md")), ids=lambda page: page.stem)
 def test_a_decision_is_complete(page):
     """The title has the number of the file, and there are a context, a decision and consequences."""
