@@ -78,6 +78,21 @@ class PreconditionFailedError(RequestError):
         )
 
 
+class MalformedPathError(RequestError):
+    """The request target is not a path, or is not UTF-8."""
+
+    code = "malformed_path"
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self) -> None:
+        super().__init__("The request target must be a path that is UTF-8 after percent-decoding.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Close the connection: another server may understand such a target differently, and what follows it too."""
+        return {"Connection": "close"}
+
+
 class HostError(RequestError):
     """The Host header is missing, doubled, or names a host that is not served here."""
 

@@ -22,6 +22,7 @@ from app.middleware.problems import Problems
 from app.middleware.rate_limit import RateLimit
 from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
+from app.middleware.target import TargetCheck
 from app.rate_limits import RateLimits, limiter
 from app.routers import docs, item, system
 from app.settings import Settings
@@ -76,6 +77,7 @@ def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -
         Middleware(RequestMetrics, metrics=metrics),
         *cors,
         Middleware(Problems),
+        Middleware(TargetCheck),
         Middleware(HostCheck, allowed=settings.allowed_hosts),
         *ops_port,
         Middleware(RateLimit, limits=rate_limits),

@@ -7,7 +7,7 @@ from typing import Any
 
 import httptools
 
-from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, decode_path, without_upgrade
+from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
 from app.worker.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
 from app.worker.response import RequestCycle, ResponseTransport, plain_text_response
 from app.worker.timeouts import ClientTimeouts
@@ -86,12 +86,9 @@ class Connection(ClientTimeouts):
             return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RequestRefusedError(HTTPStatus.TOO_MANY_REQUESTS)
-        url = httptools.parse_url(target)
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
-        scope["path"] = decode_path(url.path)
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope["path"], scope["raw_path"], scope["query_string"] = split_target(target)
         self._head_complete = True
         previous, self.cycle = self.cycle, self._new_cycle(keep_alive=version == "1.1" and parser.should_keep_alive())
         if previous is None or previous.response_complete:

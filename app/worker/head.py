@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import unquote
 
+import httptools
+
 from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -27,7 +29,7 @@ def check_transfer_encoding(value: bytes) -> None:
 
 
 def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, received_bytes: int) -> None:
-    """Refuse a head by its size, its target or its version.
+    """Refuse a head by its size, its version, or what makes its framing ambiguous.
 
     Args:
         method: As it was sent.
@@ -40,8 +42,7 @@ def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, 
         raise RequestRefusedError(HTTPStatus.REQUEST_URI_TOO_LONG)
     if len(headers) > MAX_HEADERS or (received_bytes > MAX_HEAD_BYTES and _size(target, headers) > MAX_HEAD_BYTES):
         raise RequestRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-    # A target that is not a plain path names a host itself, and the Host header may name another.
-    if not target.startswith(b"/") or b"#" in target or method == b"CONNECT":
+    if b"#" in target or method == b"CONNECT":
         raise RequestRefusedError(HTTPStatus.BAD_REQUEST)
     if version != "1.1":
         if version != "1.0":
@@ -51,14 +52,18 @@ def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, 
             raise RequestRefusedError(HTTPStatus.BAD_REQUEST)
 
 
-def decode_path(path: bytes) -> str:
-    """The percent-decoded path. It is refused when it is not UTF-8."""
-    decoded = path.decode("ascii")
-    if "%" in decoded:
-        decoded = unquote(decoded)
-        if "\ufffd" in decoded:
-            raise RequestRefusedError(HTTPStatus.BAD_REQUEST)
-    return decoded
+def split_target(target: bytes) -> tuple[str, bytes, bytes]:
+    """The percent-decoded path, the path as it was sent, and the query.
+
+    What is not a path in UTF-8 is passed on, so that the application can answer
+    it as it answers every request: U+FFFD takes the place of bytes that are not
+    UTF-8, and `*` or a URL does not begin with a slash.
+    """
+    if not target.startswith(b"/"):
+        return target.decode("latin-1"), target, b""
+    url = httptools.parse_url(target)
+    path = url.path.decode("ascii")
+    return unquote(path) if "%" in path else path, url.path, url.query or b""
 
 
 def without_upgrade(*, method: bytes, target: bytes, version: str, headers: Headers) -> bytes:

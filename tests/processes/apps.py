@@ -31,6 +31,11 @@ class _Plain:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        if not scope["path"].startswith("/") or "\ufffd" in scope["path"]:
+            headers = [(b"content-length", b"0"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
         body = b""
         if "early" not in query:

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
-from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, decode_path, without_upgrade
+from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
 from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 HOST = (b"host", b"localhost")
@@ -40,8 +40,6 @@ def head(**changed):
             {"received_bytes": MAX_HEAD_BYTES + 1, "headers": [(b"a", b"b" * MAX_HEAD_BYTES)]},
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         ),
-        ({"target": b"http://other/items"}, HTTPStatus.BAD_REQUEST),
-        ({"target": b"*", "method": b"OPTIONS"}, HTTPStatus.BAD_REQUEST),
         ({"target": b"/items#there"}, HTTPStatus.BAD_REQUEST),
         ({"method": b"CONNECT"}, HTTPStatus.BAD_REQUEST),
         ({"version": "2.0"}, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED),
@@ -62,11 +60,20 @@ def test_chunked_is_the_only_transfer_coding(coding, status):
     assert status == refused(check_transfer_encoding, coding)
 
 
-def test_a_path_is_percent_decoded_once():
-    """A path that is not UTF-8 after decoding is a 400."""
-    assert "/items/1" == decode_path(b"/items/1")
-    assert "/items/ä%31" == decode_path(b"/items/%c3%a4%2531")
-    assert HTTPStatus.BAD_REQUEST == refused(decode_path, b"/items/%ff")
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        (b"/items/1", ("/items/1", b"/items/1", b"")),
+        (b"/items?q=%41", ("/items", b"/items", b"q=%41")),
+        (b"/items/%c3%a4%2531", ("/items/ä%31", b"/items/%c3%a4%2531", b"")),
+        (b"/items/%ff?q=a", ("/items/\ufffd", b"/items/%ff", b"q=a")),
+        (b"http://other/items?q=a", ("http://other/items?q=a", b"http://other/items?q=a", b"")),
+        (b"*", ("*", b"*", b"")),
+    ],
+)
+def test_a_target_is_split_and_its_path_decoded_once(target, parts):
+    """Bytes that are not UTF-8 become U+FFFD, and what is not a path stays as it is: the application refuses both."""
+    assert parts == split_target(target)
 
 
 def test_a_head_is_written_without_its_upgrade_header():
