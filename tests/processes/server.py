@@ -103,6 +103,7 @@ class Server:
         self.process: subprocess.Popen[bytes]
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._children: dict[int, psutil.Process] = {}
+        self._listeners: set[int] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -145,10 +146,10 @@ class Server:
     def serving_workers(self) -> list[int]:
         """The process ids of the workers that accept connections: their event loop waits for one of the listeners.
 
-        The listeners are the only sockets of the master.
+        The listeners are the only sockets of the master, which closes its own when it stops, before its workers do.
         """
-        listeners = _sockets(self.process.pid)
-        return [pid for pid in self.workers() if listeners & _polled(pid)]
+        self._listeners |= _sockets(self.process.pid)
+        return [pid for pid in self.workers() if self._listeners & _polled(pid)]
 
     def workers(self) -> list[int]:
         """The process ids of the living workers, oldest first."""

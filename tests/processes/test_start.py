@@ -45,7 +45,10 @@ def test_two_ports_must_differ():
     """The start is refused if OPS_PORT equals PORT."""
     with Server(environment={"OPS_PORT": "8123", "PORT": "8123"}) as server:
         assert 1 == server.wait()
-        assert "Error: OPS_PORT and PORT must differ, or OPS_PORT not be set." == server.output().strip()
+        assert (
+            "Error: OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out."
+            == server.output().strip()
+        )
 
 
 def test_a_port_in_use_ends_the_start():
