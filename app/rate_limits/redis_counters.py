@@ -1,109 +1,67 @@
 """Counters that all hosts share, in Redis. A request waits for Redis for 50 ms at most."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from hashlib import sha1
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import ClusterCrossSlotError, ResponseError
 
-from app.errors import StartupError
-from app.rate_limits.window import SLICES, Decision
+from app.rate_limits.redis_servers import CONNECT_TIMEOUT_SECONDS, Cluster, Hit, RedisServer, SingleServer
+from app.rate_limits.window import Decision
 
-_ANSWER_SECONDS: Final = 0.05
-_CONNECT_SECONDS: Final = 1.0
+_TIMEOUT_SECONDS: Final = 0.05
 _PROBE_SECONDS: Final = 1.0
-_FAILURES: Final = 3
-_BATCH: Final = 128
+_MAX_FAILURES: Final = 3
+_MAX_BATCH: Final = 128
 
-_SCRIPT: Final = f"""
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local answers = {{}}
-for i, key in ipairs(KEYS) do
-  local limit, window = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  local packed = redis.call('GET', key)
-  local log = packed and cmsgpack.unpack(packed) or {{now}}
-  if #log > 1 and log[#log - 1] > now + 1 then
-    log = {{now}}
-  end
-  local kept, count = {{log[1]}}, 0
-  for j = 2, #log, 2 do
-    if now - log[j] < window then
-      kept[#kept + 1], kept[#kept + 2] = log[j], log[j + 1]
-      count = count + log[j + 1]
-    end
-  end
-  local admitted = count < limit
-  if admitted then
-    count = count + 1
-    if #kept > 1 and now - kept[1] < window / {SLICES} then
-      kept[#kept - 1], kept[#kept] = now, kept[#kept] + 1
-    else
-      kept[1], kept[#kept + 1], kept[#kept + 2] = now, now, 1
-    end
-    redis.call('SET', key, cmsgpack.pack(kept), 'PX', math.ceil(window * 1000))
-  end
-  local oldest = kept[2] or now
-  answers[i] = {{admitted and 1 or 0, math.max(0, limit - count), math.ceil((window - (now - oldest)) * 1000000)}}
-end
-return answers
-"""
-"""Does what `window.count_request` does, for several clients at once, by the clock of the Redis server."""
-
-_SHA: Final = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_ERROR_CODE: Final = re.compile(r"[A-Z]{3,20}\b")
 
 
-class _Hit(NamedTuple):
-    key: bytes
-    limit: int
-    window: float
-    decision: asyncio.Future[Decision | None] | None = None
-
-
-_PROBE: Final = _Hit(b"probe", 1, 1)
+class _Waiter(NamedTuple):
+    hit: Hit
+    decision: asyncio.Future[Decision | None]
 
 
 class RedisCounters:
-    """Sends all waiting requests of this worker to Redis in one batch, over one connection.
+    """Sends all waiting requests of this worker to Redis in one batch.
 
-    The timeout of a batch is 50 ms. Three failures in a row open the circuit: no request is sent to
-    Redis until a probe in the background gets its answer in time.
+    The timeout of a batch is 50 ms. Three failures, or one error reply, open the circuit: no request is
+    sent to Redis until a probe in the background gets its answer in time. Error replies such as OOM or
+    READONLY do not pass by themselves, so they are not retried with requests.
+
+    A probe is sent every second, under load as well, to each primary node of a cluster. Only a batch that
+    has reached all nodes sets the number of failures back to zero: otherwise a failed node would not be
+    noticed as long as the other nodes answer.
     """
 
     def __init__(self, uri: str, circuit_changed: Callable[[bool, str], None]) -> None:
         """Open nothing yet.
 
         Args:
-            uri: `redis://…` or `rediss://…`.
+            uri: `redis://…` or `rediss://…`: one server, or any node of a cluster.
             circuit_changed: Called when the circuit opens, with the reason, and when it closes.
 
         Raises:
             StartupError: The URI is malformed.
         """
-        try:
-            self._redis = Redis.from_url(
-                uri, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_CONNECT_SECONDS, protocol=2
-            )
-        except ValueError:
-            raise StartupError("RATE_LIMIT_STORAGE_URI is malformed. Write redis://:password@host:6379/0.") from None
+        self._uri = uri
+        self._server: RedisServer = SingleServer(uri)
         self._circuit_changed = circuit_changed
         self._circuit_open = True
         self._failures = 0
-        self._failure = ""
-        self._waiting: list[_Hit] = []
+        self._failure: Exception | None = None
+        self._waiters: list[_Waiter] = []
         self._wake_up = asyncio.Event()
+        self._next_probe = 0.0
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Connect, within the connect timeout, and count in Redis until the context ends."""
         await self._probe()
         if self._circuit_open:
-            self._circuit_changed(True, self._failure)
+            self._circuit_changed(True, _reason(self._failure))
         task = asyncio.create_task(self._serve())
         try:
             yield
@@ -111,17 +69,16 @@ class RedisCounters:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            with suppress(Exception):
-                await asyncio.wait_for(self._redis.aclose(), _CONNECT_SECONDS)
+            await self._close_server()
 
     async def hit(self, key: bytes, limit: int, window: float) -> Decision | None:
         """Count a request over all hosts, or refuse it. None when Redis does not answer in time."""
         if self._circuit_open:
             return None
-        decision: asyncio.Future[Decision | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Hit(key, limit, window, decision))
+        waiter = _Waiter(Hit(key, limit, window), asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
         self._wake_up.set()
-        return await decision
+        return await waiter.decision
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -131,54 +88,73 @@ class RedisCounters:
                     await asyncio.sleep(_PROBE_SECONDS)
                     await self._probe()
                     continue
-                # Send a probe when there are no requests, so that no request has to discover that Redis is down.
-                probe_timer = loop.call_later(_PROBE_SECONDS, self._wake_up.set)
+                # Without requests a probe is sent, so that no request has to discover that Redis is down.
+                probe_timer = loop.call_at(self._next_probe, self._wake_up.set)
                 await self._wake_up.wait()
                 probe_timer.cancel()
-                await self._serve_batch()
+                await self._serve_batch(with_probes=loop.time() >= self._next_probe)
         finally:
             self._circuit_open = True
-            self._release()
+            self._release_waiters()
 
-    async def _serve_batch(self) -> None:
-        hits, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        if not self._waiting:
+    async def _serve_batch(self, *, with_probes: bool) -> None:
+        batch, self._waiters = self._waiters[:_MAX_BATCH], self._waiters[_MAX_BATCH:]
+        if not self._waiters:
             self._wake_up.clear()
-        decisions = None
+        probes = self._server.probes() if with_probes else []
+        if with_probes:
+            self._next_probe = asyncio.get_running_loop().time() + _PROBE_SECONDS
+        answers: Sequence[Decision | Exception] = ()
         try:
-            decisions = await self._ask(hits or [_PROBE], _ANSWER_SECONDS)
+            answers = await self._count([*(waiter.hit for waiter in batch), *probes], _TIMEOUT_SECONDS)
         finally:
-            self._answer(hits, decisions or ())
-        if decisions:
-            self._failures = 0
+            for number, waiter in enumerate(batch):
+                _resolve(waiter, answers[number] if answers else None)
+        if self._failure is None:
+            if probes or isinstance(self._server, SingleServer):
+                self._failures = 0
             return
         # Requests that arrived in the meantime have already waited; do not make them wait for another batch.
-        self._release()
+        self._release_waiters()
         self._failures += 1
-        if self._failures >= _FAILURES:
+        if self._failures >= _MAX_FAILURES or isinstance(self._failure, ResponseError):
             self._circuit_open = True
-            self._circuit_changed(True, self._failure)
+            self._circuit_changed(True, _reason(self._failure))
 
     async def _probe(self) -> None:
-        """Connect within the connect timeout, then close the circuit if an answer comes in time."""
-        if await self._ask([_PROBE], _CONNECT_SECONDS) and await self._ask([_PROBE], _ANSWER_SECONDS):
+        """Connect within the connect timeout, then close the circuit if all servers answer in time."""
+        await self._count(self._server.probes(), CONNECT_TIMEOUT_SECONDS)
+        if isinstance(self._failure, ClusterCrossSlotError):
+            await self._use_cluster()
+        if self._failure is None:
+            await self._count(self._server.probes(), _TIMEOUT_SECONDS)
+        if self._failure is None:
             self._circuit_open = False
             self._failures = 0
+            self._next_probe = asyncio.get_running_loop().time() + _PROBE_SECONDS
             self._circuit_changed(False, "")
 
-    def _answer(self, hits: list[_Hit], decisions: Sequence[Decision] = ()) -> None:
-        for number, hit in enumerate(hits):
-            if hit.decision is not None and not hit.decision.done():
-                hit.decision.set_result(decisions[number] if decisions else None)
+    async def _use_cluster(self) -> None:
+        try:
+            cluster = Cluster(self._uri)
+        except Exception as error:  # noqa: BLE001  # such as a database number, which a cluster does not have
+            self._failure = error
+            return
+        await self._close_server()
+        self._server = cluster
+        # The first call loads the nodes of the cluster; only then are there probes for all of them.
+        await self._count(self._server.probes(), CONNECT_TIMEOUT_SECONDS)
 
-    def _release(self) -> None:
+    def _release_waiters(self) -> None:
         """Let all waiting requests continue without Redis."""
-        self._answer(self._waiting)
-        self._waiting = []
+        for waiter in self._waiters:
+            _resolve(waiter, None)
+        self._waiters = []
         self._wake_up.clear()
 
-    async def _ask(self, hits: list[_Hit], seconds: float) -> list[Decision] | None:
-        task = asyncio.ensure_future(self._evaluate(hits))
+    async def _count(self, hits: Sequence[Hit], seconds: float) -> Sequence[Decision | Exception]:
+        """Count requests within the timeout, and set `_failure`. The answer is empty if all of them failed."""
+        task = asyncio.ensure_future(self._server.count(hits))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({task}, timeout=seconds)
@@ -188,23 +164,32 @@ class RedisCounters:
                     break
                 await asyncio.sleep(0)
             if not task.done():
-                self._failure = "TimeoutError"
-                return None
+                self._failure = TimeoutError()
+                return ()
         finally:
             task.cancel()
-        if error := task.exception():
-            # The name alone: a message may contain the URL, and with it the password.
-            self._failure = type(error).__name__
-            return None
-        return task.result()
+        error = task.exception()
+        if error is not None:
+            self._failure = error if isinstance(error, Exception) else RuntimeError()
+            return ()
+        answers = task.result()
+        failures = [answer for answer in answers if isinstance(answer, Exception)]
+        # An error reply opens the circuit, so it must not be hidden by another failure.
+        self._failure = max(failures, key=lambda failure: isinstance(failure, ResponseError), default=None)
+        return answers
 
-    async def _evaluate(self, hits: list[_Hit]) -> list[Decision]:
-        redis: Any = self._redis
-        arguments = [b"rate_limit:" + hit.key for hit in hits]
-        for hit in hits:
-            arguments += [b"%d" % hit.limit, b"%d" % hit.window]
-        try:
-            answers = await redis.evalsha(_SHA, len(hits), *arguments)
-        except NoScriptError:
-            answers = await redis.eval(_SCRIPT, len(hits), *arguments)
-        return [Decision(admitted == 1, remaining, micros / 1e6) for admitted, remaining, micros in answers]
+    async def _close_server(self) -> None:
+        with suppress(Exception):
+            await asyncio.wait_for(self._server.close(), CONNECT_TIMEOUT_SECONDS)
+
+
+def _resolve(waiter: _Waiter, answer: Decision | Exception | None) -> None:
+    if not waiter.decision.done():
+        waiter.decision.set_result(None if isinstance(answer, Exception) else answer)
+
+
+def _reason(failure: Exception | None) -> str:
+    """The name of the exception, and the code of an error reply. The message may contain the URL and its password."""
+    name = type(failure).__name__
+    code = _ERROR_CODE.match(str(failure)) if isinstance(failure, ResponseError) else None
+    return f"{name} {code[0]}" if code else name

@@ -9,8 +9,8 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from app.errors import StartupError
-from app.rate_limits import RateLimits, redis_counters
-from app.rate_limits.redis_counters import RedisCounters
+from app.rate_limits import RateLimits, redis_counters, redis_servers
+from app.rate_limits.redis_servers import SingleServer
 from app.rate_limits.window import count_request
 from app.settings import Settings
 from tests.redis_server import redis_server
@@ -85,8 +85,8 @@ async def test_hosts_share_a_limit_exactly(redis):
 
 async def test_the_script_decides_as_the_python_code_does(redis):
     """The script and `window.count_request` agree on every request, whatever the times."""
-    script = redis_counters._SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV], 0}")
-    assert script != redis_counters._SCRIPT
+    script = redis_servers._SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV], 0}")
+    assert script != redis_servers._SCRIPT
     client = Redis(port=redis.port, password=redis.password)
     pauses = random.Random(1)
     for key in range(30):
@@ -108,7 +108,7 @@ async def test_a_clients_key_expires_with_its_window(redis):
     async with limits.opened():
         await send(limits, 3)
         client = Redis(port=redis.port, password=redis.password)
-        assert {b"rate_limit:read/5/1/192.0.2.1", b"rate_limit:probe"} == set(client.keys())
+        assert {b"rate_limit:read/5/1/192.0.2.1", b"rate_limit:probe/0", b"rate_limit:probe/1"} == set(client.keys())
         assert 0 < client.pttl("rate_limit:read/5/1/192.0.2.1") <= 1000
         client.close()
 
@@ -264,7 +264,7 @@ async def test_an_unexpected_exception_counts_as_a_failure(redis, monkeypatch):
         async def fail(*_):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(RedisCounters, "_evaluate", fail)
+        monkeypatch.setattr(SingleServer, "count", fail)
         for _ in range(4):
             assert 1 == (await send(limits, 1))[0]
         assert [False, True] == limits.states
