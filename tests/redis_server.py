@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,13 +15,12 @@ from tests.programs import find
 class RedisServer:
     """A server on a free port of the loopback interface."""
 
-    def __init__(self, folder: Path, password: str = "") -> None:
+    def __init__(self, folder: Path, password: str = "", options: Sequence[str] = ()) -> None:
         binary = find("redis-server")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._command = [binary, "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(folder)]
         self._command += ["--requirepass", password] if password else []
+        self._command += options
         self.password = password
         self.start()
 
@@ -54,10 +53,18 @@ class RedisServer:
         self._process.wait()
 
 
+def free_port() -> int:
+    """A port of the loopback interface that no server uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @contextmanager
-def redis_server(folder: Path, password: str = "") -> Iterator[RedisServer]:
+def redis_server(folder: Path, password: str = "", options: Sequence[str] = ()) -> Iterator[RedisServer]:
     """A running server, killed at the end."""
-    server = RedisServer(folder, password)
+    server = RedisServer(folder, password, options)
     try:
         yield server
     finally:

@@ -21,6 +21,8 @@ from app.settings import Settings
 
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_LINE_INTERVAL_SECONDS: Final = 10.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -59,7 +61,8 @@ class RateLimits:
         self._metrics = metrics or NoMetrics()
         self._host = SharedMemoryCounters()
         self._host_unavailable = False
-        self._host_failing = False
+        self._degraded = set[str]()
+        self._next_line = 0.0
         self._redis = None
         if self.enabled and settings.rate_limit_storage_uri is not None:
             # Imported only here: the client takes 7 MB in each worker, and most deployments do not use it.
@@ -125,7 +128,7 @@ class RateLimits:
             except self._host.errors:
                 self._host.close()
                 log.exception("rate_limit_storage_refused", directory=str(folder))
-                self._metrics.rate_limit_degraded(True)
+                self._set_degraded("shared_memory", True)
             else:
                 return
         self._host_unavailable = True
@@ -135,13 +138,32 @@ class RateLimits:
             return None
         try:
             decision = self._host.hit(key, quota.limit, quota.window_seconds)
-        except self._host.errors:
-            if not self._host_failing:
-                log.exception("rate_limit_counting_failed")
-            self._host_failing = True
+        except self._host.errors as error:
+            self._counting_failed(cause=str(error))
             return None
-        self._host_failing = False
+        if decision is None:
+            self._counting_failed(cause="Another process holds the lock of the counters.")
+        elif "counting" in self._degraded:
+            self._set_degraded("counting", False)
+            log.info("rate_limit_counting_restored")
         return decision
+
+    def _counting_failed(self, cause: str) -> None:
+        """Report that requests are not counted: once, and again only after a while if it stops and starts."""
+        if "counting" in self._degraded:
+            return
+        self._set_degraded("counting", True)
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_INTERVAL_SECONDS
+            log.warning("rate_limit_counting_failed", cause=cause)
+
+    def _set_degraded(self, cause: str, degraded: bool) -> None:
+        """Add or remove one cause; the metric is 1 while there is any."""
+        if degraded:
+            self._degraded.add(cause)
+        else:
+            self._degraded.discard(cause)
+        self._metrics.rate_limit_degraded(bool(self._degraded))
 
     def _combine(self, key: bytes, from_host: Decision | None, from_redis: Decision | None) -> Decision | None:
         """The decision of Redis, or that of the host where Redis has none.
@@ -159,7 +181,7 @@ class RateLimits:
 
     def _redis_changed(self, circuit_open: bool, reason: str) -> None:
         """Set this worker's metric, and log the change once for each host: by the first worker that sees it."""
-        self._metrics.rate_limit_degraded(circuit_open)
+        self._set_degraded("redis", circuit_open)
         first = True
         with suppress(*self._host.errors):
             first = not self._host.is_open or self._host.set_flag("redis_circuit_open", circuit_open)

@@ -1,10 +1,14 @@
+import fcntl
+import os
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
 from structlog.testing import capture_logs
 
 from app.rate_limits import RateLimits
+from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from app.settings import Settings
 
 CLIENT = ("192.0.2.1", 1)
@@ -13,9 +17,9 @@ CLIENT = ("192.0.2.1", 1)
 class Host(RateLimits):
     """Rate limits that record the metrics they report."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.reported: list[object] = []
-        super().__init__(Settings.load(_env_file=None, rate_limit_read="2/minute"), self)
+        super().__init__(Settings.load(_env_file=None, rate_limit_read="2/minute", **settings), self)
 
     def rate_limit_decided(self, quota: str, outcome: str) -> None:
         """Record it."""
@@ -84,18 +88,46 @@ async def test_requests_are_admitted_uncounted_if_nothing_can_be_written(tmp_pat
 
 
 async def test_a_counting_failure_is_logged_once_and_admits(monkeypatch):
-    """An error of the counters fails no request, and repeated errors are one log line."""
+    """An error of the counters fails no request. Its start and end are logged, and the worker is degraded."""
     limits = Host()
-    async with limits.opened():
-        with monkeypatch.context() as broken, capture_logs() as lines:
+    with capture_logs() as lines:
+        async with limits.opened():
+            with monkeypatch.context() as broken:
 
-            def fail(*_):
-                raise lmdb.MapFullError("full")
+                def fail(*_):
+                    raise lmdb.MapFullError("full")
 
-            broken.setattr(type(limits._host), "hit", fail)
+                broken.setattr(SharedMemoryCounters, "hit", fail)
+                assert [None, None, None] == await read(limits, 3)
+            assert [True, True, False] == await read(limits, 3)
+
+    assert ["rate_limit_counting_failed", "rate_limit_counting_restored"] == [line["event"] for line in lines]
+    assert [True, *["uncounted"] * 3, False, "admitted", "admitted", "refused"] == limits.reported
+
+
+async def test_a_lock_timeout_is_reported(tmp_path):
+    """While another process holds the lock of the counters, requests are admitted and the worker is degraded."""
+    limits = Host()
+    with capture_logs() as lines:
+        async with limits.opened(tmp_path):
+            other = os.open(tmp_path / "lock", os.O_RDWR)
+            fcntl.flock(other, fcntl.LOCK_EX)
             assert [None, None, None] == await read(limits, 3)
-        assert ["rate_limit_counting_failed"] == [line["event"] for line in lines]
-        assert [True, True, False] == await read(limits, 3)
+            os.close(other)
+            assert [True] == await read(limits, 1)
+
+    assert ["rate_limit_counting_failed", "rate_limit_counting_restored"] == [line["event"] for line in lines]
+    assert [True, *["uncounted"] * 3, False, "admitted"] == limits.reported
+
+
+async def test_a_worker_is_degraded_while_any_cause_remains(tmp_path):
+    """A Redis that answers does not hide that the host's counters are not shared."""
+    (tmp_path / "file").write_text("")
+    limits = Host(rate_limit_storage_uri="redis://127.0.0.1:1/0")
+    async with limits.opened(tmp_path / "file" / "folder"):
+        limits._redis_changed(circuit_open=False, reason="")
+
+    assert [True, True, True] == limits.reported
 
 
 async def test_closing_leaves_no_file_open(tmp_path):
