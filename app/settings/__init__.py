@@ -96,8 +96,8 @@ class Settings(FromEnvironment):
     """The number of writing requests that one client may send in a period."""
 
     rate_limit_storage_uri: StorageUri | None = None
-    """`redis://…` counts requests across hosts. By default they are counted in shared memory, across the workers
-    of one host."""
+    """`redis://…` or `rediss://…` counts requests across hosts. It names one server, or any node of a cluster.
+    By default requests are counted in shared memory, across the workers of one host."""
 
     rate_limit_storage_uri_file: Path | None = None
     """A file that contains RATE_LIMIT_STORAGE_URI, such as a mounted secret."""
