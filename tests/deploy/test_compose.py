@@ -110,11 +110,19 @@ def test_the_stack_serves_through_pgbouncer(ports):
 
 
 def test_no_secret_is_in_a_container_configuration_or_log(images, ports):
-    """No environment, command or log of a service contains a URL with a password."""
+    """No environment, command or log of a service contains a password or a URL with a password."""
+    files = [("postgres", "superuser"), ("postgres", "items_owner"), ("postgres", "items_app"), ("redis", "password")]
+    secrets = [
+        images.compose(FILE, "exec", "--no-TTY", service, "cat", f"/run/secrets/{file}", environment=ports).strip()
+        for service, file in files
+    ]
+    assert len(set(secrets)) == len(files)
+    assert all(len(secret) >= 32 for secret in secrets)
     for service in ("api", "postgres", "pgbouncer", "redis", "migrate"):
         container = images.compose(FILE, "ps", "--all", "--quiet", service, environment=ports).strip()
         shown = json.dumps(images.inspect(container)["Config"]) + images.docker("logs", container, check=False)
         assert not re.search(r"://[^/\s]+:[^/\s]+@", shown), service
+        assert not [file for file, secret in zip(files, secrets, strict=True) if secret in shown], service
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if "record" in rule], ids=lambda rule: rule["record"])
