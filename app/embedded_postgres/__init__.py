@@ -25,6 +25,7 @@ def start(folder: Path) -> str:
         StartupError: PostgreSQL was not found, or cannot run here.
     """
     cluster = Cluster(_usable_folder(folder))
+    _log.warning("DATABASE_URL is not set: a private PostgreSQL for development is started in %s.", cluster.folder)
     cluster.start()
     starter = os.getpid()
     # Forked workers run this too when they end, and must not stop the server that they share.

@@ -69,8 +69,19 @@ def major_version(binaries: Path) -> str:
 
 
 def account() -> pwd.struct_passwd | None:
-    """The user that PostgreSQL runs as, because it refuses to run as root. None is this process's own user."""
-    if os.geteuid() != 0:
+    """The user that PostgreSQL runs as, because it refuses to run as root. None is this process's own user.
+
+    Raises:
+        StartupError: PostgreSQL's programs refuse this user too: it has no name.
+    """
+    if (user_id := os.geteuid()) != 0:
+        try:
+            pwd.getpwuid(user_id)
+        except KeyError:
+            raise StartupError(
+                f"The user id {user_id} has no entry in /etc/passwd, which PostgreSQL's programs need: "
+                f"add one, {SET_URL}."
+            ) from None
         return None
     with suppress(KeyError):
         return pwd.getpwnam("postgres")

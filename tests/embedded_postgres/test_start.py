@@ -37,7 +37,8 @@ def _served(checkout: Path, user: str | None = None) -> Iterator[tuple[str, subp
     if user:
         arguments = [str(pwd.getpwnam(user).pw_uid), str(pwd.getpwnam(user).pw_gid)]
         # This user cannot write coverage data.
-        environment = {"PATH": os.defpath}
+        # HOME is another user's, which must not matter.
+        environment = {"PATH": os.defpath, "HOME": "/root"}
     with subprocess.Popen(
         [sys.executable, "-c", _SERVE, checkout / ".postgres", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
@@ -47,6 +48,14 @@ def _served(checkout: Path, user: str | None = None) -> Iterator[tuple[str, subp
             yield process.stdout.readline().strip(), process
         finally:
             process.communicate()
+
+
+def _run(checkout: Path, *ids: str) -> "subprocess.CompletedProcess[str]":
+    """A process that starts the embedded PostgreSQL and ends at once."""
+    return subprocess.run(
+        [sys.executable, "-c", _SERVE, checkout / ".postgres", *ids],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=ROOT, env={"PATH": os.defpath},
+    )  # fmt: skip
 
 
 def _server(checkout: Path) -> int:
@@ -123,6 +132,28 @@ def test_two_checkouts_have_separate_servers_and_data(checkout):
         execute(one, "CREATE TABLE apart ()")
         with pytest.raises(asyncpg.UndefinedTableError):
             execute(two, "SELECT FROM apart")
+
+
+def test_a_warning_names_the_folder(checkout):
+    """Without DATABASE_URL a service that starts says that it uses a private PostgreSQL, and where."""
+    done = _run(checkout)
+
+    assert 0 == done.returncode, done.stderr
+    assert (
+        f"DATABASE_URL is not set: a private PostgreSQL for development is started in {checkout / '.postgres'}."
+        == done.stderr.strip()
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root can become another user.")
+def test_a_user_without_a_passwd_entry_is_refused(checkout):
+    """PostgreSQL's programs need the user's name; the sentence says what to do."""
+    done = _run(checkout, "54321", "54321")
+
+    assert (
+        "StartupError: The user id 54321 has no entry in /etc/passwd, which PostgreSQL's programs need: "
+        "add one, or set DATABASE_URL to postgresql://user:password@host:5432/name."
+    ) in done.stderr
 
 
 @pytest.mark.parametrize("name", ["long" * 30, "one,two"])
