@@ -106,8 +106,8 @@ class Settings(FromEnvironment):
     """Whether the rate limits apply."""
 
     forwarded_allow_ips: Networks = ("127.0.0.1",)
-    """Addresses and networks of the proxies whose `X-Forwarded-For` is trusted. `*` trusts every peer,
-    so that clients can choose the address that they are limited by."""
+    """Addresses and networks of the proxies whose `X-Forwarded-For` is trusted. A peer on a Unix socket has
+    the address 127.0.0.1. `*` trusts every peer, so that clients can choose the address that they are limited by."""
 
     cors_allow_origins: Origins = ()
     """Origins whose pages may call this service from a browser, such as `https://app.example.com`."""

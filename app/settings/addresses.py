@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
 UNIX: Final = "unix"
-"""The scheme of HOST for a Unix socket, and the name of a peer on one."""
+"""The scheme of HOST for a Unix socket."""
 
 _LONGEST_SOCKET_PATH: Final = 103
 """In bytes, on macOS; Linux takes four more."""
@@ -64,7 +64,7 @@ ListenHost = Annotated[str, AfterValidator(_listen_host)]
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
-        return tuple(item if item in {"*", UNIX} else _network(item) for item in value)
+        return tuple(item if item == "*" else _network(item) for item in value)
     except ValueError:
         raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * for all") from None
 
@@ -75,7 +75,7 @@ def _network(item: str) -> str:
 
 
 Networks = Annotated[List, AfterValidator(_networks)]
-"""Addresses and networks, separated by commas. `*` stands for all, `unix` for peers on a Unix socket."""
+"""Addresses and networks, separated by commas. `*` stands for all. Gunicorn refuses names before it reads ours."""
 
 
 def _origins(value: tuple[str, ...]) -> tuple[str, ...]:

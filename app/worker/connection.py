@@ -14,6 +14,10 @@ from app.worker.timeouts import ClientTimeouts
 
 _CHECKED_HEADERS = frozenset({b"expect", b"transfer-encoding"})
 
+_UNIX_PEER = ("127.0.0.1", 0)
+"""The client address of a peer on a Unix socket, which has none: a process on this machine, as on the loopback
+interface. FORWARDED_ALLOW_IPS trusts it by this address. Gunicorn accepts no name such as `unix` there."""
+
 
 class Connection(ClientTimeouts):
     """Uvicorn's protocol with limits. Gunicorn's `limit_request_*` settings do not apply to Uvicorn workers."""
@@ -33,6 +37,8 @@ class Connection(ClientTimeouts):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
+        if self.server is not None and self.server[1] is None:
+            self.client = _UNIX_PEER
         self._response_transport = ResponseTransport(transport, self.close)
 
     def data_received(self, data: bytes) -> None:

@@ -80,6 +80,7 @@ class _Plain:
             "pid": os.getpid(),
             "slot": os.environ["WORKER_SLOT"],
             "metrics": os.environ["PROMETHEUS_MULTIPROC_DIR"],
+            "client": scope["client"] and scope["client"][0],
             "method": scope["method"],
             "path": scope["path"],
             "body": len(body),
