@@ -18,6 +18,7 @@ from app.settings import Settings
 from app.settings.shared_memory import shared_memory_folder
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
+from app.worker.configuration import check_configuration, is_local
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -44,7 +45,6 @@ the workers share their memory (40 MB for each worker instead of 70), and a work
 
 try:
     _settings = Settings.load()
-    worker_share(budget=_settings.database_connections, workers=_settings.web_concurrency)
 except StartupError as _error:
     sys.exit(f"Error: {_error}")
 
@@ -56,6 +56,8 @@ workers = _settings.web_concurrency
 
 
 def _address(port: int) -> str:
+    if _settings.host.startswith("unix:"):
+        return _settings.host
     return f"[{_settings.host}]:{port}" if ":" in _settings.host else f"{_settings.host}:{port}"
 
 
@@ -66,7 +68,7 @@ max_requests_jitter = _settings.max_requests_jitter
 timeout = _settings.worker_timeout_seconds
 # The 3 seconds are for closing the application after the last request in flight has ended or was cancelled.
 graceful_timeout = math.ceil(_settings.graceful_seconds) + 3
-worker_tmp_dir = (folder := shared_memory_folder()) and str(folder)
+worker_tmp_dir = (_folder := shared_memory_folder()) and str(_folder)
 # It would write a socket below $HOME, which fails on a read-only root file system.
 control_socket_disable = True
 logger_class = "app.logs.gunicorn.GunicornLogger"
@@ -117,10 +119,19 @@ def _import_libraries() -> None:
     gc.freeze()
 
 
+def _check_database_url() -> None:
+    """Without DATABASE_URL, refuse to start unless the embedded PostgreSQL can be used and no other host is served."""
+    if _settings.database_url is None and importlib.util.find_spec("app.embedded_postgres") is None:
+        _ = _settings.read_database_url()  # raises, and says what to set
+    if _settings.database_url is None and not is_local(_settings.host):
+        raise StartupError(
+            "DATABASE_URL is not set, and the embedded PostgreSQL serves this machine only: "
+            "set DATABASE_URL to postgresql://user:password@host:5432/name, or HOST to 127.0.0.1."
+        )
+
+
 def _start_database() -> None:
     """Start the embedded PostgreSQL and migrate it to the current schema. It stops with this process."""
-    if importlib.util.find_spec("app.embedded_postgres") is None:
-        _ = _settings.read_database_url()  # says what to set
     from app import embedded_postgres  # noqa: PLC0415
 
     url = embedded_postgres.start(_ROOT / ".postgres")
@@ -129,3 +140,11 @@ def _start_database() -> None:
     upgrade = subprocess.run(alembic, cwd=_ROOT, check=False)  # noqa: S603  # nosec B603
     if upgrade.returncode != 0:
         raise StartupError("The embedded PostgreSQL could not be migrated: the lines above say why.")
+
+
+try:
+    worker_share(budget=_settings.database_connections, workers=_settings.web_concurrency)
+    _check_database_url()
+    check_configuration(globals())
+except StartupError as _error:
+    sys.exit(f"Error: {_error}")

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from app import NAME
+from app.errors import StartupError
 from app.settings.shared_memory import temporary_folder
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -40,6 +41,9 @@ def prepare(directory: str | None) -> None:
 
     Args:
         directory: METRICS_DIRECTORY. By default a new folder in shared memory, removed at the end.
+
+    Raises:
+        StartupError: Another running server uses the directory.
     """
     os.environ.pop(VARIABLE, None)
     try:
@@ -61,10 +65,26 @@ def worker_gone(slot: int) -> None:
 
 def _emptied_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    _lock(folder)
     for file in (*folder.glob("*.db*"), folder / EVENTS_FILE):
         file.unlink(missing_ok=True)
     with tempfile.TemporaryFile(dir=folder):  # fails if the folder cannot be written
         return folder
+
+
+def _lock(folder: Path) -> None:
+    """Lock the folder while this process or a worker forked from it runs: two servers would delete each other's files.
+
+    Raises:
+        StartupError: Another running server has the lock.
+    """
+    try:
+        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StartupError(
+            f"METRICS_DIRECTORY {folder} is used by another running server: "
+            "give each server a folder of its own, or leave METRICS_DIRECTORY out."
+        ) from None
 
 
 def _new_folder() -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app import NAME
+from app.errors import StartupError
 from app.metrics import directory
 from tests.paths import ROOT
 
@@ -34,6 +35,22 @@ def test_a_configured_directory_is_created_and_emptied(tmp_path: Path):
 
     assert str(folder) == os.environ[directory.VARIABLE]
     assert [folder / "note.txt"] == list(folder.iterdir())
+
+
+def test_a_directory_that_another_server_uses_is_refused(tmp_path: Path):
+    """While a master runs, a second one with the same METRICS_DIRECTORY does not start, and deletes no file."""
+    command = [sys.executable, "-c", PREPARE + "sys.stdin.read()", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as master:
+        assert master.stdout
+        master.stdout.readline()
+        (tmp_path / "counter_0.db").touch()
+        with pytest.raises(StartupError, match=f"METRICS_DIRECTORY {tmp_path} is used by another running server"):
+            directory.prepare(str(tmp_path))
+        master.communicate()
+
+    assert (tmp_path / "counter_0.db").exists()
+    directory.prepare(str(tmp_path))
+    assert not (tmp_path / "counter_0.db").exists()
 
 
 def test_an_unusable_directory_does_not_prevent_the_start(tmp_path: Path):

@@ -41,6 +41,44 @@ def test_a_wrong_setting_ends_the_start_with_one_sentence(mistake):
     assert SECRET not in output
 
 
+REFUSED = {
+    "worker class": (("-k", "uvicorn.workers.UvicornWorker"), {}, "--worker-class"),
+    "preload": (("--preload",), {}, "--preload"),
+    "workers": (("-w", "8"), {}, "WEB_CONCURRENCY"),
+    "threads": ((), {"GUNICORN_CMD_ARGS": "--threads=4"}, "--threads"),
+    "bind": (("--bind", "127.0.0.1:1"), {}, "HOST and PORT"),
+    "no database": ((), {"DATABASE_URL": "", "HOST": "0.0.0.0"}, "DATABASE_URL is not set"),
+    "budget": ((), {"DATABASE_CONNECTIONS": "1"}, "DATABASE_CONNECTIONS"),
+}
+"""Options of Gunicorn and settings that the service does not start with, and what the message must name."""
+
+
+@pytest.mark.parametrize(("options", "settings", "named"), REFUSED.values(), ids=REFUSED.keys())
+def test_check_config_refuses_what_a_start_refuses(options, settings, named):
+    """Both end before a worker is started, with the same sentence."""
+    outputs = []
+    for arguments in (options, (*options, "--check-config")):
+        with Server(environment={"WEB_CONCURRENCY": "2", **settings}, arguments=arguments) as server:
+            assert 1 == server.wait()
+            outputs.append(server.output())
+
+    assert outputs[0] == outputs[1]
+    assert outputs[0].startswith("Error: ")
+    assert named in outputs[0]
+    assert 1 == len(outputs[0].strip().splitlines())
+
+
+def test_a_metrics_directory_in_use_ends_the_start(tmp_path):
+    """A second server with the same METRICS_DIRECTORY is refused, and the first one keeps its files."""
+    with plain(1, METRICS_DIRECTORY=str(tmp_path)) as server:
+        server.serving()
+        files = sorted(tmp_path.iterdir())
+        with plain(1, METRICS_DIRECTORY=str(tmp_path)) as second:
+            assert 1 == second.wait()
+            assert f"Error: METRICS_DIRECTORY {tmp_path} is used by another running server" in second.output()
+        assert files == sorted(tmp_path.iterdir())
+
+
 def test_two_ports_must_differ():
     """The start is refused if OPS_PORT equals PORT."""
     with Server(environment={"OPS_PORT": "8123", "PORT": "8123"}) as server:
