@@ -11,7 +11,7 @@ from tests.paths import ROOT
 FILES = [file for folder in ("app", "migrations", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
 
 
-@pytest.mark.parametrize("package", ["app"])
+@pytest.mark.parametrize("package", ["app", "benchmarks"])
 def test_no_modules_import_each_other_in_a_circle(package):
     """The graph of imports has an order; an import that only a type checker reads counts too."""
     graph = grimp.build_graph(package, cache_dir=None)
