@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -67,7 +67,7 @@ async def connected(url: str, **limits: Any) -> AsyncIterator[Database]:
         yield running
 
 
-async def outcome(running):
+async def outcome(running: Awaitable[object]) -> tuple[str, float]:
     """How a statement ended, and after how many seconds."""
     started = perf_counter()
     try:
@@ -77,23 +77,23 @@ async def outcome(running):
     return "ok", perf_counter() - started
 
 
-async def outcomes(*running):
+async def outcomes(*running: Awaitable[object]) -> list[str]:
     """How statements that run at the same time ended."""
     return [code for code, _ in await asyncio.gather(*map(outcome, running))]
 
 
-def sleep(database, seconds):
+def sleep(database: Database, seconds: float) -> Coroutine[Any, Any, object]:
     """A statement that takes this long."""
     return database.run(SLEEP, {"seconds": seconds})
 
 
-async def open_all(database):
+async def open_all(database: Database) -> None:
     """Open every connection of the pool."""
     await asyncio.gather(*(sleep(database, 0.1) for _ in range(database.state.size)))
     assert database.state.size == database.state.open
 
 
-async def assert_all_connections_work(database):
+async def assert_all_connections_work(database: Database) -> None:
     """Every connection is free and works, and no request waits."""
     for _ in range(3):
         running = [sleep(database, 0.01) for _ in range(database.state.size)]

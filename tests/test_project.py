@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -35,12 +37,18 @@ def imported() -> set[str]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.partition(".")[0])
-    distributions = packages_distributions()
-    return {
-        canonicalize_name(distributions[name][0])
-        for name in names - sys.stdlib_module_names
-        if not (ROOT / name).exists()
-    }
+    return {distribution(name) for name in names - sys.stdlib_module_names if not (ROOT / name).exists()}
+
+
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    """The installed packages by the modules that they bring."""
+    return packages_distributions()
+
+
+def distribution(module: str) -> str:
+    """The package that brings a module, by its name in the index."""
+    return canonicalize_name(distributions()[module][0])
 
 
 def test_what_the_service_imports_is_declared():
@@ -52,7 +60,7 @@ def test_what_the_service_imports_is_declared():
 
 def test_what_the_service_overrides_has_an_upper_bound():
     """A package whose members are overridden is declared with the release that is too new."""
-    foreign = {canonicalize_name(packages_distributions()[line.partition(".")[0]][0]) for line in SEAMS}
+    foreign = {distribution(line.partition(".")[0]) for line in SEAMS}
 
     bounded = {
         canonicalize_name(requirement.name)
@@ -150,7 +158,7 @@ def test_every_python_that_is_declared_is_tested():
 def test_a_python_that_is_not_declared_is_refused_in_one_sentence(tmp_path, minor):
     """`make install` names the releases that it takes and how to choose another interpreter."""
     other = tmp_path / f"python3.{minor}"
-    other.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, {minor}, 0); $2"\n')
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.version_info = (3, {minor}, 0); $2"\n')
     other.chmod(0o755)
 
     done = subprocess.run(

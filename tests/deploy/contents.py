@@ -3,17 +3,18 @@
 import importlib.util
 import json
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 APP = Path("/app")
 
 
-def existing(names, find):
+def existing(names: Iterable[str], find: Callable[[str], object]) -> list[str]:
     """The names that `find` finds."""
     return [name for name in names if find(name)]
 
 
-def _has_contents(folder):
+def _has_contents(folder: str) -> bool:
     return any(path.is_file() and path.stat().st_size for path in Path(folder).rglob("*"))
 
 

@@ -176,7 +176,8 @@ async def test_following_next_links_reads_every_item_once(client, sql):
     """A client that follows `next` gets every item once, also beyond the greatest offset, and reaches the end."""
     await fill(sql, 10_250)
 
-    seen, target = [], "/items?per_page=100&page=95"
+    seen: list[int] = []
+    target: str | None = "/items?per_page=100&page=95"
     while target:
         response = await client.get(target)
         seen += ids(response)

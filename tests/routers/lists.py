@@ -2,10 +2,13 @@
 
 import re
 
+import asyncpg
+import httpx
+
 LINK = re.compile(r'<([^>]*)>; rel="(\w+)"')
 
 
-async def fill(sql, count, name="'Item ' || n", active="true"):
+async def fill(sql: asyncpg.Connection, count: int, name: str = "'Item ' || n", active: str = "true") -> None:
     """Store `count` items. The two SQL expressions can contain the item's number, `n`."""
     await sql.execute(
         f"INSERT INTO items (name, is_active) SELECT {name}, {active} FROM generate_series(1, {count}) AS n"
@@ -13,12 +16,12 @@ async def fill(sql, count, name="'Item ' || n", active="true"):
     await sql.execute("ANALYZE items")
 
 
-def ids(response):
+def ids(response: httpx.Response) -> list[int]:
     """Return the ids of the listed items."""
     assert 200 == response.status_code, response.text
     return [item["id"] for item in response.json()["items"]]
 
 
-def links(response):
+def links(response: httpx.Response) -> dict[str, str]:
     """Return the targets of the `Link` header by their relations."""
     return {relation: target for target, relation in LINK.findall(response.headers["link"])}
