@@ -47,5 +47,7 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=2); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
-CMD ["gunicorn"]
+    CMD ["python", "-m", "app.health.container_check"]
+# Gunicorn itself reads WEB_CONCURRENCY and FORWARDED_ALLOW_IPS when it is imported, and ends with a traceback where
+# one is empty or malformed. The check before it says in one sentence what is wrong.
+CMD ["sh", "-c", "[ -n \"$WEB_CONCURRENCY\" ] || unset WEB_CONCURRENCY; python -m app.settings && exec gunicorn"]

@@ -66,12 +66,14 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(item if item == "*" else _network(item) for item in value)
     except ValueError:
-        raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * for all") from None
+        raise ValueError(
+            "must be addresses or networks like 10.0.0.0/8, without bits of a host, separated by commas, or * for all"
+        ) from None
 
 
 def _network(item: str) -> str:
-    """The address, or the network without the host bits that it was written with."""
-    return str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item))
+    """The address or the network in its usual form."""
+    return str(ip_network(item)) if "/" in item else str(ip_address(item))
 
 
 Networks = Annotated[List, AfterValidator(_networks)]
