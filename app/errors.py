@@ -190,6 +190,17 @@ class SchemaOutdatedError(RequestError):
         super().__init__("The database has not been migrated to this version yet. Try again later.")
 
 
+class DatabasePermissionDeniedError(RequestError):
+    """The service's role lacks a privilege in the database. Only an operator can change that."""
+
+    code = "database_permission_denied"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__("The service lacks a permission in the database. Try again later.")
+
+
 class PoolExhaustedError(RequestError):
     """No database connection came free in time."""
 

@@ -21,6 +21,7 @@ log = structlog.get_logger("migrations")
 _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK = "40P01"
 _CANCELED = "57014"
+_RAISED = "P0001"
 
 _STATEMENT_CHARACTERS = 300
 
@@ -52,7 +53,7 @@ async def run_with_retries(
             return await connection.run_sync(migrate)
         except DBAPIError as error:
             if _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
-                raise StartupError(_failure(error, step_name(), settings)) from None
+                raise StartupError(describe_failure(error, step_name(), settings)) from None
         except OSError as error:
             raise StartupError(
                 f"{step_name()} was rolled back: the connection broke ({error}). Run it again."
@@ -94,7 +95,7 @@ def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
-def _failure(error: DBAPIError, step_name: str, settings: Settings) -> str:
+def describe_failure(error: DBAPIError, step_name: str, settings: Settings) -> str:
     """One sentence that says why a statement failed, and the statement."""
     if error.connection_invalidated or _sqlstate(error) is None:
         return f"{step_name} was rolled back: the connection broke. Run it again."
@@ -108,4 +109,6 @@ def _failure(error: DBAPIError, step_name: str, settings: Settings) -> str:
         # Only the first line of the message. PostgreSQL repeats the row in the lines below it.
         cause = error.orig and error.orig.__cause__
         reason = redact_text(str(cause.args[0] if cause and cause.args else error.orig))
+        if _sqlstate(error) == _RAISED:  # The message is the revision's own.
+            return f"{step_name} was rolled back: {reason}"
     return f"{step_name} failed and was rolled back: {reason}. The statement: {statement[:_STATEMENT_CHARACTERS]}"

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -13,7 +14,12 @@ from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import DatabasePooler, Settings
 
+log = structlog.get_logger("migrations")
+
 CONNECT_SECONDS = 10
+
+READ_COMMITTED = "SET default_transaction_isolation TO 'read committed'"
+"""A stricter default of the database would make a migration fail beside the writes of the service."""
 
 _POOLER_REFUSED = (
     "Migrations need a direct connection to PostgreSQL, and {url} leads to a connection pooler, which does not keep "
@@ -43,6 +49,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
 
     async def open_with_timeouts() -> asyncpg.Connection:
         connection = await open_connection(settings.read_migration_database_url())
+        connection.add_log_listener(_log_warning)
         await connection.execute(
             timeouts(
                 lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
@@ -82,7 +89,14 @@ async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
     if await _is_pooled(connection):
         await connection.close()
         raise StartupError(_POOLER_REFUSED.format(url="this URL"))
+    await connection.execute(READ_COMMITTED)
     return connection
+
+
+def _log_warning(_connection: object, message: asyncpg.PostgresLogMessage) -> None:
+    """Log a warning that a revision raises in PostgreSQL. Notices, as of IF EXISTS, are not logged."""
+    if message.severity_en == "WARNING":
+        log.warning("postgresql_warning", message=message.message)
 
 
 async def _is_pooled(connection: asyncpg.Connection) -> bool:

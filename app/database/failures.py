@@ -2,10 +2,17 @@
 
 import asyncpg
 
-from app.errors import DatabaseUnavailableError, RequestError, SchemaOutdatedError, StatementTimeoutError
+from app.errors import (
+    DatabasePermissionDeniedError,
+    DatabaseUnavailableError,
+    RequestError,
+    SchemaOutdatedError,
+    StatementTimeoutError,
+)
 
 _CANCELED = "57014"
 _READ_ONLY = "25006"
+_PERMISSION_DENIED = "42501"
 _OUTDATED = {"42P01", "42703", "42883"}  # undefined table, column, function
 _UNAVAILABLE_CLASSES = {"08", "28", "3D", "40", "53", "55", "57", "58"}
 """SQLSTATE classes: connection, authorization, no such database, rolled back, out of resources,
@@ -67,6 +74,8 @@ def _by_sqlstate(sqlstate: str, *, write_in_doubt: bool) -> RequestError | None:
         return StatementTimeoutError()
     if sqlstate in _OUTDATED:
         return SchemaOutdatedError()
+    if sqlstate == _PERMISSION_DENIED:
+        return DatabasePermissionDeniedError()
     if sqlstate.startswith(_BROKEN_CLASSES):
         return DatabaseUnavailableError(write_in_doubt=write_in_doubt)
     if sqlstate == _READ_ONLY or sqlstate[:2] in _UNAVAILABLE_CLASSES:

@@ -1,15 +1,15 @@
 """Whether this worker should receive requests. Probes may ask often: one check a second answers them all."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Protocol
 
 import structlog
 
 from app.database import Database
-from app.errors import PoolExhaustedError, RequestError, root_cause
-from app.health.schema_state import Revisions, SchemaState, current_revision
+from app.errors import DatabasePermissionDeniedError, PoolExhaustedError, RequestError, root_cause
+from app.health.schema_state import Revisions, Schema, SchemaState, read_schema
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,13 @@ class Checks:
     """`ok`, or the code of the error."""
 
     schema: str
-    """A `SchemaState`, or `unknown` while the database cannot be reached."""
+    """A `SchemaState`, or `unknown` while the revision cannot be read."""
+
+    revision_found: str | None = None
+    """The database's revision, None if it has none or while it cannot be read."""
+
+    revision_needed: str | None
+    """The newest revision of this code."""
 
     @property
     def passed(self) -> bool:
@@ -50,7 +56,7 @@ class Readiness:
         self._database = database
         self._revisions = revisions
         self._observer = observer
-        self._checks = Checks(database="unchecked", schema="unknown")
+        self._checks = Checks(database="unchecked", schema="unknown", revision_needed=revisions.head)
         self._checked_at = float("-inf")
         self._running: asyncio.Task[None] | None = None
 
@@ -63,23 +69,43 @@ class Readiness:
         return self._checks
 
     async def _check(self) -> None:
-        schema, cause = "unknown", None
+        cause = None
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-                schema = self._revisions.state(await current_revision(self._database))
-            database = "ok"
+                schema = await read_schema(self._database)
+            result, cause = self._compare(schema)
         except PoolExhaustedError:
             # All connections are in use. The database works, and a worker that is not
             # ready would only move its requests to the other workers.
-            database, schema = self._checks.database, self._checks.schema
+            result = self._checks
         except RequestError as error:
-            database, cause = error.code, root_cause(error)
+            result, cause = self._failed(error.code), root_cause(error)
         except TimeoutError:
-            database = "timeout"
-        result = Checks(database=database, schema=schema)
+            result = self._failed("timeout")
         if result != self._checks:
             write = log.info if result.passed else log.warning
-            write("readiness_changed", database=result.database, schema=result.schema, cause=cause)
+            write("readiness_changed", **asdict(result), cause=cause)
             self._observer.set_schema_state(result.schema)
         self._checks = result
         self._checked_at = monotonic()
+
+    def _compare(self, schema: Schema) -> tuple[Checks, str | None]:
+        """The result for this schema, and the cause if it is not ready."""
+        database, cause = "ok", None
+        state: str = self._revisions.state(schema)
+        if schema.missing:
+            cause = f"The database lacks {', '.join(schema.missing)}."
+        if schema.missing_privileges:
+            database = DatabasePermissionDeniedError.code
+            cause = f"The role {schema.role} lacks {', '.join(schema.missing_privileges)}: grant it."
+            state = state if schema.revision else "unknown"
+        checks = Checks(
+            database=database,
+            schema=state,
+            revision_found=schema.revision,
+            revision_needed=self._revisions.head,
+        )
+        return checks, cause
+
+    def _failed(self, code: str) -> Checks:
+        return Checks(database=code, schema="unknown", revision_needed=self._revisions.head)

@@ -34,6 +34,12 @@ class ItemRow(Base):
             postgresql_with={"gin_pending_list_limit": 256},
         ),
         Index("ix_items_is_active_id", "is_active", "id"),
+        # The functions that statements on this table call. Readiness checks that they exist.
+        {
+            "info": {
+                "functions": ("estimated_items(boolean, text)", "letter_pairs(text)", "letter_pair_of(text)"),
+            }
+        },
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

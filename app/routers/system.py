@@ -1,5 +1,7 @@
 """The routes for orchestrators and Prometheus, and the index at `/`."""
 
+from dataclasses import asdict
+
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
@@ -7,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from app.dependencies import ReadinessDependency
 from app.errors import NotReadyError
 from app.health import paths
+from app.health.readiness import Checks
 from app.http.openapi import error_responses
 from app.http.responses import json_response
 from app.http.route import Route
@@ -16,7 +19,9 @@ from app.schemas.system import Health, Index, Readiness
 router = APIRouter(tags=["system"], route_class=Route)
 
 _NOT_READY = error_responses(
-    NotReadyError({"database": "database_unavailable", "schema": "unknown", "draining": False})
+    NotReadyError(
+        asdict(Checks(database="database_unavailable", schema="unknown", revision_needed=None)) | {"draining": False}
+    )
 )
 
 
@@ -43,7 +48,7 @@ async def ready(request: Request, readiness: ReadinessDependency) -> Response:
     """Whether this worker should receive requests: the database, its schema, and that the worker is not draining."""
     result = await readiness.checks()
     draining = request.scope["state"].get("draining", False)  # set by the worker class
-    checks = {"database": result.database, "schema": result.schema, "draining": draining}
+    checks = asdict(result) | {"draining": draining}
     if draining or not result.passed:
         raise NotReadyError(checks)
     return json_response({"status": "ready", "checks": checks})

@@ -25,6 +25,8 @@ class Checks(BaseModel):
 
     database: str = Field(description="`ok`, or the code of the error.")
     schema_state: str = Field(alias="schema", description="`behind`, `current`, `ahead` or `unknown`.")
+    revision_found: str | None = Field(description="The revision of the database, null if none was found.")
+    revision_needed: str | None = Field(description="The newest revision of this release.")
     draining: bool = Field(description="Whether this worker is shutting down.")
 
 

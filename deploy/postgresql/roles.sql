@@ -60,10 +60,15 @@ ALTER DEFAULT PRIVILEGES FOR ROLE items_owner IN SCHEMA public GRANT USAGE ON SE
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO items_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO items_app;
 
+-- The second one is the version table of earlier releases.
 DO $$
+DECLARE
+    version_table text;
 BEGIN
-    IF to_regclass('public.alembic_version') IS NOT NULL THEN
-        REVOKE INSERT, UPDATE, DELETE ON public.alembic_version FROM items_app;
-    END IF;
+    FOREACH version_table IN ARRAY ARRAY['public.items_api_alembic_version', 'public.alembic_version'] LOOP
+        IF to_regclass(version_table) IS NOT NULL THEN
+            EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON %s FROM items_app', version_table);
+        END IF;
+    END LOOP;
 END
 $$;

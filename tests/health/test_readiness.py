@@ -7,11 +7,12 @@ from structlog.testing import capture_logs
 
 from app.health import readiness
 from app.health.readiness import Checks, Readiness
-from app.health.schema_state import Revisions
+from app.health.schema_state import VERSION_TABLE, Revisions
 from tests.databases import connected
 from tests.proxy import proxied
 
-READY = Checks(database="ok", schema="current")
+HEAD = Revisions().head
+READY = Checks(database="ok", schema="current", revision_found=HEAD, revision_needed=HEAD)
 SLEEP = text("SELECT pg_sleep(0.7)")
 
 
@@ -53,7 +54,7 @@ async def test_a_migrated_database_is_ready(database):
 )  # fmt: skip
 def test_which_results_pass(database, schema, passed):
     """The database must be reachable and its schema not behind."""
-    assert passed == Checks(database=database, schema=schema).passed
+    assert passed == Checks(database=database, schema=schema, revision_needed=HEAD).passed
 
 
 async def test_concurrent_callers_share_one_check(database_url):
@@ -123,8 +124,51 @@ async def test_each_change_is_reported_once(database, sql, short_times):
     """The metrics receive the schema's state when it changes, and not otherwise."""
     states = SchemaStates()
     worker = readiness_of(database, states)
-    for revision in (Revisions().head, Revisions().head, "9999", "9999"):
-        await sql.execute("UPDATE alembic_version SET version_num = $1", revision)
+    for revision in (HEAD, HEAD, "items_9999", "items_9999"):
+        await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = $1", revision)
         await worker.checks()
 
     assert ["current", "ahead"] == states
+
+
+async def test_the_revisions_are_named(database, sql):
+    """The result and the event name the revision found and the one needed, and what the database lacks."""
+    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'items_0002'; DROP FUNCTION letter_pair_of(text)")
+
+    with capture_logs() as lines:
+        checks = await readiness_of(database).checks()
+
+    assert Checks(database="ok", schema="behind", revision_found="items_0002", revision_needed=HEAD) == checks
+    assert [
+        {
+            "event": "readiness_changed",
+            "log_level": "warning",
+            "database": "ok",
+            "schema": "behind",
+            "revision_found": "items_0002",
+            "revision_needed": HEAD,
+            "cause": "The database lacks the function letter_pair_of(text).",
+        }
+    ] == lines
+
+
+@pytest.mark.parametrize(
+    ("revoke", "found"),
+    [("INSERT ON items", ("current", HEAD)), (f"SELECT ON {VERSION_TABLE}", ("unknown", None))],
+)
+@pytest.mark.usefixtures("short_times")
+async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
+    """The code says so, the event names the role and the privilege, and a GRANT makes the worker ready again."""
+    worker = readiness_of(database)
+    await sql.execute(f"REVOKE {revoke} FROM items_app")
+
+    with capture_logs() as lines:
+        checks = await worker.checks()
+
+    assert not checks.passed
+    assert ("database_permission_denied", *found) == (checks.database, checks.schema, checks.revision_found)
+    privilege = revoke.replace(" ON ", " on ")
+    assert f"The role items_app lacks {privilege}: grant it." == lines[0]["cause"]
+
+    await sql.execute(f"GRANT {revoke} TO items_app")
+    assert READY == await worker.checks()

@@ -1,10 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from app.health.schema_state import Revisions, SchemaState, current_revision
-from tests.databases import connected
+from app.health.schema_state import VERSION_TABLE, Revisions, Schema, SchemaState, read_schema
+from tests.databases import INSERT, connected
+from tests.proxy import proxied
+
+SCHEMA = Schema(revision="three", role="items_app", missing=(), missing_privileges=())
 
 
 @pytest.fixture
@@ -25,23 +29,95 @@ def revisions(tmp_path):
     [(None, "behind"), ("one", "behind"), ("two", "behind"), ("three", "current"), ("four", "ahead"), ("", "ahead")],
 )
 def test_the_state_follows_from_the_revision(revisions, revision, state):
-    """A known revision before the head is behind. An unknown revision is ahead."""
-    assert SchemaState(state) == revisions.state(revision)
+    """A known revision before the head is behind. An unknown revision in the service's own table is ahead."""
+    assert SchemaState(state) == revisions.state(replace(SCHEMA, revision=revision))
 
 
-async def test_a_migrated_database_is_at_the_head(database):
-    """After `alembic upgrade head` the database has the newest revision of this code."""
-    assert Revisions().head == await current_revision(database)
+@pytest.mark.parametrize("revision", ["three", "four"])
+def test_a_database_without_a_needed_table_is_behind(revisions, revision):
+    """Neither the newest revision nor an unknown one makes up for a missing table."""
+    assert SchemaState.BEHIND == revisions.state(replace(SCHEMA, revision=revision, missing=("the table items",)))
+
+
+def test_the_version_table_is_named_after_the_service():
+    """Another service that uses Alembic in the same database has another version table."""
+    assert "items_api_alembic_version" == VERSION_TABLE
+
+
+async def test_a_migrated_database_has_what_is_needed(database):
+    """After `alembic upgrade head` as the owner, the service's role lacks nothing."""
+    schema = await read_schema(database)
+
+    assert Schema(revision=Revisions().head, role="items_app", missing=(), missing_privileges=()) == schema
+
+
+async def test_the_schema_is_read_in_one_statement(database_url):
+    """Revision, tables, functions and privileges take one round trip."""
+    async with proxied(database_url) as proxy, connected(proxy.url) as database:
+        await read_schema(database)
+        before = proxy.round_trips
+        await read_schema(database)
+
+        assert 1 == proxy.round_trips - before
 
 
 async def test_an_empty_database_has_no_revision(empty_database_url):
-    """The revision is None, which is not an error."""
+    """The revision is None, and the tables and functions are missing, which is not an error."""
     async with connected(empty_database_url) as database:
-        assert await current_revision(database) is None
+        schema = await read_schema(database)
+
+    assert schema.revision is None
+    assert {"the table items", "the table idempotency_keys", "the function letter_pairs(text)"} <= set(schema.missing)
+    assert () == schema.missing_privileges
 
 
 async def test_a_downgraded_database_has_no_revision(database, sql):
     """A downgrade to base leaves the version table empty."""
-    await sql.execute("DELETE FROM alembic_version")
+    await sql.execute(f"DELETE FROM {VERSION_TABLE}")
 
-    assert await current_revision(database) is None
+    assert (await read_schema(database)).revision is None
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE idempotency_keys", "DROP FUNCTION estimated_items(boolean, text)"])
+async def test_a_missing_object_is_named(database, sql, statement):
+    """A table or function that somebody has dropped is missing, whatever the revision says."""
+    await sql.execute(statement)
+    schema = await read_schema(database)
+
+    assert [statement.removeprefix("DROP ").lower()] == [name.removeprefix("the ") for name in schema.missing]
+    assert SchemaState.BEHIND == Revisions().state(schema)
+
+
+@pytest.mark.parametrize(
+    ("revoke", "missing"),
+    [
+        ("SELECT ON items", "SELECT on items"),
+        ("INSERT ON items", "INSERT on items"),
+        ("UPDATE ON items", "UPDATE on items"),
+        ("DELETE ON idempotency_keys", "DELETE on idempotency_keys"),
+        (f"SELECT ON {VERSION_TABLE}", f"SELECT on {VERSION_TABLE}"),
+        ("EXECUTE ON FUNCTION letter_pairs(text)", "EXECUTE on function letter_pairs(text)"),
+        ("USAGE ON SCHEMA public", "USAGE on schema public"),
+    ],
+)
+async def test_a_missing_privilege_is_named(database, sql, revoke, missing):
+    """The privileges on the schema, the tables and the functions are checked one by one."""
+    await sql.execute(f"REVOKE {revoke} FROM items_app, PUBLIC")
+
+    assert (missing,) == (await read_schema(database)).missing_privileges
+
+
+async def test_a_sequence_of_a_default_needs_a_privilege(database, sql):
+    """A default that calls nextval needs USAGE on its sequence."""
+    await sql.execute("CREATE SEQUENCE numbers; ALTER TABLE items ADD number bigint DEFAULT nextval('numbers')")
+    await sql.execute("REVOKE ALL ON SEQUENCE numbers FROM items_app")
+
+    assert ("USAGE on sequence numbers",) == (await read_schema(database)).missing_privileges
+
+
+async def test_the_sequence_of_an_identity_column_needs_no_privilege(database, sql):
+    """PostgreSQL does not check it, so an insert works without it and readiness does not demand it."""
+    await sql.execute("REVOKE ALL ON SEQUENCE items_id_seq FROM items_app")
+
+    assert 1 == len(await database.run(INSERT, {}))
+    assert () == (await read_schema(database)).missing_privileges

@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from app.health.schema_state import VERSION_TABLE as VERSION_TABLE
 from app.health.schema_state import Revisions
 from tests.paths import ROOT
 

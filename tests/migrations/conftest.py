@@ -15,6 +15,6 @@ def owner_url(database_url: str) -> str:
 
 
 @pytest.fixture
-def revisions(tmp_path: Path) -> Path:
+def revisions_copy(tmp_path: Path) -> Path:
     """A copy of the project, where a test can add revisions."""
     return copy_project(tmp_path)

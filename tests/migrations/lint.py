@@ -199,6 +199,8 @@ def _is_alembics(statement: str) -> bool:
     """Whether Alembic or the environment adds this statement around the revision's own."""
     return bool(
         re.match(r"(?:BEGIN|COMMIT)$", statement)
-        or re.match(r"(?:CREATE TABLE|INSERT INTO|UPDATE|DELETE FROM) ALEMBIC_VERSION\b", statement)
+        or re.search(r"\b\w*alembic_version\b", statement, re.IGNORECASE)
         or "pg_try_advisory_lock" in statement
+        or "SET DEFAULT_TRANSACTION_ISOLATION" in statement
+        or "server_encoding" in statement
     )

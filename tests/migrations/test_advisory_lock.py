@@ -5,7 +5,18 @@ import asyncio
 import asyncpg
 
 from migrations.advisory_lock import LOCK_KEY
-from tests.migrations.alembic import HEAD, add_revision, alembic, event_names, events, fetch, finish, start, succeed
+from tests.migrations.alembic import (
+    HEAD,
+    VERSION_TABLE,
+    add_revision,
+    alembic,
+    event_names,
+    events,
+    fetch,
+    finish,
+    start,
+    succeed,
+)
 
 ADD_COLUMN = 'op.execute("ALTER TABLE items ADD COLUMN colour text")'
 DROP_COLUMN = 'op.execute("ALTER TABLE items DROP COLUMN colour")'
@@ -39,15 +50,15 @@ def test_a_database_at_the_head_is_not_changed(owner_url):
     assert [("database_current", HEAD)] == [(event["event"], event["revision"]) for event in events(done.stderr)]
 
 
-def test_a_database_that_is_ahead_is_not_changed(owner_url, revisions):
+def test_a_database_that_is_ahead_is_not_changed(owner_url, revisions_copy):
     """After a rollback, `alembic upgrade head` of the older release succeeds, says so, and changes nothing."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
-    succeed(owner_url, "upgrade", "head", folder=revisions)
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
+    succeed(owner_url, "upgrade", "head", folder=revisions_copy)
 
     done = succeed(owner_url, "upgrade", "head")
 
     assert ["database_ahead"] == event_names(done.stderr)
-    assert [("9999",)] == fetch(owner_url, "TABLE alembic_version")
+    assert [("items_9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
 
 
 async def test_a_migration_waits_for_another_one_for_a_limited_time(empty_database_url):

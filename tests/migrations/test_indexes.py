@@ -6,7 +6,18 @@ import asyncpg
 import pytest
 
 from tests.cluster import as_role, execute
-from tests.migrations.alembic import HEAD, add_revision, alembic, event_names, events, fetch, finish, start, succeed
+from tests.migrations.alembic import (
+    HEAD,
+    VERSION_TABLE,
+    add_revision,
+    alembic,
+    event_names,
+    events,
+    fetch,
+    finish,
+    start,
+    succeed,
+)
 
 CREATE = 'create_index_concurrently("ix_items_price", "items", ["price"])'
 DROP = 'drop_index_concurrently("ix_items_price", "items")'
@@ -14,10 +25,10 @@ VALIDITY = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_i
 
 
 @pytest.fixture
-def index_revision(revisions):
+def index_revision(revisions_copy):
     """A copy of the project whose newest revision creates an index."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=CREATE, downgrade=DROP)
-    return revisions
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=CREATE, downgrade=DROP)
+    return revisions_copy
 
 
 async def reader(url):
@@ -83,23 +94,23 @@ def test_a_valid_index_of_the_same_name_is_kept(owner_url, index_revision):
     assert before == fetch(owner_url, "SELECT to_regclass('ix_items_price')::oid")
 
 
-def test_an_index_build_has_no_statement_timeout(owner_url, revisions):
+def test_an_index_build_has_no_statement_timeout(owner_url, revisions_copy):
     """It runs longer than MIGRATION_STATEMENT_SECONDS, and its progress is logged."""
     slowly = "SELECT length(pg_sleep(0.005)::text) + $1"
     function = f"CREATE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS '{slowly}'"
     execute(as_role(owner_url, "postgres"), function)
     execute(owner_url, "INSERT INTO items (name) SELECT 'Kettle' FROM generate_series(1, 1000)")
     create = 'import sqlalchemy\ncreate_index_concurrently("ix_items_slow", "items", [sqlalchemy.text("slow(id)")])'
-    add_revision(revisions, "9999", revises=HEAD, upgrade=create)
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=create)
 
-    done = succeed(owner_url, "upgrade", "head", folder=revisions, migration_statement_seconds=0.5)
+    done = succeed(owner_url, "upgrade", "head", folder=revisions_copy, migration_statement_seconds=0.5)
 
     progress = [event for event in events(done.stderr) if event["event"] == "index_growing"]
     assert progress
     assert {"index", "phase", "phase_percent"} <= set(progress[0])
     assert any("building index" in event["phase"] for event in progress)
     # The version is written after the timeouts are set again.
-    assert [("9999",)] == fetch(owner_url, "TABLE alembic_version")
+    assert [("items_9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
 
 
 def test_the_downgrade_drops_the_index(owner_url, index_revision):

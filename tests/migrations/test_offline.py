@@ -6,7 +6,7 @@ import asyncpg
 from app.embedded_postgres.programs import find_binaries
 from migrations.advisory_lock import LOCK_KEY
 from tests.cluster import execute
-from tests.migrations.alembic import HEAD, fetch, succeed
+from tests.migrations.alembic import HEAD, VERSION_TABLE, fetch, succeed
 from tests.migrations.schema import dump
 
 
@@ -15,7 +15,7 @@ def script(*arguments):
     return succeed(None, *arguments, "--sql").stdout
 
 
-def run(url, sql):
+def run_script(url, sql):
     """Run a script as its first line says."""
     return subprocess.run(
         [find_binaries() / "psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", url],
@@ -28,23 +28,22 @@ def test_the_upgrade_script_makes_the_same_schema(empty_database_url):
     succeed(empty_database_url, "upgrade", "head")
     expected = dump(empty_database_url)
     succeed(empty_database_url, "downgrade", "base")
-    execute(empty_database_url, "DROP TABLE alembic_version")
+    execute(empty_database_url, f"DROP TABLE {VERSION_TABLE}")
 
-    done = run(empty_database_url, script("upgrade", "head"))
+    done = run_script(empty_database_url, script("upgrade", "head"))
 
     assert 0 == done.returncode, done.stderr
     assert expected == dump(empty_database_url)
-    assert [(HEAD,)] == fetch(empty_database_url, "TABLE alembic_version")
+    assert [(HEAD,)] == fetch(empty_database_url, f"TABLE {VERSION_TABLE}")
 
 
 def test_the_downgrade_script_drops_everything(owner_url):
     """The SQL of `downgrade head:base --sql` drops all tables but the version table, and empties that."""
-    done = run(owner_url, script("downgrade", "head:base"))
+    done = run_script(owner_url, script("downgrade", "head:base"))
 
     assert 0 == done.returncode, done.stderr
-    left = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic%'"
-    assert [] == fetch(owner_url, left)
-    assert [] == fetch(owner_url, "TABLE alembic_version")
+    assert [(VERSION_TABLE,)] == fetch(owner_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert [] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
 
 
 def test_the_script_sets_the_timeouts(empty_database_url):
@@ -65,7 +64,7 @@ def test_the_script_stops_while_another_migration_runs(empty_database_url):
         holder = await asyncpg.connect(empty_database_url)
         await holder.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
         try:
-            return await asyncio.to_thread(run, empty_database_url, script("upgrade", "head"))
+            return await asyncio.to_thread(run_script, empty_database_url, script("upgrade", "head"))
         finally:
             await holder.close()
 

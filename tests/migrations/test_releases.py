@@ -57,7 +57,7 @@ def test_this_release_runs_on_the_next_schema(tmp_path):
     An update changes the database first, while this release still serves.
     """
     next_release = copy_project(tmp_path)
-    add_revision(next_release, "9999", revises=HEAD, upgrade=EXPANSION)
+    add_revision(next_release, "items_9999", revises=HEAD, upgrade=EXPANSION)
 
     done = run_contract(ROOT, schema=next_release)
 
@@ -69,7 +69,7 @@ def test_this_release_runs_on_the_next_schema(tmp_path):
 def test_a_schema_without_a_column_of_this_release_fails_the_contract(tmp_path):
     """The contract fails on a schema that this release cannot run on."""
     next_release = copy_project(tmp_path)
-    add_revision(next_release, "9999", revises=HEAD, upgrade=CONTRACTION)
+    add_revision(next_release, "items_9999", revises=HEAD, upgrade=CONTRACTION)
 
     done = run_contract(ROOT, schema=next_release)
 

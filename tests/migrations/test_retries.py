@@ -6,7 +6,7 @@ import re
 import asyncpg
 import pytest
 
-from tests.migrations.alembic import HEAD, add_revision, alembic, events, fetch, finish, start
+from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, events, fetch, finish, start
 from tests.migrations.locks import wait_until_blocking
 
 ADD_COLUMN = 'op.execute("ALTER TABLE items ADD COLUMN colour text")'
@@ -23,10 +23,10 @@ async def blocker(database_url):
     connection.terminate()
 
 
-async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker, revisions):
+async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker, revisions_copy):
     """After a lock timeout the migration pauses and retries. It succeeds once the lock is free."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
-    process = start(owner_url, "upgrade", "head", folder=revisions, migration_lock_seconds=0.3)
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
+    process = start(owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.3)
     await wait_until_blocking(blocker)
     await asyncio.sleep(2)
     await blocker.execute("COMMIT")
@@ -38,23 +38,27 @@ async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker,
     pauses = {event["retry_in_seconds"] for event in blocked}
     assert all(0.1 <= pause <= 0.5 for pause in pauses)
     assert f"process {blocker.get_server_pid()}" in blocked[0]["blocked_by"]
-    assert [("9999",)] == await asyncio.to_thread(fetch, owner_url, "TABLE alembic_version")
+    assert [("items_9999",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
 
-async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(owner_url, blocker, revisions):
+async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(owner_url, blocker, revisions_copy):
     """After MIGRATION_WAIT_SECONDS it fails with one sentence: process, user, state, age and the start of its query."""
-    add_revision(revisions, "9998", revises=HEAD, upgrade='op.execute("CREATE TABLE fine ()")')
-    add_revision(revisions, "9999", revises="9998", upgrade=ADD_COLUMN)
+    add_revision(revisions_copy, "items_9998", revises=HEAD, upgrade='op.execute("CREATE TABLE fine ()")')
+    add_revision(revisions_copy, "items_9999", revises="items_9998", upgrade=ADD_COLUMN)
 
     done = await asyncio.to_thread(
-        alembic, owner_url, "upgrade", "head", folder=revisions, migration_lock_seconds=0.5, migration_wait_seconds=2
+        alembic,
+        owner_url,
+        "upgrade",
+        "head",
+        folder=revisions_copy,
+        migration_lock_seconds=0.5,
+        migration_wait_seconds=2,
     )
 
     assert 1 == done.returncode
     error = done.stderr.splitlines()[-1]
-    assert error.startswith(
-        "Error: upgrade 9998 -> 9999 did not get its lock within 2 s (MIGRATION_WAIT_SECONDS) and was rolled back."
-    )
+    assert error.startswith("Error: upgrade items_9998 -> items_9999 did not get its lock within 2 s")
     assert re.search(
         rf"process {blocker.get_server_pid()} of user items_app \(forgetful\), idle in transaction, \d+ s old, "
         r"query: SELECT 'a long one'[^…]{90,110}…\.$",
@@ -62,14 +66,14 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
     ), error
     assert "Traceback" not in done.stderr
     # Each revision is a transaction of its own, so the earlier one stays.
-    assert [("9998",)] == await asyncio.to_thread(fetch, owner_url, "TABLE alembic_version")
+    assert [("items_9998",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
 
-async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database_url, blocker, revisions):
+async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database_url, blocker, revisions_copy):
     """A request that queues behind a waiting migration is answered after the lock timeout."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=ADD_COLUMN)
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=ADD_COLUMN)
     process = start(
-        owner_url, "upgrade", "head", folder=revisions, migration_lock_seconds=0.5, migration_wait_seconds=5
+        owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.5, migration_wait_seconds=5
     )
     reader = await asyncpg.connect(database_url)
     waits = []
@@ -85,26 +89,28 @@ async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database
     assert max(waits) < 1
 
 
-def test_a_statement_that_runs_too_long_is_cancelled(owner_url, revisions):
+def test_a_statement_that_runs_too_long_is_cancelled(owner_url, revisions_copy):
     """The step is rolled back. The error names the setting and the statement."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(30)")')
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(30)")')
 
-    done = alembic(owner_url, "upgrade", "head", folder=revisions, migration_statement_seconds=0.5)
+    done = alembic(owner_url, "upgrade", "head", folder=revisions_copy, migration_statement_seconds=0.5)
 
     assert 1 == done.returncode
     error = done.stderr.splitlines()[-1]
     assert "upgrade" in error
     assert "MIGRATION_STATEMENT_SECONDS" in error
     assert "SELECT pg_sleep(30)" in error
-    assert [(HEAD,)] == fetch(owner_url, "TABLE alembic_version")
+    assert [(HEAD,)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
     assert [] == fetch(owner_url, "SELECT FROM information_schema.columns WHERE column_name = 'colour'")
 
 
-def test_a_revision_that_fails_is_reported_in_one_sentence(owner_url, revisions):
+def test_a_revision_that_fails_is_reported_in_one_sentence(owner_url, revisions_copy):
     """The sentence has PostgreSQL's message and the statement, and no traceback. The revision is rolled back."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("ALTER TABLE items DROP size")')
+    add_revision(
+        revisions_copy, "items_9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("ALTER TABLE items DROP size")'
+    )
 
-    done = alembic(owner_url, "upgrade", "head", folder=revisions)
+    done = alembic(owner_url, "upgrade", "head", folder=revisions_copy)
 
     assert 1 == done.returncode
     assert 'column "size" of relation "items" does not exist' in done.stderr.splitlines()[-1]
@@ -112,10 +118,10 @@ def test_a_revision_that_fails_is_reported_in_one_sentence(owner_url, revisions)
     assert [] == fetch(owner_url, "SELECT FROM information_schema.columns WHERE column_name = 'colour'")
 
 
-async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluster, revisions):
+async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluster, revisions_copy):
     """If a DBA terminates the process, the step is rolled back, and the error says to run it again."""
-    add_revision(revisions, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(4)")')
-    process = start(owner_url, "upgrade", "head", folder=revisions)
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(4)")')
+    process = start(owner_url, "upgrade", "head", folder=revisions_copy)
     killer = await asyncpg.connect(cluster.url)
     kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)%'"
     async with asyncio.timeout(20):
@@ -127,4 +133,4 @@ async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluste
     assert 1 == done.returncode
     assert "was rolled back: the connection broke" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert [(HEAD,)] == await asyncio.to_thread(fetch, owner_url, "TABLE alembic_version")
+    assert [(HEAD,)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")

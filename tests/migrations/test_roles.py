@@ -2,9 +2,10 @@ import asyncpg
 import pytest
 
 from app import NAME
+from app.health.schema_state import VERSION_TABLE
 from tests.cluster import ROLES, as_role, execute, migrate_as_owner
 
-TABLES = ("items", "idempotency_keys", "alembic_version")
+TABLES = ("items", "idempotency_keys", VERSION_TABLE)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ async def refused(url, statement):
         "ALTER TABLE items ADD COLUMN mine int",
         "DROP TABLE items",
         "TRUNCATE items",
-        "DELETE FROM alembic_version",
+        f"DELETE FROM {VERSION_TABLE}",
         "SET ROLE items_owner",
         "CREATE ROLE mine",
         "SET session_replication_role = replica",
@@ -59,7 +60,7 @@ async def test_the_service_cannot_change_the_schema(own_database_url, statement)
         "UPDATE items SET price = 1",
         "DELETE FROM items",
         "DELETE FROM idempotency_keys",
-        "SELECT version_num FROM alembic_version",
+        f"SELECT version_num FROM {VERSION_TABLE}",
     ],
 )
 async def test_the_service_can_read_and_write_rows(own_database_url, statement):

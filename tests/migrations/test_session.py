@@ -16,7 +16,8 @@ from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
 from migrations import session
 from tests.cluster import as_role, execute
-from tests.migrations.alembic import HEAD, alembic, fetch, succeed
+from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, fetch, succeed
+from tests.migrations.test_offline import run_script
 from tests.programs import find
 from tests.proxy import proxied
 
@@ -81,7 +82,7 @@ def test_a_service_behind_pgbouncer_migrates_over_a_direct_connection(empty_data
 
     succeed(through, "upgrade", "head", database_pooler="pgbouncer", migration_database_url=empty_database_url)
 
-    assert [(HEAD,)] == fetch(empty_database_url, "TABLE alembic_version")
+    assert [(HEAD,)] == fetch(empty_database_url, f"TABLE {VERSION_TABLE}")
 
 
 @pytest.mark.parametrize("password", ["100%", "%s%(here)s", "a@b/c:d?e#f", "p%41ss"])
@@ -163,3 +164,33 @@ async def test_a_migration_has_its_own_application_name(empty_database_url):
     connection = await session.open_connection(DatabaseUrl.parse(empty_database_url))
     assert f"{NAME} migrations" == await connection.fetchval("SHOW application_name")
     await connection.close()
+
+
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+def test_the_isolation_level_of_a_migration_is_read_committed(empty_database_url, revisions_copy, level):
+    """A stricter default of the database does not apply to the revisions, nor to an SQL script."""
+    url = empty_database_url
+    execute(url, f"ALTER DATABASE {urlsplit(url).path[1:]} SET default_transaction_isolation = '{level}'")
+    note = "op.execute(\"CREATE TABLE noted AS SELECT current_setting('transaction_isolation') AS level\")"
+    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=note, downgrade='op.execute("DROP TABLE noted")')
+
+    succeed(url, "upgrade", "head", folder=revisions_copy)
+    assert [("read committed",)] == fetch(url, "TABLE noted")
+
+    succeed(url, "downgrade", HEAD, folder=revisions_copy)
+    script = succeed(None, "upgrade", f"{HEAD}:items_9999", "--sql", folder=revisions_copy).stdout
+    assert 0 == run_script(url, script).returncode
+    assert [("read committed",)] == fetch(url, "TABLE noted")
+
+
+@pytest.mark.parametrize("command", ["current", "check"])
+def test_a_role_that_may_not_read_the_version_table_gets_one_sentence(empty_database_url, command):
+    """PostgreSQL's message, without a traceback."""
+    succeed(empty_database_url, "upgrade", "head")
+    execute(empty_database_url, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN")
+
+    done = alembic(as_role(empty_database_url, "stranger"), command)
+
+    assert 1 == done.returncode
+    assert 1 == len(done.stderr.splitlines()), done.stderr
+    assert f"permission denied for table {VERSION_TABLE}" in done.stderr

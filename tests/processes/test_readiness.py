@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 
 from tests.cluster import as_role, execute, migrate
+from tests.migrations.alembic import HEAD
 from tests.processes.load import Client, Request, RequestResult
 from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, free_port, service
+
+CHECKS = {
+    "database": "ok",
+    "schema": "current",
+    "revision_found": HEAD,
+    "revision_needed": HEAD,
+    "draining": False,
+}
 
 
 def ready(port: int) -> tuple[int, dict[str, Any]]:
@@ -61,7 +70,7 @@ def test_a_worker_becomes_ready_when_the_schema_is_migrated(empty_database_url):
     """Before the migration the worker is not ready. It needs no restart."""
     with service(empty_database_url) as server:
         server.serving()
-        assert (503, {"database": "ok", "schema": "behind", "draining": False}) == ready(server.port)
+        assert (503, CHECKS | {"schema": "behind", "revision_found": None}) == ready(server.port)
         assert 1 == total(scrape(server.port), "schema_state", {"state": "behind"})
         migrate(empty_database_url)
         assert_becomes_ready(server)
@@ -70,10 +79,10 @@ def test_a_worker_becomes_ready_when_the_schema_is_migrated(empty_database_url):
 
 def test_a_schema_that_is_ahead_is_served(database_url):
     """A revision that this code does not know is a newer one: a rollback must stay possible."""
-    execute(as_role(database_url, "postgres"), "UPDATE alembic_version SET version_num = '9999'")
+    execute(as_role(database_url, "postgres"), "UPDATE items_api_alembic_version SET version_num = 'items_9999'")
     with service(database_url) as server:
         server.serving()
-        assert (200, {"database": "ok", "schema": "ahead", "draining": False}) == ready(server.port)
+        assert (200, CHECKS | {"schema": "ahead", "revision_found": "items_9999"}) == ready(server.port)
 
 
 @contextmanager
@@ -100,7 +109,7 @@ def test_a_draining_worker_is_not_ready(database_url):
         assert result.kept
         assert result.answer.closes
         assert 503 == result.answer.status
-        assert {"database": "ok", "schema": "current", "draining": True} == json.loads(result.answer.body)["checks"]
+        assert CHECKS | {"draining": True} == json.loads(result.answer.body)["checks"]
         assert 0 == server.wait(seconds=10)
 
 

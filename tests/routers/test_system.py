@@ -7,8 +7,15 @@ from app import TITLE, __version__
 from app.main import create_app
 from app.settings import Settings
 from tests.answers import problem
+from tests.migrations.alembic import HEAD
 
-READY = {"status": "ready", "checks": {"database": "ok", "schema": "current", "draining": False}}
+CHECKS = {
+    "database": "ok",
+    "schema": "current",
+    "revision_found": HEAD,
+    "revision_needed": HEAD,
+    "draining": False,
+}
 
 
 @pytest.fixture
@@ -66,7 +73,7 @@ async def test_a_ready_worker_lists_its_checks(client):
     """With a migrated database readiness is 200 and lists each check."""
     response = await client.get("/health/ready")
 
-    assert (200, READY) == (response.status_code, response.json())
+    assert (200, {"status": "ready", "checks": CHECKS}) == (response.status_code, response.json())
 
 
 async def test_health_does_not_need_the_database(client_without_database):
@@ -77,7 +84,7 @@ async def test_health_does_not_need_the_database(client_without_database):
 
     assert (200, {"status": "ok"}) == (health.status_code, health.json())
     checks = problem(ready, 503, "not_ready")["checks"]
-    assert {"database": "database_unavailable", "schema": "unknown", "draining": False} == checks
+    assert CHECKS | {"database": "database_unavailable", "schema": "unknown", "revision_found": None} == checks
     problem(items, 503, "database_unavailable")
     assert ready.headers["retry-after"].isdigit()
     assert items.headers["retry-after"].isdigit()
@@ -85,19 +92,19 @@ async def test_health_does_not_need_the_database(client_without_database):
 
 async def test_a_database_behind_is_not_ready(client, sql):
     """If the database is not migrated, readiness and `/items` are 503."""
-    await sql.execute("DROP TABLE alembic_version, items, idempotency_keys CASCADE")
+    await sql.execute("DROP TABLE items_api_alembic_version, items, idempotency_keys CASCADE")
 
     ready = await client.get("/health/ready")
     items = await client.get("/items")
 
-    assert {"database": "ok", "schema": "behind", "draining": False} == problem(ready, 503, "not_ready")["checks"]
+    assert CHECKS | {"schema": "behind", "revision_found": None} == problem(ready, 503, "not_ready")["checks"]
     problem(items, 503, "schema_outdated")
     assert items.headers["retry-after"].isdigit()
 
 
 async def test_a_database_ahead_is_ready(client, sql):
     """A database with an unknown revision is ready, so that this release can follow a newer one."""
-    await sql.execute("UPDATE alembic_version SET version_num = '9999'")
+    await sql.execute("UPDATE items_api_alembic_version SET version_num = 'items_9999'")
 
     response = await client.get("/health/ready")
 

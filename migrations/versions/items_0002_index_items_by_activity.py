@@ -2,14 +2,14 @@
 
 A page of the few inactive items is read without the many active ones, and the reverse.
 
-Revision: 0002
-Revises: 0001
+Revision: items_0002
+Revises: items_0001
 """
 
 from migrations.indexes import create_index_concurrently, drop_index_concurrently
 
-revision = "0002"
-down_revision = "0001"
+revision = "items_0002"
+down_revision = "items_0001"
 runs_beside_previous_release = True
 
 

@@ -3,16 +3,16 @@
 New entries of a GIN index go into a pending list, which every search reads too. The list
 is limited to 256 kB; the server's default is 4 MB.
 
-Revision: 0004
-Revises: 0003
+Revision: items_0004
+Revises: items_0003
 """
 
 import sqlalchemy as sa
 
 from migrations.indexes import create_index_concurrently, drop_index_concurrently
 
-revision = "0004"
-down_revision = "0003"
+revision = "items_0004"
+down_revision = "items_0003"
 runs_beside_previous_release = True
 
 

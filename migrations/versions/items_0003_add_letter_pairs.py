@@ -5,14 +5,14 @@ the next one; the last letter's lexeme ends with a space. So every name that con
 two letters "ab" has the lexeme "ab", and every name that contains "a" has a lexeme that
 begins with "a".
 
-Revision: 0003
-Revises: 0002
+Revision: items_0003
+Revises: items_0002
 """
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "items_0003"
+down_revision = "items_0002"
 runs_beside_previous_release = True
 
 _LETTER_PAIRS = """

@@ -3,14 +3,14 @@
 Every search reads the whole list. 256 kB are at most 32 pages, and the write that flushes
 the list takes less time. The server's default is 4 MB.
 
-Revision: 0005
-Revises: 0004
+Revision: items_0005
+Revises: items_0004
 """
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "items_0005"
+down_revision = "items_0004"
 runs_beside_previous_release = True
 
 

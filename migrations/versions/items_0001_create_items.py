@@ -1,6 +1,6 @@
 """Create the tables of the items and of the idempotency keys.
 
-Revision: 0001
+Revision: items_0001
 Revises: nothing
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0001"
+revision = "items_0001"
 down_revision = None
 runs_beside_previous_release = True
 
