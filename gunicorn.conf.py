@@ -15,6 +15,7 @@ from app.connection_budget import worker_share
 from app.errors import StartupError
 from app.metrics import directory
 from app.settings import Settings
+from app.settings.addresses import with_mapped_networks
 from app.settings.shared_memory import shared_memory_folder
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
@@ -62,7 +63,7 @@ def _address(port: int) -> str:
 
 
 bind = [_address(port) for port in (_settings.port, _settings.ops_port) if port is not None]
-forwarded_allow_ips = ",".join(_settings.forwarded_allow_ips)
+forwarded_allow_ips = ",".join(with_mapped_networks(_settings.forwarded_allow_ips))
 max_requests = _settings.max_requests
 max_requests_jitter = _settings.max_requests_jitter
 timeout = _settings.worker_timeout_seconds

@@ -76,6 +76,12 @@ def _network(item: str) -> str:
     return str(ip_network(item)) if "/" in item else str(ip_address(item))
 
 
+def with_mapped_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    """The networks, and each IPv4 network as IPv6 as well: on a socket for both, 10.0.0.1 is ::ffff:10.0.0.1."""
+    mapped = [ip_network(item) for item in networks if "." in item and ":" not in item]
+    return *networks, *(f"::ffff:{network.network_address}/{96 + network.prefixlen}" for network in mapped)
+
+
 Networks = Annotated[List, AfterValidator(_networks)]
 """Addresses and networks, separated by commas. `*` stands for all. Gunicorn refuses names before it reads ours."""
 

@@ -2,6 +2,7 @@ import pytest
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.rate_limits.clients import UNKNOWN, client_of
+from app.settings.addresses import with_mapped_networks
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,13 @@ def test_a_client_without_an_address_is_counted():
         ("10.0.0.1", "192.0.2.66, 203.0.113.5", "203.0.113.5"),
         ("10.0.0.1", "192.0.2.66, 203.0.113.5, 10.0.0.2", "203.0.113.5"),
         ("10.0.0.1", "192.0.2.66, nonsense", UNKNOWN),
+        ("::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("::ffff:10.0.0.1", "203.0.113.5, ::ffff:10.9.9.9", "203.0.113.5"),
+        ("::ffff:192.0.2.1", "203.0.113.5", "203.0.113.5"),
+        ("::ffff:192.0.2.2", "203.0.113.5", "192.0.2.2"),
+        ("::ffff:11.0.0.1", "203.0.113.5", "11.0.0.1"),
+        ("::10.0.0.1", "203.0.113.5", "::/64"),
+        ("2001:db8::7", "203.0.113.5", "203.0.113.5"),
     ],
 )
 async def test_a_client_cannot_choose_its_address(peer, forwarded, client):
@@ -46,6 +54,7 @@ async def test_a_client_cannot_choose_its_address(peer, forwarded, client):
         seen.append(client_of(scope["client"]))
 
     scope = {"type": "http", "client": (peer, 1), "headers": [(b"x-forwarded-for", forwarded.encode())]}
-    await ProxyHeadersMiddleware(app, ["10.0.0.0/8"])(scope, None, None)  # type: ignore[arg-type]
+    trusted = with_mapped_networks(("10.0.0.0/8", "192.0.2.1", "2001:db8::/32"))
+    await ProxyHeadersMiddleware(app, list(trusted))(scope, None, None)  # type: ignore[arg-type]
 
     assert [client] == seen
