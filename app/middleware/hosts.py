@@ -7,9 +7,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import HostError, NotFoundError
 from app.health import paths
 
+_NO_HOST = b""
+
 
 class HostCheck:
-    """Refuses a request that has not exactly one Host header, or one that ALLOWED_HOSTS does not list."""
+    """Refuses a request that has not exactly one Host header, or one that ALLOWED_HOSTS does not list.
+
+    A request by HTTP/1.0 may have none. It is served where every host is allowed, and on the paths of the probes.
+    """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
         self.app = app
@@ -25,7 +30,10 @@ class HostCheck:
 
     def _check(self, scope: Scope) -> None:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1 or not hosts[0]:
+        # Health checks of HAProxy, Nagios and keepalived use HTTP/1.0 and send no Host.
+        if not hosts and scope["http_version"] == "1.0":
+            hosts = [_NO_HOST]
+        elif len(hosts) != 1 or not hosts[0]:
             raise HostError("Send exactly one Host header.")
         if self._allow_any or scope["path"] in paths.PROBES:  # probes connect to an address, not to a name
             return

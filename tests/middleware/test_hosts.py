@@ -17,9 +17,10 @@ async def inside(*_):
     raise Reached
 
 
-async def passes(middleware, *, hosts=("testserver",), path="/items", server=("127.0.0.1", 8000)):
+async def passes(middleware, *, hosts=("testserver",), path="/items", server=("127.0.0.1", 8000), version="1.1"):
     """True if the middleware passes the request on, else the code of its refusal."""
-    scope = {"type": "http", "path": path, "server": server, "headers": [(b"host", host.encode()) for host in hosts]}
+    headers = [(b"host", host.encode()) for host in hosts]
+    scope = {"type": "http", "http_version": version, "path": path, "server": server, "headers": headers}
     try:
         await middleware(scope, inside, inside)
     except Reached:
@@ -44,6 +45,26 @@ async def test_a_request_must_have_one_host(path, allowed):
     assert await passes(check, hosts=["items.example"], path=path) is True
     for hosts in ([], [""], ["items.example", "items.example"], ["items.example", "other.example"]):
         assert "bad_host" == await passes(check, hosts=hosts, path=path)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "path", "result"),
+    [
+        (["*"], "/health", True),
+        (["*"], "/items", True),
+        (["items.example"], "/health", True),
+        (["items.example"], "/health/ready", True),
+        (["items.example"], "/items", "bad_host"),
+        (["*.example.org"], "/items", "bad_host"),
+    ],
+)
+async def test_http_1_0_needs_no_host(allowed, path, result):
+    """HTTP/1.0 without Host is served where every host is allowed, and on the probes; two hosts are refused."""
+    check = HostCheck(inside, allowed=allowed)
+
+    assert result == await passes(check, hosts=[], path=path, version="1.0")
+    for hosts in ([""], ["items.example", "items.example"]):
+        assert "bad_host" == await passes(check, hosts=hosts, path=path, version="1.0")
 
 
 @pytest.mark.parametrize(
