@@ -22,6 +22,7 @@ from app.middleware.problems import Problems
 from app.middleware.rate_limit import RateLimit
 from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
+from app.middleware.root_path import RootPath
 from app.middleware.target import TargetCheck
 from app.rate_limits import RateLimits, limiter
 from app.routers import docs, item, system
@@ -70,8 +71,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -> list[Middleware]:
     """Return the middleware, outermost first."""
-    cors = [Middleware(CrossOrigin, origins=settings.cors_allow_origins)] if settings.cors_allow_origins else []
+    cors = []
+    if settings.cors_allow_origins:
+        cors = [Middleware(CrossOrigin, origins=settings.cors_allow_origins, headers=settings.cors_allow_headers)]
     ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
+    root_path = [Middleware(RootPath, prefix=settings.root_path)] if settings.root_path else []
     return [
         Middleware(RequestLog),
         Middleware(RequestMetrics, metrics=metrics),
@@ -82,4 +86,5 @@ def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -
         *ops_port,
         Middleware(RateLimit, limits=rate_limits),
         Middleware(HeadAsGet),
+        *root_path,
     ]

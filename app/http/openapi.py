@@ -90,6 +90,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             description=_description(app, settings),
             routes=app.routes,
             tags=_TAGS,
+            servers=[{"url": settings.root_path}] if settings.root_path else None,
         )
         _, definitions = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
         components = schema.setdefault("components", {}).setdefault("schemas", {})

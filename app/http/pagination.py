@@ -34,7 +34,10 @@ class Pagination:
     """The page that a request selects."""
 
     resource: str
-    """The plural name of the resource, such as `items`: the path, and the key of the list in the body."""
+    """The plural name of the resource, such as `items`: the key of the list in the body."""
+
+    path: str
+    """The path of the list, with ROOT_PATH."""
 
     page: int | None
     per_page: int
@@ -84,4 +87,4 @@ class Pagination:
                 targets["last"] = f"page={pages}&{query}"
         elif body["next_cursor"] is not None:
             targets["next"] = f"cursor={body['next_cursor']}&{query}"
-        return ", ".join(f'</{self.resource}?{target}>; rel="{relation}"' for relation, target in targets.items())
+        return ", ".join(f'<{self.path}?{target}>; rel="{relation}"' for relation, target in targets.items())

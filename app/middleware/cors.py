@@ -25,12 +25,12 @@ READABLE_HEADERS = (
 class CrossOrigin(CORSMiddleware):
     """Answers preflights, and adds the CORS headers to every other answer, including errors."""
 
-    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...], headers: tuple[str, ...]) -> None:
         super().__init__(
             app,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID"],
+            allow_headers=headers,
             expose_headers=READABLE_HEADERS,
         )
 

@@ -12,6 +12,7 @@ router = APIRouter(include_in_schema=False)
 
 _ASSETS = files("fastapi_swagger.resources")
 
+# Its links are relative, so they work below any prefix that a proxy strips.
 _PAGE = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -20,12 +21,12 @@ _PAGE = f"""<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <title>{TITLE}</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="stylesheet" href="docs/swagger-ui.css">
 </head>
 <body>
 <div id="documentation"></div>
-<script src="/docs/swagger-ui-bundle.js"></script>
-<script src="/docs/start.js"></script>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
 </body>
 </html>
 """
@@ -35,7 +36,7 @@ const applyTheme = () => document.documentElement.classList.toggle("dark-mode", 
 dark.addEventListener("change", applyTheme);
 applyTheme();
 SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#documentation",
   deepLinking: true,
   displayRequestDuration: true,

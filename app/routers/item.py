@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import structlog
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -66,7 +66,7 @@ IdempotencyKey = Annotated[
 
 @router.post("", status_code=HTTPStatus.CREATED, response_model=ItemRead, responses=_CREATED)
 async def create_item(
-    body: ItemCreate, database: DatabaseDependency, idempotency_key: IdempotencyKey = None
+    request: Request, body: ItemCreate, database: DatabaseDependency, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Create an item."""
     data = body.to_data()
@@ -77,7 +77,7 @@ async def create_item(
             database, data.to_dict(), key=idempotency_key[0], fingerprint=_fingerprint(data)
         )
     log.debug("item_created", item_id=item.id, is_replay=is_replay)
-    headers = {"Location": f"/items/{item.id}", "ETag": etag(item)}
+    headers = {"Location": f"{_path(request)}/{item.id}", "ETag": etag(item)}
     if is_replay:
         headers["Idempotency-Replayed"] = "true"
     return json_response(item, headers=headers, status=HTTPStatus.CREATED)
@@ -85,6 +85,7 @@ async def create_item(
 
 @router.get("", response_model=ItemList, responses=_LISTED)
 async def list_items(
+    request: Request,
     database: DatabaseDependency,
     page: Annotated[PageNumber | None, Query()] = None,
     per_page: PerPage = 20,
@@ -102,6 +103,7 @@ async def list_items(
     filters = {"is_active": None if is_active is None else str(is_active).lower(), "q": q, "count": count}
     pagination = Pagination(
         resource="items",
+        path=_path(request),
         page=page,
         per_page=per_page,
         cursor=cursor,
@@ -176,3 +178,8 @@ async def delete_item(
 def _fingerprint(data: ItemData) -> bytes:
     """Return a hash of the validated content. Equal contents have equal hashes."""
     return hashlib.sha256(orjson.dumps(data)).digest()
+
+
+def _path(request: Request) -> str:
+    """The path of the list, with the prefix that a proxy strips."""
+    return f"{request.scope['root_path']}/items"

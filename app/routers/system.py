@@ -32,6 +32,7 @@ async def index(request: Request) -> Response:
     links = {"items": "/items", "documentation": "/docs", "openapi": "/openapi.json", "health": paths.LIVE}
     if app.state.settings.ops_port is None:
         links |= {"ready": paths.READY, "metrics": paths.METRICS}
+    links = {name: request.scope["root_path"] + path for name, path in links.items()}
     content = {"name": app.title, "version": app.version, "description": app.description, "links": links}
     body = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     return Response(body, media_type="application/json")

@@ -12,14 +12,17 @@ from app.settings.addresses import UNIX, HostNames, ListenHost, Networks, Origin
 from app.settings.cpus import available_cpus
 from app.settings.environment import FromEnvironment, read_secret
 from app.settings.values import (
+    CORS_HEADERS,
     AnyCase,
     BuildName,
     DatabaseAddress,
     Folder,
+    HeaderNames,
     Limit,
     LogFormat,
     LogLevel,
     Port,
+    RootPath,
     Seconds,
     StorageUri,
 )
@@ -109,8 +112,15 @@ class Settings(FromEnvironment):
     """Addresses and networks of the proxies whose `X-Forwarded-For` is trusted. A peer on a Unix socket has
     the address 127.0.0.1. `*` trusts every peer, so that clients can choose the address that they are limited by."""
 
+    root_path: RootPath = None
+    """The prefix that a proxy strips from the path, such as `/shop`. It is put before the paths in `Location`, `Link`,
+    the index, the documentation page and the OpenAPI document."""
+
     cors_allow_origins: Origins = ()
     """Origins whose pages may call this service from a browser, such as `https://app.example.com`."""
+
+    cors_allow_headers: HeaderNames = CORS_HEADERS
+    """Request headers that pages of these origins may send."""
 
     allowed_hosts: HostNames = ("*",)
     """Host names that are served. `*.example.com` stands for all names below it, `*` for every name."""

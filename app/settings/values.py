@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from pydantic_settings import NoDecode
 
 from app.database_url import DatabaseUrl
+from app.settings.addresses import List
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -119,3 +120,43 @@ def _check_folder(value: str) -> str:
 
 Folder = Annotated[str, AfterValidator(_check_folder)]
 """The path of a folder, which is made where it is missing."""
+
+
+CORS_HEADERS: Final = (
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "x-request-id",
+    "authorization",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "x-requested-with",
+    "cache-control",
+)
+
+_TOKEN: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _header_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(item.lower() for item in value))
+    if not all(map(_TOKEN.fullmatch, names)):
+        raise ValueError("must be names of headers, separated by commas, or * for every header")
+    return names
+
+
+HeaderNames = Annotated[List, AfterValidator(_header_names)]
+"""Names of headers, separated by commas. `*` stands for every header."""
+
+_PREFIX: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+
+
+def _root_path(value: str | None) -> str | None:
+    if value is not None and not _PREFIX.fullmatch(value):
+        raise ValueError("must be a path like /shop or /api/v1, without a slash at the end, or not be set")
+    return value
+
+
+RootPath = Annotated[str | None, AfterValidator(_root_path)]
+"""A prefix of paths, or none."""

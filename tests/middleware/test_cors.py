@@ -38,6 +38,24 @@ async def test_an_allowed_origin_can_use_the_api(browser):
 
 
 @pytest.mark.parametrize(
+    "header",
+    ["traceparent", "tracestate", "baggage", "Authorization", "x-requested-with", "cache-control", "X-Request-ID",
+    "idempotency-key", "if-match", "if-none-match", "content-type", "accept, traceparent, authorization"],
+)  # fmt: skip
+async def test_a_page_may_send_the_usual_headers(browser, header):
+    """The headers of tracing, authentication and caching are allowed by default, as are those of the API."""
+    assert 200 == (await preflight(browser, headers=header)).status_code
+
+
+async def test_the_allowed_headers_are_a_setting(settings):
+    """CORS_ALLOW_HEADERS replaces the default list."""
+    app = create_app(settings.model_copy(update={"cors_allow_origins": (ORIGIN,), "cors_allow_headers": ("x-team",)}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as browser:
+        assert 200 == (await preflight(browser, headers="X-Team")).status_code
+        problem(await preflight(browser, headers="authorization"), 400, "preflight_refused")
+
+
+@pytest.mark.parametrize(
     "asked", [{"origin": "https://other.example"}, {"method": "TRACE"}, {"headers": "x-hunter2"}], ids=str
 )
 async def test_a_refused_preflight_is_a_problem(browser, asked):

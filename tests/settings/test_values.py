@@ -28,6 +28,9 @@ SENTENCE = re.compile(r"[A-Z].*[^.]\.")
         *((name, text) for name in ("RATE_LIMIT_READ", "RATE_LIMIT_WRITE") for text in ("many", "10",
         "10/minute;20/second", "x/minute", "10/fortnight")),
         ("FORWARDED_ALLOW_IPS", "proxy.example"),
+        *(("ROOT_PATH", text) for text in ("shop", "/", "/shop/", "//shop", "/a//b", "/a/../b", "/.", "/a b", "/%20",
+        "/a?b", "/a#b", "https://shop.example/a", '/a"b')),
+        *(("CORS_ALLOW_HEADERS", text) for text in ("x y", "x:y", "x-é", '"x"')),
     ],
 )  # fmt: skip
 def test_a_malformed_value_stops_the_start(environment, variable, text):
@@ -92,3 +95,16 @@ def test_a_metrics_directory_is_a_folder(tmp_path):
         StartupError, match=r"^METRICS_DIRECTORY must name a folder, or a path where one can be made\.$"
     ):
         Settings.load(metrics_directory=str(file), _env_file=None)
+
+
+@pytest.mark.parametrize("prefix", ["/shop", "/api/v1.2", "/~team_a/items-api", "/..a/b"])
+def test_a_root_path_is_a_path_without_a_slash_at_the_end(prefix):
+    """One or more segments of letters, digits and - . _ ~ are accepted."""
+    assert prefix == Settings.load(root_path=prefix, _env_file=None).root_path
+
+
+def test_names_of_headers_are_compared_in_lower_case():
+    """A name that is written twice stays once."""
+    names = Settings.load(cors_allow_headers="X-Team, x-team,Content-Type", _env_file=None).cors_allow_headers
+
+    assert ("x-team", "content-type") == names
