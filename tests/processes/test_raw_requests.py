@@ -37,3 +37,13 @@ def test_a_malformed_request_is_answered_with_a_problem(database_url, sent, code
         (record["status"], record["request_id"]) for record in records if record["event"] == "request_served"
     ]
     assert 1 == total(samples, "http_requests_total", {"status": "400"})
+
+
+def test_http_1_0_needs_no_host(database_url):
+    """The health checks of HAProxy, Nagios and keepalived, which send no Host header, are answered 200."""
+    with service(database_url) as server:
+        server.serving()
+        for sent in (b"GET /health HTTP/1.0\r\n\r\n", b"OPTIONS /health HTTP/1.0\r\n\r\n", b"HEAD / HTTP/1.0\r\n\r\n"):
+            expected = 405 if sent.startswith(b"OPTIONS") else 200
+            assert [expected] == statuses(send_and_read(server, sent))
+        assert [400] == statuses(send_and_read(server, b"GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"))
