@@ -40,6 +40,7 @@ def reading_lines() -> Iterator[Lines]:
         patch.setattr(logging.getLogger(), "handlers", [])
         patch.setattr(logging.getLogger(), "level", logging.WARNING)
         patch.setattr(logging.getLogger("asyncio"), "level", logging.WARNING)
+        assert logs.flush(10)  # lines of earlier tests go where those tests wrote
         logs.configure("debug", "json", writer)
         try:
             yield read
