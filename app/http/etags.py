@@ -7,7 +7,7 @@ from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _LIST = re.compile(rf"[ \t,]*(?:{_TAG.pattern}[ \t]*(?:,[ \t,]*|$))*")
 _OWN_TAG = re.compile(r"([1-9][0-9]{0,18})-([1-9][0-9]{0,16})")
 
@@ -27,14 +27,15 @@ def etag(item: Versioned) -> str:
 def expected_versions(if_match: Sequence[str] | None, item_id: int) -> list[datetime] | None:
     """Return the versions (`updated_at`) of the item that `If-Match` allows, or None if it allows any.
 
-    The comparison is strong: a weak tag matches nothing, and neither does a tag that this service did not make.
+    A weak tag names the version that its text names: a proxy that compresses the response has made the tag weak
+    (decision 8). A tag that this service did not make matches nothing.
     """
     if if_match is None or [line.strip() for line in if_match] == ["*"]:
         return None
     versions = []
-    for weak, opaque in _tags(if_match):
+    for opaque in _tags(if_match):
         own_tag = _OWN_TAG.fullmatch(opaque)
-        if own_tag and not weak and own_tag[1] == str(item_id):
+        if own_tag and own_tag[1] == str(item_id):
             versions.append(_EPOCH + int(own_tag[2]) * _MICROSECOND)
     return versions
 
@@ -45,10 +46,10 @@ def is_not_modified(if_none_match: Sequence[str] | None, item: Versioned) -> boo
         return False
     if [line.strip() for line in if_none_match] == ["*"]:
         return True
-    return etag(item) in [f'"{opaque}"' for _, opaque in _tags(if_none_match)]
+    return etag(item) in [f'"{opaque}"' for opaque in _tags(if_none_match)]
 
 
-def _tags(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the tags in the header's lines as pairs of `W/` or nothing and the text; none if the list is malformed."""
+def _tags(lines: Sequence[str]) -> list[str]:
+    """Return the texts of the tags in the header's lines, weak or strong; none if the list is malformed."""
     value = ",".join(lines)
     return _TAG.findall(value) if _LIST.fullmatch(value) else []

@@ -51,8 +51,18 @@ async def test_two_items_have_different_etags(created, other):
 
 @each_write
 async def test_a_write_with_a_matching_if_match_succeeds(client, created, method, query, body):
-    """The current tag matches alone, in a list, and on a line of its own; `*` matches too."""
-    for lines in (["{}"], ['"a", {}'], ['"a,b",{},"c"'], ['"a"', "{}"], ['W/"a",\t{} '], ["*"], [" * "]):
+    """The current tag matches alone, in a list, on a line of its own, and as a proxy weakens it; `*` matches too."""
+    for lines in (
+        ["{}"],
+        ['"a", {}'],
+        ['"a,b",{},"c"'],
+        ['"a"', "{}"],
+        ['W/"a",\t{} '],
+        ["W/{}"],
+        ['"a", W/{}'],
+        ["*"],
+        [" * "],
+    ):
         created = await client.post("/items", json={"name": "Kettle"})
         headers = condition("If-Match", *(line.format(created.headers["etag"]) for line in lines))
 
@@ -63,14 +73,17 @@ async def test_a_write_with_a_matching_if_match_succeeds(client, created, method
 
 @each_write
 async def test_a_write_without_a_matching_if_match_is_refused(client, created, other, method, query, body):  # noqa: PLR0917  # by name
-    """An old tag, another item's tag, a weak tag and malformed tags are 412, and nothing changes."""
+    """An old tag, another item's tag, each also weak, and malformed tags are 412, and nothing changes."""
     path, tag = created.headers["location"], created.headers["etag"]
     await client.patch(path, json={"price": 1})
     now = await client.get(path)
     stale_or_strange = [
         tag,
         other.headers["etag"],
-        "W/" + now.headers["etag"],
+        "W/" + tag,
+        "W/" + other.headers["etag"],
+        "w/" + now.headers["etag"],
+        "W/ " + now.headers["etag"],
         now.headers["etag"].strip('"'),
         now.headers["etag"].replace("-", "-0"),
         now.headers["etag"].replace('"', '"0', 1),
