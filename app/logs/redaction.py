@@ -26,7 +26,8 @@ _RULES: Final = (
     (re.compile(r"((?:postgres\w*|redis\w*)(?:\+\w+)?://)(?:[^\n]*@)?[^\s\"']*", re.IGNORECASE), rf"\1{REDACTED}"),
     # The user and password of any other URL, up to the last @ of its authority.
     (re.compile(r"//[^\s/?#]*@"), f"//{REDACTED}@"),
-    # urllib's message about a URL whose password contains a colon or a slash.
+    # What is left of a URL in a library's message about a part of it: `invalid literal for int(): 'hunter2@db:5432'`.
+    (re.compile(r"""(["'])[^"'\n]*@[^"'\n]*\1"""), rf"\1{REDACTED}\1"),
     (re.compile(r"(Port could not be cast to integer value as ).*"), rf"\1{REDACTED}"),
     # `password=hunter2`, `"token": "abc"`, `(b'cookie', b'a=b')`, `Authorization: Bearer abc`.
     (re.compile(rf"""(\b(?:{_NAME}){_BETWEEN})(?:{_QUOTED}|\S+)""", re.IGNORECASE), rf"\1{REDACTED}"),
@@ -62,7 +63,7 @@ def redact(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {_text(key): REDACTED if _names_secret(str(key)) else redact(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+    if type(value) in {list, tuple}:  # not SQLAlchemy's URL, a tuple whose text hides the password
         return [redact(inner) for inner in value]
     return _text(value)
 
