@@ -62,15 +62,15 @@ async def _loaded_and_measured(server: str) -> Report:
 async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[str, float]]) -> Report:
     """Measure all statements on loaded tables."""
     connections = {rows: await asyncpg.connect(url) for rows, url in urls.items()}
-    asked = QUESTIONS | ALSO
-    progress = Progress("scale", len(asked) + 1)
+    questions = QUESTIONS | ALSO
+    progress = Progress("scale", len(questions) + 1)
     costs: Costs = {}
-    for name, question in asked.items():
+    for name, question in questions.items():
         progress.step(name)
         costs[name] = {rows: Cost() for rows in urls}
         for rows, connection in connections.items():
             await connection.execute("SET jit = off")
-            await connection.execute(f"PREPARE asked AS {(await statement(question, rows)).sql}")
+            await connection.execute(f"PREPARE measured AS {(await statement(question, rows)).sql}")
         for turn in range(WARM_UP_RUNS + ROUNDS):
             for rows, connection in connections.items():
                 taken = await _explain(connection, (await statement(question, rows)).literals)
@@ -78,7 +78,7 @@ async def measure(urls: Mapping[int, str], load_seconds: Mapping[int, Mapping[st
                     costs[name][rows].milliseconds.append(taken[0])
                     costs[name][rows].buffers.append(taken[1])
         for connection in connections.values():
-            await connection.execute("DEALLOCATE asked")
+            await connection.execute("DEALLOCATE measured")
     progress.step("writing")
     writes = {name: await _write(connections, drop) for name, drop in _INDEX_SETS.items()}
     sizes = {rows: await _index_sizes(connection) for rows, connection in connections.items()}
@@ -94,7 +94,7 @@ async def _explain(connection: asyncpg.Connection, literals: str) -> tuple[float
     transaction = connection.transaction()
     await transaction.start()
     explained = await connection.fetchval(
-        f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE asked({literals})"
+        f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE measured({literals})"
     )
     await transaction.rollback()
     (plan,) = json.loads(explained)

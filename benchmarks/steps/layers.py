@@ -63,9 +63,11 @@ async def measure(url: str, rounds: int) -> Times:
                 "here: HEAD as GET": HeadAsGet(_answer),
                 "here: all six together": _together(settings, metrics, limits),
             }
-            bare = _asking(_answer)
+            bare = _requesting(_answer)
             times = await in_turns_async(
-                {name: _asking(layer) for name, layer in layers.items()} | {"nothing": bare}, calls=CALLS, rounds=rounds
+                {name: _requesting(layer) for name, layer in layers.items()} | {"nothing": bare},
+                calls=CALLS,
+                rounds=rounds,
             )
     logs.flush()
     os.close(null_device)
@@ -78,13 +80,13 @@ def _together(settings: Settings, metrics: Metrics, limits: RateLimits) -> ASGIA
     return RequestLog(RequestMetrics(Problems(counted), metrics))
 
 
-def _asking(layer: ASGIApp) -> Callable[[], Awaitable[None]]:
-    async def ask() -> None:
-        asked = scope("/items/5")
-        asked["state"]["request_id"] = "a"
-        await layer(asked, receive, send)
+def _requesting(layer: ASGIApp) -> Callable[[], Awaitable[None]]:
+    async def send_request() -> None:
+        request = scope("/items/5")
+        request["state"]["request_id"] = "a"
+        await layer(request, receive, send)
 
-    return ask
+    return send_request
 
 
 async def _answer(_scope: Scope, _receive: Receive, send: Send) -> None:

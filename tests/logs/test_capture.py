@@ -16,7 +16,7 @@ from tests.paths import ROOT
 def test_a_standard_library_record_is_an_event(lines: Lines):
     """The line has the logger's name, and the message as its event."""
     logging.getLogger("sqlalchemy.engine").warning("slow: %s", "SELECT 1")
-    logging.getLogger("alembic.runtime").log(25, "odd level")
+    logging.getLogger("alembic.runtime").log(25, "level 25")
 
     first, second = lines()
     assert ("slow: SELECT 1", "warning", "sqlalchemy.engine") == (first["event"], first["level"], first["logger"])

@@ -21,8 +21,8 @@ async def browser(settings):
 
 def preflight(browser, origin=ORIGIN, method="PATCH", headers="if-match,content-type"):
     """Send a preflight request from this origin."""
-    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
-    return browser.options("/items/1", headers={"Origin": origin, **asked})
+    preflight_headers = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
+    return browser.options("/items/1", headers={"Origin": origin, **preflight_headers})
 
 
 async def test_an_allowed_origin_can_use_the_api(browser):
@@ -56,11 +56,11 @@ async def test_the_allowed_headers_are_a_setting(settings):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"origin": "https://other.example"}, {"method": "TRACE"}, {"headers": "x-hunter2"}], ids=str
+    "changes", [{"origin": "https://other.example"}, {"method": "TRACE"}, {"headers": "x-hunter2"}], ids=str
 )
-async def test_a_refused_preflight_is_a_problem(browser, asked):
+async def test_a_refused_preflight_is_a_problem(browser, changes):
     """The answer repeats nothing of the request, and does not allow the origin."""
-    refused = await preflight(browser, **asked)
+    refused = await preflight(browser, **changes)
 
     problem(refused, 400, "preflight_refused")
     assert "hunter2" not in refused.text

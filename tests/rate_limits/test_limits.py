@@ -43,7 +43,14 @@ async def read(limits: RateLimits, times: int) -> list[bool | None]:
 
 @pytest.mark.parametrize(
     ("method", "quota"),
-    [("GET", "read"), ("HEAD", "read"), ("OPTIONS", "read"), ("POST", "write"), ("DELETE", "write"), ("ODD", "write")],
+    [
+        ("GET", "read"),
+        ("HEAD", "read"),
+        ("OPTIONS", "read"),
+        ("POST", "write"),
+        ("DELETE", "write"),
+        ("UNKNOWN", "write"),
+    ],
 )
 def test_each_method_uses_the_read_or_the_write_quota(method, quota):
     """A method that is not known to be safe counts as writing."""
