@@ -15,6 +15,9 @@ RUN /pip/bin/pip --python .venv/bin/python install --no-compile --only-binary :a
 COPY alembic.ini gunicorn.conf.py ./
 COPY migrations migrations
 COPY app app
+# Runs when Python starts, before Gunicorn reads its variables: the module says why.
+RUN cd .venv/lib/python3*/site-packages && cp /app/app/settings/gunicorn_environment.py . \
+    && echo "import gunicorn_environment; gunicorn_environment.check()" > gunicorn_environment.pth
 # The root file system is read-only at run time, so all bytecode is compiled here. Bytecode that does not
 # depend on the modification times of the sources makes the layer reproducible.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash .
@@ -48,6 +51,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-m", "app.health.container_check"]
-# Gunicorn itself reads WEB_CONCURRENCY and FORWARDED_ALLOW_IPS when it is imported, and ends with a traceback where
-# one is empty or malformed. The check before it says in one sentence what is wrong.
-CMD ["sh", "-c", "[ -n \"$WEB_CONCURRENCY\" ] || unset WEB_CONCURRENCY; python -m app.settings && exec gunicorn"]
+CMD ["gunicorn"]

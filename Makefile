@@ -17,11 +17,18 @@ help: ## List these lines
 
 install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 to 3.13
 
+# Runs when Python starts, before Gunicorn reads its variables: app/settings/gunicorn_environment.py says why.
+CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
+	folder = pathlib.Path(sysconfig.get_path("purelib")); \
+	shutil.copy("app/settings/gunicorn_environment.py", folder); \
+	(folder / "gunicorn_environment.pth").write_text("import gunicorn_environment; gunicorn_environment.check()\n")
+
 # --clear, so that what has left the lock leaves the environment as well.
-.venv/installed: requirements/development.txt
+.venv/installed: requirements/development.txt app/settings/gunicorn_environment.py
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make install PYTHON=python3.12")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/python -c '$(CHECK_BEFORE_GUNICORN)'
 	@touch $@
 
 run: install ## Serve at http://127.0.0.1:8000, from an embedded PostgreSQL unless DATABASE_URL is set

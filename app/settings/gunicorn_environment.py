@@ -1,0 +1,54 @@
+"""Checks the environment variables that Gunicorn reads when it is imported, before it reads gunicorn.conf.py.
+
+An empty or malformed one would end Gunicorn with a traceback, or with a message without the variable's name. No
+setting and no hook of Gunicorn comes before. So `make install` and the Dockerfile copy this file into the
+environment's site-packages, beside a file `gunicorn_environment.pth` that calls `check` when Python starts. It
+uses only the standard library, because `app` cannot be imported that early.
+"""
+
+import os
+import sys
+from collections.abc import MutableMapping, Sequence
+from pathlib import PurePath
+
+
+def check(
+    command: Sequence[str] = sys.orig_argv,
+    environment: MutableMapping[str, str] = os.environ,
+) -> None:
+    """Unset the empty variables; end the process with one sentence if a variable is malformed.
+
+    Only Gunicorn is affected: every other program reads its settings by itself.
+
+    Args:
+        command: The interpreter and its arguments.
+        environment: The variables, which are changed in place.
+    """
+    if "gunicorn" not in [PurePath(argument).name for argument in command[1:3]]:
+        return
+    for name in ("FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY"):
+        if not environment.get(name, "").strip():
+            environment.pop(name, None)
+    message = _refusal(environment)
+    if message:
+        os.write(2, f"Error: {message}\n".encode())
+        os._exit(1)  # Python reports SystemExit as a fatal error before it has started
+
+
+def _refusal(environment: MutableMapping[str, str]) -> str | None:
+    try:
+        int(environment.get("WEB_CONCURRENCY", "1"))
+    except ValueError:
+        return "WEB_CONCURRENCY must be a whole number like 4, or be unset for one worker a CPU."
+    if "FORWARDED_ALLOW_IPS" in environment:
+        import ipaddress  # noqa: PLC0415 -- every start of Python would pay for it
+
+        try:
+            for network in environment["FORWARDED_ALLOW_IPS"].split(","):
+                _ = network.strip() in ("", "*") or ipaddress.ip_network(network.strip())
+        except ValueError:
+            return (
+                "FORWARDED_ALLOW_IPS must be addresses or networks like 10.0.0.0/8, without bits of a host, "
+                "separated by commas, or * for all."
+            )
+    return None
