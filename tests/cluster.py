@@ -26,7 +26,7 @@ def throw_away_cluster(options: Mapping[str, str] | None = None) -> Iterator[Clu
     """A running cluster in a folder of its own, gone at the end, even when this process is killed.
 
     Args:
-        options: Settings of the server, instead of those that make tests fast.
+        options: Settings of the server. They replace those that make tests fast.
     """
     folder = Path(tempfile.mkdtemp(prefix="items-tests-"))
     with _removed(folder):
@@ -39,8 +39,8 @@ def throw_away_cluster(options: Mapping[str, str] | None = None) -> Iterator[Clu
 def _removed(folder: Path) -> Iterator[None]:
     """Stop the cluster and remove its folder at the end.
 
-    A process of its own does it as soon as its standard input ends, which the
-    system sees to however this one dies.
+    A separate process does it when its standard input ends. The system closes
+    that input even when this process is killed.
     """
     if user := account():
         os.chown(folder, user.pw_uid, user.pw_gid)
@@ -73,14 +73,14 @@ def execute(url: str, statement: str) -> None:
 
 
 def slow_down_creations(url: str, seconds: float = 0.02) -> None:
-    """Have each new item take the server so long, without keeping its CPU busy."""
+    """Make each INSERT of an item take this long on the server, without using its CPU."""
     body = f"BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END"
     execute(url, f"CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
     execute(url, "CREATE TRIGGER pause BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION pause()")
 
 
 def create_database(cluster: Cluster, name: str, template: str = "template0") -> str:
-    """Make a database, and return its URL. Copying the template's files is the quicker way (11 ms against 17)."""
+    """Make a database and return its URL. Copying the files of the template is faster (11 ms, not 17)."""
     execute(cluster.url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
     return cluster.url.replace("/postgres?", f"/{name}?")
 
@@ -91,7 +91,7 @@ def as_role(url: str, role: str) -> str:
 
 
 def migrate_as_owner(url: str) -> None:
-    """Set a new database up as docs/operations/roles.md says: roles, schema, and once more roles."""
+    """Set up a new database as docs/operations/roles.md says: roles, schema, and the roles again."""
     execute(url, ROLES.read_text())
     migrate(as_role(url, "items_owner"))
     execute(url, ROLES.read_text())
@@ -100,7 +100,7 @@ def migrate_as_owner(url: str) -> None:
 def migrate(url: str) -> None:
     """Bring a database to the newest schema, as an operator does.
 
-    SCHEMA_OF names the folder of another release, whose schema these tests are to run against.
+    SCHEMA_OF names the folder of another release: the tests then run against its schema.
     """
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],

@@ -1,4 +1,4 @@
-"""What many tests start from: a PostgreSQL, a migrated database of their own, a client of the application."""
+"""Fixtures that many tests use: a PostgreSQL, a migrated database for each test, a client of the application."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ from tests.cluster import as_role, create_database, execute, migrate, migrate_as
 from tests.databases import connected
 from tests.log_lines import Lines, reading_lines
 
-# How long an example takes says more of the machine's other work than of the example.
+# The duration of an example depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -81,7 +81,7 @@ def empty_database_url(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(cluster: Cluster, _template: str) -> Iterator[str]:
-    """A migrated database, for this test alone, as the service's own role: it may change rows and nothing else."""
+    """A migrated database for this test alone, as the service's own role, which may only read and write rows."""
     for url in _database(cluster, _template):
         yield as_role(url, "items_app")
 
@@ -96,7 +96,7 @@ def _database(cluster: Cluster, template: str) -> Iterator[str]:
 def own_cluster() -> Iterator[Cluster]:
     """A PostgreSQL for this test alone, to stop, freeze or kill. Its database `postgres` is migrated.
 
-    What it has acknowledged it still knows when its processes were killed.
+    It keeps what it has acknowledged even if its processes are killed.
     """
     with throw_away_cluster({"synchronous_commit": "on"}) as running:
         migrate(running.url)
@@ -105,7 +105,7 @@ def own_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings for this test's database; what the environment and `.env` say about it does not count."""
+    """Settings for this test's database. The environment and `.env` are not read."""
     return Settings.load(database_url=database_url, rate_limit_enabled=False, _env_file=None)
 
 
@@ -122,7 +122,7 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """This test's database as the application reaches it, with limits that a test can wait for."""
+    """The application's connections to this test's database, with timeouts that a test can wait for."""
     async with connected(database_url) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that counts round trips, can be frozen or cut, and can lose answers."""
+"""A proxy before PostgreSQL that counts round trips, can freeze or cut connections, and can withhold answers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 _COMMITTED = b"Z\0\0\0\5I"
-"""PostgreSQL waits for the next statement, outside of any transaction: what was asked before is committed."""
+"""PostgreSQL is ready for the next statement, outside of a transaction: the one before is committed."""
 
 
 @dataclass(slots=True)
@@ -16,11 +16,11 @@ class _Link:
     """One connection."""
 
     is_losing: bool = False
-    """Whether its client is not to hear of what it has asked for last."""
+    """Whether the answers to its client are withheld."""
 
 
 class Proxy:
-    """Takes connections at a port of loopback, and passes what comes on to a server's socket."""
+    """Accepts connections on a port of the loopback interface, and forwards them to the socket of a server."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -35,39 +35,39 @@ class Proxy:
         self._how: Literal["cut", "silent"] = "cut"
         self.url = ""
         self.round_trips = 0
-        """Times that a client has waited for the server: each ends a group of messages with one that asks for it."""
+        """Round trips of all clients: the Sync and Query messages that were forwarded."""
         self.answers_lost = 0
-        """Statements that were committed while their client was not to hear of it."""
+        """Statements that were committed and whose answer was withheld."""
 
     def freeze(self) -> None:
-        """Pass nothing on and end nothing: whoever asks waits."""
+        """Forward nothing and close nothing: clients wait."""
         self._flowing.clear()
 
     def thaw(self) -> None:
-        """Pass on what has come meanwhile, and all that comes."""
+        """Forward what has been received since, and everything from now on."""
         self._flowing.set()
 
     def cut(self) -> None:
-        """End all connections at once."""
+        """Close all connections."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 
     def lose_answers(self, to: bytes, how: Literal["cut", "silent"]) -> None:
-        """Have what contains this carried out, and keep the answer back.
+        """Forward a message that contains this, and withhold the answer.
 
         Args:
-            to: What a client sends, such as a value.
-            how: Whether the connection ends when the answer has come, or stays and says nothing.
+            to: Bytes that a client sends, such as a value.
+            how: Whether the connection is closed when the answer arrives, or stays open and silent.
         """
         self._lost, self._how = to, how
 
     def keep_answers(self) -> None:
-        """Lose no more of them."""
+        """Withhold no more answers."""
         self._lost = None
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["Proxy"]:
-        """The proxy, reachable by its URL."""
+        """The proxy, listening at its URL."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         self.url = f"postgresql://{self._user}@127.0.0.1:{port}{self._name}?sslmode=disable"

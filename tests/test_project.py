@@ -29,7 +29,7 @@ HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
 def imported() -> set[str]:
-    """The packages that the service imports, by their names in the index."""
+    """The packages that app/, migrations/ and gunicorn.conf.py import, by their names in the index."""
     names = set()
     for file in (*ROOT.glob("app/**/*.py"), *ROOT.glob("migrations/**/*.py"), ROOT / "gunicorn.conf.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -52,14 +52,14 @@ def distribution(module: str) -> str:
 
 
 def test_what_the_service_imports_is_declared():
-    """A package that is imported does not depend on another one that happens to bring it."""
+    """Every imported package is a declared dependency, not only a dependency of another one."""
     declared = {canonicalize_name(Requirement(line).name) for line in RUNTIME}
 
     assert imported() <= declared
 
 
 def test_what_the_service_overrides_has_an_upper_bound():
-    """A package whose members are overridden is declared with the release that is too new."""
+    """Every package with overridden members has an upper bound."""
     foreign = {distribution(line.partition(".")[0]) for line in SEAMS}
 
     bounded = {
@@ -71,12 +71,12 @@ def test_what_the_service_overrides_has_an_upper_bound():
 
 
 def test_the_version_is_the_same_everywhere():
-    """What the application calls itself is what the project is called."""
+    """The version of the application is that of the project."""
     assert PYPROJECT["project"]["version"] == app.__version__
 
 
 def locked(name: str) -> list[list[str]]:
-    """The requirements of a lock file, each as its pin and its hashes."""
+    """The requirements of a lock file: the pin of each, and its hashes."""
     lines = (ROOT / "requirements" / name).read_text().replace(" \\\n", "\n").splitlines()
     requirements: list[list[str]] = []
     for line in lines:
@@ -88,13 +88,13 @@ def locked(name: str) -> list[list[str]]:
 
 
 def pins(name: str) -> dict[str, Requirement]:
-    """The pins of a lock file by the package's name."""
+    """The pins of a lock file by the name of the package."""
     return {pin.name: pin for pin in (Requirement(first) for first, *_ in locked(name))}
 
 
 @pytest.mark.parametrize(("name", "declared"), [("runtime.txt", RUNTIME), ("development.txt", DEVELOPMENT)])
 def test_the_lock_satisfies_what_is_declared(name, declared):
-    """Every declared dependency is locked, everywhere, to a release that its bounds allow."""
+    """Every declared dependency is pinned, without a condition, to a release within its bounds."""
     found = pins(name)
 
     for requirement in map(Requirement, declared):
@@ -104,16 +104,16 @@ def test_the_lock_satisfies_what_is_declared(name, declared):
         assert requirement.specifier.contains(specifier.version), requirement
 
 
-def test_development_runs_what_production_runs():
-    """Each package that production has is in development at the same release."""
+def test_development_has_the_releases_of_production():
+    """Each package of the production lock is in the development lock, at the same release."""
     development = pins("development.txt")
 
     assert pins("runtime.txt").items() <= development.items()
 
 
 @pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
-def test_the_lock_holds_releases_and_hashes_only(name):
-    """Every requirement has a hash, and none an address or a path."""
+def test_every_requirement_has_a_hash_and_no_address(name):
+    """Every requirement is a release with its hashes; none is an address or a path."""
     requirements = locked(name)
 
     assert requirements
@@ -124,16 +124,16 @@ def test_the_lock_holds_releases_and_hashes_only(name):
 
 
 @pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
-def test_the_lock_does_not_tell_where_it_was_made(name):
-    """Its comments name no address and no absolute path either."""
+def test_the_comments_of_the_lock_have_no_address_or_path(name):
+    """They do not name a package index, nor the folder in which the lock was made."""
     text = (ROOT / "requirements" / name).read_text()
 
     assert re.findall(r"\S*://\S*|(?<!\S)[/~]\S*|--\S*(?:index|find-links)\S*", text) == []
 
 
 @pytest.mark.parametrize("line", ["run", "test", "test-long", "test-faults", "check", "docs", "bench", "lock"])
-def test_every_everyday_line_installs_first(line):
-    """Each line of the Makefile works by itself on a fresh clone."""
+def test_every_target_installs_first(line):
+    """Each target of the Makefile works by itself on a fresh clone."""
     done = subprocess.run(
         ["make", "--dry-run", "--always-make", line], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -172,27 +172,27 @@ def test_a_python_that_is_not_declared_is_refused_in_one_sentence(tmp_path, mino
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the application whose imports may be broken."""
+    """A copy of the application, for imports that break the contract."""
     shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Check the contracts there."""
+    """Check the import contract of the project in this folder."""
     command = Path(sys.executable).parent / "lint-imports"
     return subprocess.run([command, "--no-cache", "--no-logo"], cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_imports_are_as_agreed(copy):
-    """The application keeps its contracts."""
+def test_the_application_keeps_the_import_contract(copy):
+    """lint-imports finds no violation."""
     done = lint_imports(copy)
 
     assert done.returncode == 0, done.stdout
 
 
-def test_a_module_on_no_layer_is_refused(copy):
-    """The layers name every module of the application, so a new one has to be given its place."""
+def test_a_module_without_a_layer_is_refused(copy):
+    """The contract names every module, so a new one must be added to a layer."""
     (copy / "app" / "stray.py").touch()
 
     done = lint_imports(copy)
@@ -212,8 +212,8 @@ def test_a_module_on_no_layer_is_refused(copy):
         ("app/main.py", "app.worker"),
     ],
 )
-def test_an_import_against_the_layers_is_refused(copy, module, imported):
-    """Validation stays at the boundary, SQL below it, and the server's parts apart."""
+def test_an_import_against_the_contract_is_refused(copy, module, imported):
+    """Pydantic stays in the schemas and routers, SQL out of them, and the worker imports no other layer."""
     with (copy / module).open("a") as source:
         source.write(f"\nimport {imported}\n")
 

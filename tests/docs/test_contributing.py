@@ -44,7 +44,7 @@ def test_every_issue_form_is_complete():
 
 
 def test_every_action_is_pinned_to_a_commit():
-    """A tag of somebody else's repository can be moved; a commit cannot."""
+    """An action is named by a commit, not by a tag, which its owner can move."""
     used = [
         line.split("uses:")[1].strip()
         for file in (ROOT / ".github" / "workflows").glob("*.yaml")
@@ -65,8 +65,8 @@ def hooks() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("hook", [hook for hook in hooks() if hook["id"] != "check"], ids=lambda hook: str(hook["id"]))
-def test_a_hook_before_a_commit_takes_the_changed_files(hook: dict[str, Any]):
-    """Each is a tool of the project's own environment and accepts a file that is in order."""
+def test_a_hook_before_a_commit_checks_the_changed_files(hook: dict[str, Any]):
+    """Each hook runs a tool of `.venv` and accepts a formatted file."""
     file = ROOT / "tests" / "paths.py"
 
     done = subprocess.run([*hook["entry"].split(), file], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -76,13 +76,13 @@ def test_a_hook_before_a_commit_takes_the_changed_files(hook: dict[str, Any]):
 
 
 def test_the_full_check_runs_before_a_push():
-    """It takes most of a minute, so it does not hold up each commit."""
+    """`make check` is a hook of the push, not of the commit."""
     (check,) = (hook for hook in hooks() if hook["id"] == "check")
 
     assert (check["entry"], check["stages"]) == ("make check", ["pre-push"])
 
 
-def test_the_update_bot_knows_every_kind_of_dependency():
+def test_dependabot_updates_every_kind_of_dependency():
     """Python packages, images and actions each have an entry, and the folders that it names exist."""
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
 
@@ -93,7 +93,7 @@ def test_the_update_bot_knows_every_kind_of_dependency():
 
 
 def test_every_path_with_an_owner_exists():
-    """CODEOWNERS names a folder as it is called."""
+    """Each line of CODEOWNERS has an existing path and an owner."""
     lines = [line.split() for line in (ROOT / ".github" / "CODEOWNERS").read_text().splitlines() if line[:1] in "*/"]
 
     assert lines
