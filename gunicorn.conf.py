@@ -19,7 +19,7 @@ from app.settings.addresses import with_mapped_networks
 from app.settings.shared_memory import shared_memory_folder
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
-from app.worker.configuration import check_configuration, is_local
+from app.worker.configuration import check_configuration, check_socket, is_local
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -79,6 +79,7 @@ def on_starting(server: Any) -> None:
     """Prepare what all workers share. A reload does not call this again."""
     RollingArbiter.convert(server)
     try:
+        check_socket(_settings.host)
         directory.prepare(_settings.metrics_directory)
         if _settings.database_url is None:
             _start_database()

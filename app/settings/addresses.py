@@ -49,6 +49,8 @@ def _listen_host(value: str) -> str:
         path = Path(value.removeprefix(f"{UNIX}:"))
         if not path.is_absolute() or len(bytes(path)) > _LONGEST_SOCKET_PATH or not path.parent.is_dir():
             raise ValueError("must name a socket in a folder that exists, by a short path as in unix:/run/items.sock")
+        if path.exists() and not path.is_socket():
+            raise ValueError("must name a socket, as in unix:/run/items.sock: another kind of file has this path")
         return value
     host = value.removeprefix("[").removesuffix("]")
     if not _is_address(host) and not _NAME.fullmatch(host):

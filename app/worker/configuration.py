@@ -1,6 +1,8 @@
 """Check of Gunicorn's final configuration: gunicorn.conf.py, GUNICORN_CMD_ARGS and the command line."""
 
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -63,6 +65,20 @@ def is_local(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:  # another name
         return False
+
+
+def check_socket(host: str) -> None:
+    """Refuse the path of a Unix socket that another server listens on. Gunicorn would replace the socket.
+
+    Raises:
+        StartupError: A connection to the socket succeeds.
+    """
+    path = host.removeprefix("unix:")
+    if path == host:
+        return
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.connect(path)
+        raise StartupError(f"HOST {host} is used by another running server: stop it, or give HOST another path.")
 
 
 def _apply(config: Config, values: Mapping[str, Any]) -> None:

@@ -71,3 +71,25 @@ def test_a_reload_and_a_shutdown_lose_no_request_on_a_unix_socket(path):
     assert {(200,)} == {tuple(statuses(answer)) for answer in received}
     assert [[200]] == [statuses(answer) for answer in slow]
     assert not path.exists()
+
+
+def test_a_socket_in_use_is_refused(path):
+    """A second server at the same path ends, and the first one keeps its socket."""
+    with plain(1, HOST=f"unix:{path}") as server:
+        server.serving()
+        with plain(1, HOST=f"unix:{path}") as second:
+            assert 1 == second.wait()
+            assert f"Error: HOST unix:{path} is used by another running server" in second.output()
+        assert [200] == statuses(ask(path))
+
+
+def test_a_socket_that_a_killed_server_left_is_replaced(path):
+    """Nothing listens on it, so the next start can use the path."""
+    with plain(1, HOST=f"unix:{path}") as server:
+        server.serving()
+        server.kill()
+    assert path.is_socket()
+
+    with plain(1, HOST=f"unix:{path}") as server:
+        server.serving()
+        assert [200] == statuses(ask(path))

@@ -114,7 +114,7 @@ def test_the_service_can_listen_on_an_address_a_name_or_a_socket(environment, wr
 @pytest.mark.parametrize(
     "written",
     ["0.0.0.0:8000", "[::1]:8000", "http://0.0.0.0", "*", "8000", "10.1", "0", "a b", "unix:items.sock", "unix:",
-     "unix:/nowhere/items.sock", f"unix:/tmp/{'x' * 100}", "256.0.0.1"],
+     "unix:/nowhere/items.sock", f"unix:/tmp/{'x' * 100}", "unix:/tmp", "unix:/etc/passwd", "256.0.0.1"],
 )  # fmt: skip
 def test_what_cannot_be_listened_on_is_refused(written):
     """A port has a setting of its own, and the folder of a socket must exist."""
