@@ -15,7 +15,7 @@ SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py sh
 help: ## List these lines
 	@$(PYTHON) -c 'import re; [print(f"make {n:11} {t}") for n, t in re.findall("(?m)^([a-z-]+):.*## (.*)", open("Makefile").read())]'
 
-install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 to 3.13
+install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 to 3.13; UV=uv takes uv
 
 # Runs when Python starts, before Gunicorn reads its variables: app/settings/gunicorn_environment.py says why.
 CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
@@ -26,8 +26,8 @@ CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
 # --clear, so that what has left the lock leaves the environment as well.
 .venv/installed: requirements/development.txt app/settings/gunicorn_environment.py
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make install PYTHON=python3.12")'
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON) .venv,$(PYTHON) -m venv --clear .venv)
+	$(if $(UV),$(UV) pip sync --quiet --python .venv,$(BIN)/pip install --quiet --disable-pip-version-check -r) $< --require-hashes
 	@$(BIN)/python -c '$(CHECK_BEFORE_GUNICORN)'
 	@touch $@
 
@@ -37,7 +37,7 @@ run: install ## Serve at http://127.0.0.1:8000, from an embedded PostgreSQL unle
 test: install ## Run the tests, those of real servers among them, except the long ones; at most 6 minutes on two cores
 	$(PYTEST) $(SERVERS_FIRST)
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
-	@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.'
+	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
 
 test-long: install ## Run the long tests, which take 15 minutes and need every program of .ci/programs.txt
 	$(PYTEST) -m slow --ignore=$(SERVERS)
