@@ -15,9 +15,9 @@ RUN /pip/bin/pip --python .venv/bin/python install --no-compile --only-binary :a
 COPY alembic.ini gunicorn.conf.py ./
 COPY migrations migrations
 COPY app app
-# Runs when Python starts, before Gunicorn reads its variables: the module says why.
-RUN cd .venv/lib/python3*/site-packages && cp /app/app/settings/gunicorn_environment.py . \
-    && echo "import gunicorn_environment; gunicorn_environment.check()" > gunicorn_environment.pth
+# Python runs this check when it starts, before Gunicorn reads its variables.
+RUN packages="$(echo .venv/lib/python3*/site-packages)" && cp app/settings/gunicorn_environment.py "$packages" \
+    && echo "import gunicorn_environment; gunicorn_environment.check()" > "$packages/gunicorn_environment.pth"
 # The root file system is read-only at run time, so all bytecode is compiled here. Bytecode that does not
 # depend on the modification times of the sources makes the layer reproducible.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash .

@@ -4,6 +4,7 @@ from textwrap import dedent
 
 import pytest
 
+from app import NAME
 from app.health.schema_state import VERSION_TABLE, Revisions, Schema, SchemaState, read_schema
 from tests.databases import INSERT, connected
 from tests.proxy import proxied
@@ -41,7 +42,7 @@ def test_a_database_without_a_needed_table_is_behind(revisions, revision):
 
 def test_the_version_table_is_named_after_the_service():
     """Another service that uses Alembic in the same database has another version table."""
-    assert "items_api_alembic_version" == VERSION_TABLE
+    assert f"{NAME.replace('-', '_')}_alembic_version" == VERSION_TABLE
 
 
 async def test_a_migrated_database_has_what_is_needed(database):

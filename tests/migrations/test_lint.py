@@ -1,5 +1,6 @@
 import pytest
 
+from app.health.schema_state import VERSION_TABLE
 from tests.migrations import versions
 from tests.migrations.lint import Linter, complaints, split
 from tests.migrations.versions import REVISIONS
@@ -66,7 +67,7 @@ def test_a_statement_that_blocks_or_rewrites_is_found(rule, sql):
         "ALTER TABLE items ADD CONSTRAINT c UNIQUE USING INDEX i",
         "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'UPDATE items'; UPDATE items; END $$",
         "-- UPDATE items\n/* LOCK items; */ SELECT 1",
-        "BEGIN; UPDATE items_api_alembic_version SET version_num = '2'; COMMIT",
+        f"BEGIN; UPDATE {VERSION_TABLE} SET version_num = '2'; COMMIT",
     ],
 )  # fmt: skip
 def test_a_statement_with_a_short_lock_passes(sql):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.health.schema_state import VERSION_TABLE
 from tests.cluster import as_role, execute, migrate
 from tests.migrations.alembic import HEAD
 from tests.processes.load import Client, Request, RequestResult
@@ -79,7 +80,7 @@ def test_a_worker_becomes_ready_when_the_schema_is_migrated(empty_database_url):
 
 def test_a_schema_that_is_ahead_is_served(database_url):
     """A revision that this code does not know is a newer one: a rollback must stay possible."""
-    execute(as_role(database_url, "postgres"), "UPDATE items_api_alembic_version SET version_num = 'items_9999'")
+    execute(as_role(database_url, "postgres"), f"UPDATE {VERSION_TABLE} SET version_num = 'items_9999'")
     with service(database_url) as server:
         server.serving()
         assert (200, CHECKS | {"schema": "ahead", "revision_found": "items_9999"}) == ready(server.port)

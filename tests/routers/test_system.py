@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from app import TITLE, __version__
+from app.health.schema_state import VERSION_TABLE
 from app.main import create_app
 from app.settings import Settings
 from tests.answers import problem
@@ -92,7 +93,7 @@ async def test_health_does_not_need_the_database(client_without_database):
 
 async def test_a_database_behind_is_not_ready(client, sql):
     """If the database is not migrated, readiness and `/items` are 503."""
-    await sql.execute("DROP TABLE items_api_alembic_version, items, idempotency_keys CASCADE")
+    await sql.execute(f"DROP TABLE {VERSION_TABLE}, items, idempotency_keys CASCADE")
 
     ready = await client.get("/health/ready")
     items = await client.get("/items")
@@ -104,7 +105,7 @@ async def test_a_database_behind_is_not_ready(client, sql):
 
 async def test_a_database_ahead_is_ready(client, sql):
     """A database with an unknown revision is ready, so that this release can follow a newer one."""
-    await sql.execute("UPDATE items_api_alembic_version SET version_num = 'items_9999'")
+    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'items_9999'")
 
     response = await client.get("/health/ready")
 
