@@ -54,7 +54,7 @@ class Command:
             advisory_lock.LOCK_OR_FAIL,
             f"{timeouts};",
             f"{session.READ_COMMITTED};",
-            version_table.TAKE_OVER,
+            *([version_table.TAKE_OVER] if version_table.APPLIES else []),
         ):
             migration.impl.static_output(line)
         if not migration.get_current_heads():
@@ -114,7 +114,7 @@ class Command:
         """Whether there is nothing to run, because the database has the revision or a newer one."""
         revisions = Revisions(Path(migration.opts["script"].dir))
         if migration.opts["destination_rev"] in _HEAD and any(not revisions.knows(head) for head in heads):
-            # The release before is rolled out again. It must start, and the database stays as it is.
+            # A release was rolled back. The older one must start, and the database stays as it is.
             self._require_tables(connection, heads, migration)
             log.warning("database_ahead", revision=", ".join(heads))
             return True

@@ -26,6 +26,8 @@ async def _run(command: Command, settings: Settings) -> None:
                 return
         except DBAPIError as error:
             raise StartupError(describe_failure(error, command.step_name(), settings)) from None
+        except OSError as error:
+            raise StartupError(f"The connection to PostgreSQL broke: {error}. Run the command again.") from None
         raw = await connection.get_raw_connection()
         driver: asyncpg.Connection = raw.driver_connection  # type: ignore[assignment]
         async with monitoring(settings.read_migration_database_url(), driver.get_server_pid()) as monitor:

@@ -1,9 +1,9 @@
-"""How the service's version table takes over from `alembic_version`, the table of releases before it.
+"""How the service's version table takes over from `alembic_version`, the version table of earlier releases.
 
-Alembic's default table and revisions such as 0005 belong to no service in particular. So the service has a
-version table and revisions of its own names. In an installation of a release before, the first command that
-changes the schema takes the revision over. The old table stays, for instances of that release that still run,
-and both tables follow each other until the old one is dropped.
+Every service may have the table `alembic_version` and a revision 0005. So the version table and the revisions
+of this service now have its name. In an installation of an earlier release, the first command that changes the
+schema takes the revision over. The old table stays for instances of the earlier release that still run: both
+tables follow each other until the old one is dropped. docs/decisions/0015-version-table.md says why.
 """
 
 from collections.abc import Iterable
@@ -11,24 +11,28 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, String, column, select, table, text
 
 from app.health.schema_state import VERSION_TABLE
+from app.models import Base
 
 OLD_TABLE = "alembic_version"
 OLD_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
-"""The revisions of releases that read the old table."""
+"""The revisions of the releases that read the old table."""
 
 PREFIX = "items_"
-"""What revisions of the old table have in front of their names in the new one."""
+"""In this release these revisions have the same names with this prefix."""
 
 _MARK = f"Follows {VERSION_TABLE}"
 _COMMENT = f"{_MARK} for releases that read this table. Drop it when none of them is left."
 
 _IS_MARKED = f"coalesce(starts_with(obj_description(to_regclass('{OLD_TABLE}'), 'pg_class'), '{_MARK}'), false)"
 
+APPLIES = {"items", "idempotency_keys"} <= set(Base.metadata.tables)
+"""Whether this service has the tables of the earlier releases. If not, an old installation is another service's."""
+
 _TABLES_EXIST = (
     "to_regclass('items') IS NOT NULL AND to_regclass('idempotency_keys') IS NOT NULL "
     "AND to_regprocedure('estimated_items(boolean, text)') IS NOT NULL"
 )
-"""Whether the tables of revision 0001 exist. Without them the old table belongs to another service."""
+"""Whether the tables of revision 0001 exist. If not, the old table belongs to another service."""
 
 TAKE_OVER = f"""
 DO $$
@@ -37,7 +41,11 @@ DECLARE
     old_owner text;
     granted record;
 BEGIN
-    IF to_regclass('{OLD_TABLE}') IS NULL THEN
+    -- The old table is read only if it can be the service's: the role may not have the right to read another one.
+    IF to_regclass('{OLD_TABLE}') IS NULL
+        OR (to_regclass('{VERSION_TABLE}') IS NULL AND NOT ({_TABLES_EXIST}))
+        OR (to_regclass('{VERSION_TABLE}') IS NOT NULL AND NOT {_IS_MARKED})
+    THEN
         RETURN;
     END IF;
     revisions := ARRAY(SELECT version_num FROM {OLD_TABLE});
@@ -45,7 +53,7 @@ BEGIN
         RETURN;
     END IF;
     IF to_regclass('{VERSION_TABLE}') IS NULL THEN
-        IF NOT ({_TABLES_EXIST}) OR cardinality(revisions) <> 1 THEN
+        IF cardinality(revisions) <> 1 THEN
             RETURN;
         END IF;
         CREATE TABLE {VERSION_TABLE} (
@@ -67,15 +75,13 @@ BEGIN
         END LOOP;
         SELECT relowner::regrole INTO old_owner FROM pg_class WHERE oid = '{OLD_TABLE}'::regclass;
         EXECUTE format('ALTER TABLE {VERSION_TABLE} OWNER TO %s', old_owner);
-    ELSIF NOT {_IS_MARKED} THEN
-        RETURN;
     END IF;
     DELETE FROM {VERSION_TABLE};
     INSERT INTO {VERSION_TABLE} SELECT '{PREFIX}' || revision FROM unnest(revisions) AS revision;
 END
 $$;
 """  # noqa: S608  # nosec B608
-"""Takes over the revision of an installation of a release before, or what such a release has changed since."""
+"""Takes over the revision from the old table, at first and whenever an earlier release has changed it since."""
 
 _STATE = text(f"""
 SELECT to_regclass('{OLD_TABLE}') IS NOT NULL AS has_old_table, to_regclass('{VERSION_TABLE}') IS NOT NULL AS has_table,
@@ -84,7 +90,9 @@ SELECT to_regclass('{OLD_TABLE}') IS NOT NULL AS has_old_table, to_regclass('{VE
 
 
 def must_take_over(connection: Connection) -> bool:
-    """Whether `TAKE_OVER` would change something, or may."""
+    """Whether `TAKE_OVER` may change something."""
+    if not APPLIES:
+        return False
     state = connection.execute(_STATE).one()
     if not state.has_old_table:
         return False
@@ -97,7 +105,7 @@ def must_take_over(connection: Connection) -> bool:
 
 
 def old_table_follows(heads: Iterable[str]) -> str:
-    """The statement that writes these revisions to the old table, if that was taken over and still exists."""
+    """The statement that writes these revisions to the old table, if it was taken over and still exists."""
     values = ", ".join(f"('{_old_name(head)}')" for head in sorted(heads))
     insert = f"INSERT INTO {OLD_TABLE} VALUES {values};" if values else ""  # noqa: S608  # nosec B608
     return f"""
@@ -117,6 +125,6 @@ def _revisions(connection: Connection, version_table: str) -> set[str]:
 
 
 def _old_name(revision: str) -> str:
-    """The revision's name for a release before. A revision that it does not know keeps its name."""
+    """The revision's name in earlier releases. A later revision keeps its name."""
     old = revision.removeprefix(PREFIX)
     return old if old in OLD_REVISIONS else revision

@@ -1,7 +1,11 @@
 """Old installations, and databases where `alembic_version` belongs to another service."""
 
-import pytest
+from unittest.mock import create_autospec
 
+import pytest
+from sqlalchemy import Connection
+
+from migrations import version_table
 from migrations.version_table import OLD_REVISIONS, OLD_TABLE
 from tests.cluster import ROLES, as_role, create_database, execute
 from tests.migrations.alembic import (
@@ -173,6 +177,29 @@ def test_the_table_of_another_service_is_left_alone(empty_database_url, newest_s
     assert "version_table_taken_over" not in event_names(done.stderr)
     assert [(row,) for row in rows] == fetch(url, f"TABLE {OLD_TABLE}")
     assert newest_schema == without_old_table(url)
+
+
+def test_the_table_of_another_service_need_not_be_readable(empty_database_url):
+    """The owner of the service's tables has no right on it. Neither the command nor the script reads it."""
+    execute(empty_database_url, ROLES.read_text())
+    execute(empty_database_url, f"CREATE TABLE {OLD_TABLE} AS SELECT '0005'::varchar(32) AS version_num")
+    url = as_role(empty_database_url, "items_owner")
+
+    succeed(url, "upgrade", "items_0002")
+    done = run_script(url, succeed(None, "upgrade", "items_0002:head", "--sql").stdout)
+
+    assert 0 == done.returncode, done.stderr
+    assert [(HEAD,)] == fetch(url, f"TABLE {VERSION_TABLE}")
+
+
+def test_a_service_without_these_tables_takes_nothing_over(monkeypatch):
+    """It was made from this one, and shares a schema with an old installation. It does not even read that."""
+    monkeypatch.setattr(version_table, "APPLIES", False)
+
+    connection = create_autospec(Connection, instance=True)
+
+    assert not version_table.must_take_over(connection)
+    assert [] == connection.mock_calls
 
 
 @pytest.mark.parametrize("row", ["a1b2c3d4e5f6", "0006"])
