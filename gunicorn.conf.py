@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from app import logs
 from app.connection_budget import worker_share
 from app.errors import StartupError
 from app.metrics import directory
 from app.settings import Settings
 from app.settings.addresses import with_mapped_networks
+from app.settings.misspelt import misspelt_variables
 from app.settings.shared_memory import shared_memory_folder
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
@@ -50,6 +53,8 @@ except StartupError as _error:
     sys.exit(f"Error: {_error}")
 
 logs.configure(_settings.log_level, _settings.log_format)
+for _name, _similar in misspelt_variables():
+    structlog.get_logger("settings").warning("setting_unknown", name=_name, similar=_similar)
 
 wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"

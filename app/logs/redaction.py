@@ -28,7 +28,14 @@ _RULES: Final = (
     (re.compile(r"//[^\s/?#]*@"), f"//{REDACTED}@"),
     # What is left of a URL in a library's message about a part of it: `invalid literal for int(): 'hunter2@db:5432'`.
     (re.compile(r"""(["'])[^"'\n]*@[^"'\n]*\1"""), rf"\1{REDACTED}\1"),
-    (re.compile(r"(Port could not be cast to integer value as ).*"), rf"\1{REDACTED}"),
+    # The same without an @: urllib's, asyncpg's and SQLAlchemy's messages about a port or a parameter.
+    (
+        re.compile(
+            r"(Port could not be cast to integer value as |invalid literal for int\(\) with base 10: "
+            r"|bad query field: |is expected to be one of .*, got ).*"
+        ),
+        rf"\1{REDACTED}",
+    ),
     # `password=hunter2`, `"token": "abc"`, `(b'cookie', b'a=b')`, `Authorization: Bearer abc`.
     (re.compile(rf"""(\b(?:{_NAME}){_BETWEEN})(?:{_QUOTED}|\S+)""", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(rf"""(\b(?:{_HEADER}){_BETWEEN})(?:{_QUOTED}|[^\n"']+)""", re.IGNORECASE), rf"\1{REDACTED}"),
