@@ -112,11 +112,18 @@ def _private(tree: ast.Module, module: ModuleType) -> Iterator[str]:
             and not node.attr.startswith("__")
             and not _is_self(node.value)
             and node.attr not in _our_names()
+            and not _is_of_the_standard_library(node.value, module)
         ):
             owners = [known for known in _known(module) if _has(known, node.attr)]
             if not owners:
                 raise LookupError(f"{module.__name__}: the class that defines {ast.unparse(node)} is not imported")
             yield from (_line(owner, node.attr) for owner in owners)
+
+
+def _is_of_the_standard_library(node: ast.expr, module: ModuleType) -> bool:
+    """Whether the name stands for a module of Python, such as `os`: it changes with Python, not with a package."""
+    owner = getattr(module, node.id, None) if isinstance(node, ast.Name) else None
+    return inspect.ismodule(owner) and not _is_foreign(owner.__name__)
 
 
 def _known(module: ModuleType) -> set[type]:
