@@ -166,6 +166,74 @@ class IdempotencyKeyReusedError(RequestError):
         super().__init__("This Idempotency-Key was first sent with another body. Take a new key for a new item.")
 
 
+class UnstorableTextError(RequestError):
+    """A text has a character that the database's encoding lacks."""
+
+    code = "unstorable_text"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self) -> None:
+        super().__init__("The request has a character that the database cannot store.")
+
+
+class ConstraintViolatedError(RequestError):
+    """A row breaks a constraint of the database. Neither the answer nor the log has values of the row."""
+
+    code = "constraint_violated"
+    status = HTTPStatus.CONFLICT
+    detail: ClassVar[str] = "The change breaks a rule of the database."
+
+    def __init__(self, constraint: str | None) -> None:
+        super().__init__(self.detail)
+        self.constraint = constraint
+        """The constraint's name in the database; None where the rule has no name, as NOT NULL has not."""
+
+
+class UniqueViolatedError(ConstraintViolatedError):
+    """Another row has the same value where values must be unique."""
+
+    code = "unique_violated"
+    detail = "There is already an entry with the same value where values must be unique."
+
+
+class ExclusionViolatedError(ConstraintViolatedError):
+    """Another row conflicts with this one."""
+
+    code = "exclusion_violated"
+    detail = "There is already an entry that conflicts with this one."
+
+
+class ReferenceInUseError(ConstraintViolatedError):
+    """Other rows refer to the row that should be deleted or changed."""
+
+    code = "reference_in_use"
+    detail = "Other entries refer to this one."
+
+
+class ReferenceMissingError(ConstraintViolatedError):
+    """The row refers to a row that does not exist."""
+
+    code = "reference_missing"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    detail = "The request refers to an entry that does not exist."
+
+
+class CheckViolatedError(ConstraintViolatedError):
+    """A value breaks a CHECK constraint."""
+
+    code = "check_violated"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    detail = "A value is outside of what the database allows."
+
+
+class NotNullViolatedError(ConstraintViolatedError):
+    """A value is missing where the database wants one."""
+
+    code = "not_null_violated"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    detail = "A value is missing."
+
+
 class DatabaseUnavailableError(RequestError):
     """The database cannot be reached, or refuses to write."""
 
@@ -199,6 +267,30 @@ class DatabasePermissionDeniedError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The service lacks a permission in the database. Try again later.")
+
+
+class DatabaseSetupError(RequestError):
+    """The database is not set up as the settings say, so nothing is run on it."""
+
+    code = "database_misconfigured"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 5
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("The service is not set up for its database. Its log says what the operator must change.")
+        self.problem = problem
+        """What is wrong, and what to write, for the log."""
+
+
+class DatabaseRefusedError(RequestError):
+    """The database refused a statement for a reason that this service does not know."""
+
+    code = "database_refused"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__("The database refused the request for a reason that this service does not know.")
 
 
 class PoolExhaustedError(RequestError):
@@ -261,7 +353,9 @@ class RateLimitedError(RequestError):
 
 
 def root_cause(error: BaseException) -> str | None:
-    """The driver's own message beneath a named error: about connections and tables, not about values."""
+    """What happened, for the log: the driver's own message beneath a named error, which has no values of rows."""
+    if isinstance(error, DatabaseSetupError):
+        return error.problem
     if error.__cause__ is None:
         return None
     return root_cause(error.__cause__) or f"{type(error.__cause__).__qualname__}: {error.__cause__}"

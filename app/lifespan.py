@@ -31,10 +31,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     share = connection_budget.worker_share(budget=settings.database_connections, workers=settings.web_concurrency)
     async with (
         database.connect(
-            settings.read_database_url(),
+            settings.read_database_url,
             connections=share,
             wait_seconds=settings.database_wait_seconds,
             statement_seconds=settings.database_statement_seconds,
+            connection_seconds=settings.database_connection_seconds,
             through_pgbouncer=settings.database_pooler is not DatabasePooler.NONE,
             prepared_statements=settings.database_pooler is not DatabasePooler.PGBOUNCER,
             observer=metrics,

@@ -59,11 +59,12 @@ async def connected(url: str, **limits: Any) -> AsyncIterator[Database]:
         "connections": 3,
         "wait_seconds": 0.5,
         "statement_seconds": 1.0,
+        "connection_seconds": 1800.0,
         "through_pgbouncer": False,
         "prepared_statements": True,
         "observer": PoolEvents(),
     }
-    async with database.connect(DatabaseUrl.parse(url), **defaults | limits) as running:
+    async with database.connect(lambda: DatabaseUrl.parse(url), **defaults | limits) as running:
         yield running
 
 

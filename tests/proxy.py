@@ -15,6 +15,9 @@ _COMMITTED = b"Z\0\0\0\5I"
 class _Link:
     """One connection."""
 
+    is_forgotten: bool = False
+    """Whether all that comes on it is dropped."""
+
     is_losing: bool = False
     """Whether the answers to its client are withheld."""
 
@@ -30,6 +33,7 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._links: list[_Link] = []
         self._serving = 0
         self._lost: bytes | None = None
         self._how: Literal["cut", "silent"] = "cut"
@@ -46,6 +50,11 @@ class Proxy:
     def thaw(self) -> None:
         """Forward what has been received since, and everything from now on."""
         self._flowing.set()
+
+    def forget(self) -> None:
+        """Drop all that comes on the present connections, as a NAT does that has forgotten them. New ones work."""
+        for link in self._links:
+            link.is_forgotten = True
 
     def cut(self) -> None:
         """Close all connections."""
@@ -88,6 +97,7 @@ class Proxy:
             server_reader, server_writer = await asyncio.open_unix_connection(self._socket)
             self._writers.add(server_writer)
             link = _Link()
+            self._links.append(link)
             await asyncio.gather(
                 self._to_server(reader, server_writer, link), self._to_client(server_reader, writer, link)
             )
@@ -101,6 +111,8 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await self._flowing.wait()
+                if link.is_forgotten:
+                    continue
                 link.is_losing |= self._lost is not None and self._lost in data
                 writer.write(data)
                 messages += data
@@ -118,6 +130,8 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await self._flowing.wait()
+                if link.is_forgotten:
+                    continue
                 if not link.is_losing:
                     writer.write(data)
                     continue

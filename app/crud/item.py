@@ -1,9 +1,9 @@
 """Create, get, replace, change, deactivate and delete items: one SQL statement each."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -30,7 +30,7 @@ from sqlalchemy import cast as sql_cast
 
 from app.database import StatementRunner
 from app.dataclasses.item import Item
-from app.errors import ItemNotFoundError, PreconditionFailedError
+from app.errors import InvalidFieldError, ItemNotFoundError, PreconditionFailedError, RequestError
 from app.models.item import ItemRow
 
 _items = cast(Table, ItemRow.__table__)
@@ -44,6 +44,13 @@ def _read(name: str) -> ColumnElement[Any]:
 
 columns = [_read(field.name) for field in fields(Item)]
 """The columns that are read of an item, in the order of its fields."""
+
+CONSTRAINT_ERRORS: Mapping[str, Callable[[], RequestError]] = {
+    "ck_items_name_length": partial(InvalidFieldError, "name", "must have 1 to 255 characters"),
+    "ck_items_description_length": partial(InvalidFieldError, "description", "must have at most 10,000 characters"),
+    "ck_items_price_range": partial(InvalidFieldError, "price", "must be from 0 to 9,999,999,999.99"),
+}
+"""What is raised when a constraint of the table is violated, by the constraint's name."""
 
 _by_id = _items.c.id == bindparam("item_id")
 _next_version = func.greatest(
@@ -78,7 +85,7 @@ async def create(database: StatementRunner, values: Mapping[str, Any]) -> Item:
     Args:
         values: Columns by name; an absent column gets the table's default.
     """
-    rows = await database.run(_create(tuple(values)), values)
+    rows = await database.run(_create(tuple(values)), values, constraint_errors=CONSTRAINT_ERRORS)
     return Item(*rows[0])
 
 
@@ -126,7 +133,8 @@ async def _write(
     changes: Mapping[str, Any] | None = None,
 ) -> Item:
     parameters = {**(changes or {}), "item_id": item_id, "versions": versions}
-    rows = await database.run(_by_item_id(write) if versions is None else _guarded(write), parameters)
+    statement = _by_item_id(write) if versions is None else _guarded(write)
+    rows = await database.run(statement, parameters, constraint_errors=CONSTRAINT_ERRORS)
     if not rows:
         raise ItemNotFoundError(item_id)
     if rows[0]["id"] is None:

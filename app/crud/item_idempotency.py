@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Numeric, bindparam, text
 
+from app.crud.item import CONSTRAINT_ERRORS
 from app.database import StatementRunner
 from app.dataclasses.item import Item
 from app.errors import IdempotencyKeyReusedError
@@ -55,7 +56,8 @@ async def create_once(
     Raises:
         IdempotencyKeyReusedError: The key was first sent with another fingerprint.
     """
-    rows = await database.run(_create_once, {**values, "key": key, "fingerprint": fingerprint})
+    parameters = {**values, "key": key, "fingerprint": fingerprint}
+    rows = await database.run(_create_once, parameters, constraint_errors=CONSTRAINT_ERRORS)
     *item, first_fingerprint, is_replay = rows[0]
     if first_fingerprint != fingerprint:
         raise IdempotencyKeyReusedError

@@ -1,14 +1,15 @@
 """The database of one worker: it runs one statement, or several in a transaction."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy.sql.elements import ClauseElement
 
-from app.database.connection import connector
+from app.database.connection import Connector
 from app.database.executor import Executor
+from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.pool import Pool, PoolObserver, PoolState
 from app.database.statements import StatementCompiler
 from app.database.transaction import Transaction, transaction_on
@@ -18,8 +19,14 @@ from app.database_url import DatabaseUrl
 class StatementRunner(Protocol):
     """Runs statements: a `Database` commits each by itself, a `Transaction` all together."""
 
-    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> Sequence[asyncpg.Record]:
-        """Run one statement and fetch all its rows."""
+    async def run(
+        self,
+        statement: ClauseElement,
+        parameters: Mapping[str, Any],
+        *,
+        constraint_errors: ConstraintErrors = NONE_KNOWN,
+    ) -> Sequence[asyncpg.Record]:
+        """Run one statement and fetch all its rows; its arguments are those of `Database.run`."""
         ...
 
 
@@ -41,13 +48,19 @@ class Database:
         return self._pool.state
 
     async def run(
-        self, statement: ClauseElement, parameters: Mapping[str, Any], *, sheddable: bool = True
+        self,
+        statement: ClauseElement,
+        parameters: Mapping[str, Any],
+        *,
+        constraint_errors: ConstraintErrors = NONE_KNOWN,
+        sheddable: bool = True,
     ) -> Sequence[asyncpg.Record]:
         """Run one statement, which commits by itself, and fetch all its rows.
 
         Args:
             statement: One that is built once, not again for each call: it is compiled and kept.
             parameters: The values of its bound parameters, by name.
+            constraint_errors: What to raise when a constraint is violated, by the constraint's name.
             sheddable: Whether it is refused at once when too many requests wait for a connection already.
 
         Raises:
@@ -56,11 +69,16 @@ class Database:
             StatementTimeoutError: The statement ran past its time.
             DatabaseUnavailableError: The server is out of reach or refuses to write.
             SchemaOutdatedError: The server lacks a table, column or function that the statement names.
+            DatabasePermissionDeniedError: The role lacks a privilege.
+            DatabaseSetupError: The settings do not fit the database.
+            ConstraintViolatedError: The row breaks a constraint that is not in `constraint_errors`.
+            UnstorableTextError: The database's encoding lacks a character of a value.
+            DatabaseRefusedError: The server reported an unknown error.
         """
         compiled = self._compiler.compile(statement)
         connection = await self._pool.acquire(sheddable=sheddable)
         try:
-            return await self._executor.fetch(connection, compiled, parameters)
+            return await self._executor.fetch(connection, compiled, parameters, constraint_errors)
         finally:
             # After a cancellation, too: asyncpg cancels the statement in the server, and the next user of the
             # connection waits for that. If it were closed, the statement would go on beside a new connection.
@@ -85,11 +103,12 @@ class Database:
 
 @asynccontextmanager
 async def connect(
-    url: DatabaseUrl,
+    read_url: Callable[[], DatabaseUrl],
     *,
     connections: int,
     wait_seconds: float,
     statement_seconds: float,
+    connection_seconds: float,
     through_pgbouncer: bool,
     prepared_statements: bool,
     observer: PoolObserver,
@@ -97,24 +116,27 @@ async def connect(
     """The database of one worker. The first statement opens the first connection.
 
     Args:
-        url: The address of PostgreSQL.
+        read_url: Returns the address of PostgreSQL. It is called again when the server refuses the login.
         connections: How many connections may be open at the same time.
         wait_seconds: How long a request waits for a free connection.
         statement_seconds: How long a statement may run. The server cancels it then; if the server does
             not answer at all, the client closes the connection half a second later.
+        connection_seconds: How old a connection may become. It is replaced then.
         through_pgbouncer: Whether the URL leads to PgBouncer. It refuses the settings that limit a
             statement, so the role must have them.
         prepared_statements: Whether a statement is prepared once for each connection. PgBouncer in
             transaction mode loses prepared statements unless `max_prepared_statements` is set.
         observer: Receives the pool's events.
     """
-    connect_one = connector(
-        url,
+    connector = Connector(
+        read_url,
+        wait_seconds=wait_seconds,
         statement_seconds=statement_seconds,
+        connection_seconds=connection_seconds,
         through_pgbouncer=through_pgbouncer,
         prepared_statements=prepared_statements,
     )
-    pool = Pool(connect_one, size=connections, wait_seconds=wait_seconds, observer=observer)
+    pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
         yield Database(pool)
     finally:

@@ -1,33 +1,59 @@
 """How each connection of a worker is opened, and with which limits."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+import secrets
+import socket
+from collections.abc import Callable
+from itertools import count
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import asyncpg
+import structlog
 
 from app import NAME
 from app.database.connecting import connect
-from app.database.failures import failure_to_connect
+from app.database.failures import connect_failure, without_values
+from app.database.peer import PARAMETERS_REFUSED, check_peer
 from app.database_url import DatabaseUrl
+from app.errors import DatabaseSetupError, StartupError
+
+log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 1.5
-"""How long opening one connection may take. A server that is alive answers within milliseconds."""
+"""How long connecting to one server may take. A server that is alive answers within milliseconds."""
 
 ANSWER_SECONDS = 0.5
 """How much longer than the statement's time the client waits before it closes the connection:
 the server cancels the statement first, unless it is frozen or cut off."""
 
+_random = secrets.SystemRandom()
+
+_HOSTS_SHARE: Final = 0.8
+"""The part of a request's wait in which all hosts but the last may turn out to be frozen."""
+
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""An idle connection is probed after 30 seconds, which also keeps it known to a NAT or balancer
+between. It is closed when it has not answered for 30 seconds more."""
+
 
 class Connection(asyncpg.Connection):
-    """A connection that knows its age."""
+    """A connection that knows its age, and whose prepared statements have names that no other connection uses."""
 
-    __slots__ = ("opened_at",)
+    __slots__ = ("_statement_numbers", "expires_at", "opened_at", "statement_prefix")
 
     _protocol: Any
+    _transport: Any
     opened_at: float
-    """By `perf_counter`, before the connection was opened."""
+    """Before it was opened, by `perf_counter`."""
+    expires_at: float
+    """When it is too old, by `perf_counter`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.statement_prefix = f"stmt_{secrets.token_hex(8)}_"
+        """Of the names of this connection's prepared statements. asyncpg would count from 1 in every process, so
+        behind a pooler a statement could run another process's statement of the same name."""
+        self._statement_numbers = count(1)
 
     def is_in_transaction(self) -> bool:
         """Whether a transaction is open. A closed connection has none."""
@@ -38,41 +64,136 @@ class Connection(asyncpg.Connection):
         """How many statements were sent to be executed; preparing one does not count. -1 after `terminate`."""
         return -1 if self._protocol is None else self._protocol.queries_count
 
+    def keep_alive(self) -> None:
+        """Have the operating system probe the connection while it is idle."""
+        peer = self._transport.get_extra_info("socket")
+        if peer.family == socket.AF_UNIX:
+            return
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if option := getattr(socket, name, None):  # as each system has them
+                peer.setsockopt(socket.IPPROTO_TCP, option, value)
 
-def connector(
-    url: DatabaseUrl, *, statement_seconds: float, through_pgbouncer: bool, prepared_statements: bool
-) -> Callable[[], Awaitable[Connection]]:
-    """A function that opens a connection; the arguments are those of `database.connect`."""
-    options = _options(statement_seconds, through_pgbouncer=through_pgbouncer)
-    if not prepared_statements:
-        # asyncpg then parses each statement in the round trip that runs it: PgBouncer sends that as a
-        # whole to one server connection, and keeps this client on the one that described it before.
-        options["statement_cache_size"] = 0
-    return partial(_open, url, options)
-
-
-async def _open(url: DatabaseUrl, options: dict[str, Any]) -> Connection:
-    started = perf_counter()
-    try:
-        opened = await connect(url, host_seconds=CONNECT_SECONDS, connection_class=Connection, **options)
-    except Exception as error:
-        raise failure_to_connect(error) from error
-    connection = cast(Connection, opened)
-    connection.opened_at = started
-    return connection
+    def _get_unique_id(self, _prefix: str) -> str:
+        return f"{self.statement_prefix}{next(self._statement_numbers):x}"
 
 
-def _options(statement_seconds: float, *, through_pgbouncer: bool) -> dict[str, Any]:
+class Connector:
+    """Opens the connections of one pool; the arguments are those of `database.connect`."""
+
+    def __init__(
+        self,
+        read_url: Callable[[], DatabaseUrl],
+        *,
+        wait_seconds: float,
+        statement_seconds: float,
+        connection_seconds: float,
+        through_pgbouncer: bool,
+        prepared_statements: bool,
+    ) -> None:
+        self._read_url = read_url
+        self._url = read_url()
+        self._wait_seconds = wait_seconds
+        self._connection_seconds = connection_seconds
+        self._through_pgbouncer = through_pgbouncer
+        self._prepared_statements = prepared_statements
+        self._options = _options(
+            statement_seconds, through_pgbouncer=through_pgbouncer, prepared_statements=prepared_statements
+        )
+        self._logged_problem = ""
+
+    async def open(self) -> Connection:
+        """Open a connection.
+
+        Raises:
+            DatabaseUnavailableError, DatabasePermissionDeniedError: The server cannot be reached, or refuses the login.
+            DatabaseSetupError: The settings do not fit the database.
+        """
+        try:
+            connection = await self._connect_again_if_refused()
+        except DatabaseSetupError as error:
+            self._log_once(error.problem)
+            raise
+        except Exception as error:  # noqa: BLE001  # it is raised again, by its name
+            raise connect_failure(error) from _loggable(error)
+        self._logged_problem = ""
+        return connection
+
+    async def _connect_again_if_refused(self) -> Connection:
+        """Read the URL again when the server refuses the login: its password may have been changed."""
+        url = self._url
+        try:
+            return await self._connect(url)
+        except asyncpg.InvalidAuthorizationSpecificationError:
+            try:
+                self._url = self._read_url()
+            except StartupError as error:
+                raise DatabaseSetupError(str(error)) from None
+            if self._url == url:
+                raise
+        return await self._connect(self._url)
+
+    async def _connect(self, url: DatabaseUrl) -> Connection:
+        started = perf_counter()
+        try:
+            opened = await connect(
+                url, host_seconds=self._host_seconds(url), connection_class=Connection, **self._options
+            )
+        except asyncpg.ProtocolViolationError as error:
+            if "startup parameter" not in str(error):
+                raise
+            raise DatabaseSetupError(PARAMETERS_REFUSED) from None
+        connection = cast(Connection, opened)
+        try:
+            connection.opened_at = started
+            # Not all at the same time: connections that were opened together would be replaced together.
+            connection.expires_at = started + self._connection_seconds * _random.uniform(0.9, 1.0)
+            connection.keep_alive()
+            await check_peer(
+                connection,
+                statement_prefix=connection.statement_prefix,
+                through_pgbouncer=self._through_pgbouncer,
+                prepared_statements=self._prepared_statements,
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _host_seconds(self, url: DatabaseUrl) -> float:
+        """Each host has its own time, so that a request can still wait for the last host when the others are frozen."""
+        others = len(list(url.attempts())) - 1
+        return min(CONNECT_SECONDS, _HOSTS_SHARE * self._wait_seconds / others) if others else CONNECT_SECONDS
+
+    def _log_once(self, problem: str) -> None:
+        if problem != self._logged_problem:
+            log.error("database_misconfigured", problem=problem)
+        self._logged_problem = problem
+
+
+def _loggable(error: Exception) -> Exception:
+    """The error if it comes from the server or the system; the driver's own may quote its arguments."""
+    if isinstance(error, OSError | asyncpg.PostgresError):
+        return without_values(error)
+    return ConnectionError(f"the driver raised {type(error).__qualname__}")
+
+
+def _options(statement_seconds: float, *, through_pgbouncer: bool, prepared_statements: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
         "command_timeout": statement_seconds + ANSWER_SECONDS,
         "server_settings": {"application_name": NAME},
     }
+    if not prepared_statements:
+        # asyncpg then parses each statement in the round trip that runs it: PgBouncer sends that as a
+        # whole to one server connection, and keeps this client on the one that described it before.
+        options["statement_cache_size"] = 0
     if through_pgbouncer:
-        # PgBouncer refuses the parameters below: the role carries the limits instead.
+        # PgBouncer refuses the parameters below: the role has them instead.
         return options
     options["server_settings"] |= {
         "statement_timeout": str(int(statement_seconds * 1000)),
         "idle_in_transaction_session_timeout": str(int((statement_seconds + 1) * 1000)),
+        "default_transaction_isolation": "read committed",
         "jit": "off",
     }
     return options

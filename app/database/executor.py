@@ -2,12 +2,21 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 
 from app.database.connection import Connection
-from app.database.failures import is_broken_connection, is_read_only, is_stale_plan, statement_failure
+from app.database.failures import (
+    DRIVER_ERRORS,
+    NONE_KNOWN,
+    ConstraintErrors,
+    is_broken_connection,
+    is_read_only,
+    is_stale_plan,
+    statement_failure,
+    without_values,
+)
 from app.database.pool import Pool
 from app.database.statements import CompiledStatement
 
@@ -23,6 +32,7 @@ class Executor:
         connection: Connection,
         statement: CompiledStatement,
         parameters: Mapping[str, Any],
+        constraint_errors: ConstraintErrors,
         *,
         in_transaction: bool = False,
     ) -> Sequence[asyncpg.Record]:
@@ -36,30 +46,50 @@ class Executor:
             executions = connection.executions
             try:
                 return await connection.fetch(statement.sql, *values)
-            except Exception as error:
+            except DRIVER_ERRORS as error:
                 if may_retry and is_stale_plan(error, may_write=statement.may_write):
                     may_retry = False
                     continue
                 was_sent = connection.executions != executions
                 write_in_doubt = was_sent and statement.may_write and not in_transaction
-                raise self._failure(connection, error, write_in_doubt=write_in_doubt) from error
+                self._fail(connection, error, statement.sql, constraint_errors, write_in_doubt=write_in_doubt)
 
-    async def command(self, connection: Connection, command: str, *, write_in_doubt: bool = False) -> str:
-        """Run BEGIN, COMMIT or ROLLBACK, and return what the server says that it did."""
+    async def command(
+        self, connection: Connection, command: str, *, after: str = "", write_in_doubt: bool = False
+    ) -> str:
+        """Run BEGIN, COMMIT or ROLLBACK, and return what the server says that it did.
+
+        Args:
+            after: The statements of the transaction, whose deferred constraints are checked at COMMIT.
+        """
         try:
             return await connection.execute(command)
         except asyncio.CancelledError:
             # Whether the server has run it is unknown, so whether a transaction is open is unknown, too.
             connection.terminate()
             raise
-        except Exception as error:
-            raise self._failure(connection, error, write_in_doubt=write_in_doubt) from error
+        except DRIVER_ERRORS as error:
+            self._fail(connection, error, after, NONE_KNOWN, write_in_doubt=write_in_doubt)
 
-    def _failure(self, connection: Connection, error: Exception, *, write_in_doubt: bool) -> Exception:
-        """What is raised in the place of the driver's error."""
+    def _fail(
+        self,
+        connection: Connection,
+        error: Exception,
+        sql: str,
+        constraint_errors: ConstraintErrors,
+        *,
+        write_in_doubt: bool,
+    ) -> NoReturn:
+        """Raise the error's name, and close or replace the connections that the error makes unusable."""
         if is_broken_connection(error):
             connection.terminate()
-        if is_read_only(error):
-            # The primary has become a replica: a new connection may lead to another server.
+        if is_read_only(error) or isinstance(error, TimeoutError):
+            # The primary has become a replica, or the network has lost this connection and may have
+            # lost the others: a new one may lead to another server, or has another way to it.
             self._pool.replace_all()
-        return statement_failure(error, write_in_doubt=write_in_doubt)
+        failure = statement_failure(
+            without_values(error), sql, write_in_doubt=write_in_doubt, constraint_errors=constraint_errors
+        )
+        if failure is error:
+            raise error
+        raise failure from error

@@ -1,41 +1,117 @@
 """The driver's errors, and the named errors that are raised in their place."""
 
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
 import asyncpg
 
 from app.errors import (
+    CheckViolatedError,
+    ConstraintViolatedError,
     DatabasePermissionDeniedError,
+    DatabaseRefusedError,
+    DatabaseSetupError,
     DatabaseUnavailableError,
+    ExclusionViolatedError,
+    NotNullViolatedError,
+    ReferenceInUseError,
+    ReferenceMissingError,
     RequestError,
     SchemaOutdatedError,
     StatementTimeoutError,
+    UniqueViolatedError,
+    UnstorableTextError,
 )
 
-_CANCELED = "57014"
-_READ_ONLY = "25006"
-_PERMISSION_DENIED = "42501"
-_OUTDATED = {"42P01", "42703", "42883"}  # undefined table, column, function
-_UNAVAILABLE_CLASSES = {"08", "28", "3D", "40", "53", "55", "57", "58"}
-"""SQLSTATE classes: connection, authorization, no such database, rolled back, out of resources,
-not in its state, intervention by the operator, system error."""
-_BROKEN_CLASSES = ("08", "57P")
+ConstraintErrors = Mapping[str, Callable[[], RequestError]]
+"""What to raise when the constraint of this name is violated."""
+
+NONE_KNOWN: Final[ConstraintErrors] = {}
+
+STATEMENTS_LOST: Final = (
+    "The server does not know a statement that was prepared on this connection, as behind a pooler "
+    "in transaction mode: write DATABASE_POOLER=pgbouncer."
+)
+
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""Everything that asyncpg raises for a statement."""
+
+_FOREIGN_KEY: Final = "23503"
+_READ_ONLY: Final = "25006"
+_UNKNOWN_STATEMENT: Final = "26000"
+
+_BY_SQLSTATE: Final[Mapping[str, Callable[[], RequestError]]] = {
+    "22021": UnstorableTextError,  # character not in repertoire
+    "22P05": UnstorableTextError,  # untranslatable character
+    _READ_ONLY: DatabaseUnavailableError,
+    _UNKNOWN_STATEMENT: lambda: DatabaseSetupError(STATEMENTS_LOST),
+    "3F000": SchemaOutdatedError,  # invalid schema name
+    "42501": DatabasePermissionDeniedError,
+    "42703": SchemaOutdatedError,  # undefined column
+    "42704": SchemaOutdatedError,  # undefined object
+    "42883": SchemaOutdatedError,  # undefined function
+    "42P01": SchemaOutdatedError,  # undefined table
+    "57014": StatementTimeoutError,  # the server cancelled the statement
+}
+
+_CONSTRAINTS: Final[Mapping[str, type[ConstraintViolatedError]]] = {
+    "23001": ReferenceInUseError,  # restrict violation
+    "23502": NotNullViolatedError,
+    "23505": UniqueViolatedError,
+    "23514": CheckViolatedError,
+    "23P01": ExclusionViolatedError,
+    "44000": CheckViolatedError,  # the check option of a view
+}
+_CONSTRAINT_CLASSES: Final = ("23", "44")
+
+_BROKEN_CLASSES: Final = ("08", "57P")
 """The server closed the connection, or it was lost: what was sent may have been done."""
 
+_UNAVAILABLE_CLASSES: Final = ("08", "28", "3D", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX")
+"""Connection, authorization, no such database, transaction rolled back, out of resources, not in its state,
+operator intervention, system error, snapshot too old, configuration file, foreign server, internal error."""
 
-def failure_to_connect(error: Exception) -> Exception:
+_DEFECT_CLASSES: Final = (
+    "03", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "24", "25", "26", "27", "2B", "2D", "2F",
+    "34", "38", "39", "3B", "3F", "42", "54", "P0",
+)  # fmt: skip
+"""The classes whose errors this code or its statements cause, where no SQLSTATE above says otherwise."""
+
+_WRITTEN_TABLE: Final = re.compile(
+    r"""\b(?:INSERT\s+INTO|MERGE\s+INTO|UPDATE)\s+(?:ONLY\s+)?(?:(?:\w+|"[^"]+")\.)?(?:"([^"]+)"|(\w+))""",
+    re.IGNORECASE,
+)
+
+
+def connect_failure(error: Exception) -> RequestError:
     """What is raised when no connection could be opened."""
-    if isinstance(error, TimeoutError):
-        return DatabaseUnavailableError()
-    return _named(error, write_in_doubt=False) or error
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return DatabasePermissionDeniedError()
+    return DatabaseUnavailableError()
 
 
-def statement_failure(error: Exception, *, write_in_doubt: bool) -> Exception:
+def statement_failure(
+    error: Exception, sql: str, *, write_in_doubt: bool, constraint_errors: ConstraintErrors
+) -> Exception:
     """What is raised when a statement has failed: a named error, or the error itself if it is a defect of the code.
 
     Args:
+        error: What the driver has raised.
+        sql: The statement, and in a transaction those before it.
         write_in_doubt: Whether the statement writes and was sent. If the connection was lost, the
             server may have committed it; if the server reported an error, it has not.
+        constraint_errors: What to raise for constraints that the caller knows.
     """
-    return _named(error, write_in_doubt=write_in_doubt) or error
+    if isinstance(error, asyncpg.PostgresError):
+        return _server_failure(error, sql, write_in_doubt=write_in_doubt, constraint_errors=constraint_errors) or error
+    if isinstance(error, TimeoutError):
+        return StatementTimeoutError(write_in_doubt=write_in_doubt)
+    if is_broken_connection(error):
+        return DatabaseUnavailableError(write_in_doubt=write_in_doubt)
+    return error
 
 
 def is_stale_plan(error: Exception, *, may_write: bool) -> bool:
@@ -55,29 +131,51 @@ def is_read_only(error: Exception) -> bool:
 
 
 def is_broken_connection(error: Exception) -> bool:
-    """Whether the state of the connection is unknown: nothing that the server itself has reported."""
+    """Whether the connection cannot be used again, or its state is unknown."""
+    if isinstance(error, asyncpg.DataError):
+        return False  # a value of the wrong type, which the driver has not sent
+    if isinstance(error, asyncpg.PostgresError):
+        return error.sqlstate == _UNKNOWN_STATEMENT
     return isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
-def _named(error: Exception, *, write_in_doubt: bool) -> RequestError | None:
-    if isinstance(error, asyncpg.PostgresError):
-        return _by_sqlstate(error.sqlstate or "", write_in_doubt=write_in_doubt)
-    if isinstance(error, TimeoutError):
-        return StatementTimeoutError(write_in_doubt=write_in_doubt)
-    if is_broken_connection(error):
-        return DatabaseUnavailableError(write_in_doubt=write_in_doubt)
-    return None
+def without_values(error: Exception) -> Exception:
+    """The error without its DETAIL, which shows the values of a row."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, asyncpg.PostgresError):
+            cause.detail = None
+        cause = cause.__cause__
+    return error
 
 
-def _by_sqlstate(sqlstate: str, *, write_in_doubt: bool) -> RequestError | None:
-    if sqlstate == _CANCELED:
-        return StatementTimeoutError()
-    if sqlstate in _OUTDATED:
-        return SchemaOutdatedError()
-    if sqlstate == _PERMISSION_DENIED:
-        return DatabasePermissionDeniedError()
-    if sqlstate.startswith(_BROKEN_CLASSES):
-        return DatabaseUnavailableError(write_in_doubt=write_in_doubt)
-    if sqlstate == _READ_ONLY or sqlstate[:2] in _UNAVAILABLE_CLASSES:
-        return DatabaseUnavailableError()
-    return None
+def _server_failure(
+    error: asyncpg.PostgresError, sql: str, *, write_in_doubt: bool, constraint_errors: ConstraintErrors
+) -> RequestError | None:
+    sqlstate = error.sqlstate or ""
+    if named := _BY_SQLSTATE.get(sqlstate):
+        return named()
+    if sqlstate.startswith(_CONSTRAINT_CLASSES):
+        return _violation(error, sql, constraint_errors)
+    if isinstance(error, asyncpg.InvalidCachedStatementError) or sqlstate.startswith(_UNAVAILABLE_CLASSES):
+        return DatabaseUnavailableError(write_in_doubt=write_in_doubt and sqlstate.startswith(_BROKEN_CLASSES))
+    return None if sqlstate.startswith(_DEFECT_CLASSES) else DatabaseRefusedError()
+
+
+def _violation(error: asyncpg.PostgresError, sql: str, constraint_errors: ConstraintErrors) -> RequestError:
+    constraint = error.constraint_name
+    if constraint and constraint in constraint_errors:
+        return constraint_errors[constraint]()
+    if error.sqlstate == _FOREIGN_KEY:
+        return _reference_violation(error, sql)(constraint)
+    return _CONSTRAINTS.get(error.sqlstate or "", ConstraintViolatedError)(constraint)
+
+
+def _reference_violation(error: asyncpg.PostgresError, sql: str) -> type[ConstraintViolatedError]:
+    """Which side of a foreign key is wrong. Both have the same SQLSTATE and fields, and their messages are translated.
+
+    The error names the table that refers. If the statement writes rows of it, they refer to
+    nothing; if not, the statement deletes or changes rows that are referred to.
+    """
+    written = {quoted or plain for quoted, plain in _WRITTEN_TABLE.findall(sql)}
+    return ReferenceMissingError if error.table_name in written else ReferenceInUseError

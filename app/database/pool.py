@@ -116,6 +116,10 @@ class Pool:
             self._discard(connection)
         else:
             self._idle.append(connection)
+            if (oldest := self._idle[0]).expires_at < perf_counter():
+                # It is used last, and under a low load never again.
+                self._idle.remove(oldest)
+                self._discard(oldest)
         self._free_slot()
 
     def replace_all(self) -> None:
@@ -134,9 +138,10 @@ class Pool:
 
     def _take_idle(self) -> Connection | None:
         """The usable connection that was used last. Asking the driver takes no round trip, unlike a pre-ping."""
+        now = perf_counter()
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed() and connection.opened_at >= self._replaced_at:
+            if not connection.is_closed() and self._replaced_at <= connection.opened_at and now < connection.expires_at:
                 return connection
             self._discard(connection)
         return None

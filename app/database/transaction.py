@@ -9,6 +9,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from app.database.connection import Connection
 from app.database.executor import Executor
+from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.statements import StatementCompiler
 from app.errors import RequestError
 
@@ -20,17 +21,26 @@ class Transaction:
         self._executor = executor
         self._compiler = compiler
         self._connection = connection
-        self.may_have_written = False
-        """Whether a statement ran that may change the database."""
+        self.writes: list[str] = []
+        """The statements that may have changed the database, in SQL."""
 
-    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> Sequence[asyncpg.Record]:
+    async def run(
+        self,
+        statement: ClauseElement,
+        parameters: Mapping[str, Any],
+        *,
+        constraint_errors: ConstraintErrors = NONE_KNOWN,
+    ) -> Sequence[asyncpg.Record]:
         """Run one statement and fetch all its rows. It raises what `Database.run` raises for a statement.
 
         After an error the transaction can only be rolled back.
         """
         compiled = self._compiler.compile(statement)
-        self.may_have_written |= compiled.may_write
-        return await self._executor.fetch(self._connection, compiled, parameters, in_transaction=True)
+        if compiled.may_write:
+            self.writes.append(compiled.sql)
+        return await self._executor.fetch(
+            self._connection, compiled, parameters, constraint_errors, in_transaction=True
+        )
 
 
 @asynccontextmanager
@@ -46,7 +56,9 @@ async def transaction_on(
         with suppress(RequestError):  # A connection that cannot roll back is closed, which rolls back.
             await executor.command(connection, "ROLLBACK")
         raise
-    done = await executor.command(connection, "COMMIT", write_in_doubt=transaction.may_have_written)
+    done = await executor.command(
+        connection, "COMMIT", after="; ".join(transaction.writes), write_in_doubt=bool(transaction.writes)
+    )
     if done != "COMMIT":
         raise RuntimeError(
             "The transaction was rolled back: a statement failed in it, and its error was caught inside."

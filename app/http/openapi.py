@@ -12,6 +12,9 @@ from pydantic.json_schema import models_json_schema
 
 from app.errors import (
     BodyTooLargeError,
+    DatabasePermissionDeniedError,
+    DatabaseRefusedError,
+    DatabaseSetupError,
     DatabaseUnavailableError,
     IdempotencyKeyReusedError,
     InvalidFieldError,
@@ -158,6 +161,7 @@ def _possible_errors(path: str, method: str, settings: Settings) -> Iterable[Req
     if settings.rate_limit_enabled:
         yield RateLimitedError(12)
     yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
+    yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
     yield StatementTimeoutError()
 
 

@@ -48,6 +48,10 @@ class Settings(FromEnvironment):
     database_statement_seconds: Seconds = 5.0
     """How long a statement may run. After that the answer is 504."""
 
+    database_connection_seconds: Seconds = 1800.0
+    """How old a database connection may become. After that it is replaced, so that a change of address or of the
+    load balancer's servers reaches the service."""
+
     database_pooler: Annotated[DatabasePooler, AnyCase] = DatabasePooler.NONE
     """`pgbouncer` when DATABASE_URL is the address of a PgBouncer in transaction mode; `pgbouncer-prepared`
     when that PgBouncer is version 1.21 or newer and sets `max_prepared_statements` to 100 or more."""

@@ -34,6 +34,7 @@ ALTER ROLE items_app LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOB
 ALTER ROLE items_app SET statement_timeout = '5s';
 ALTER ROLE items_app SET idle_in_transaction_session_timeout = '6s';
 ALTER ROLE items_app SET jit = off;
+ALTER ROLE items_app SET default_transaction_isolation = 'read committed';
 
 -- The exporter of metrics reads the statistics of PostgreSQL, and no items.
 ALTER ROLE items_metrics LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 3;

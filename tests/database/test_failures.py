@@ -1,12 +1,30 @@
+import socket
+
 import asyncpg
 import pytest
 
-from app.database.failures import failure_to_connect, statement_failure
-from app.errors import DatabaseUnavailableError, RequestError
+from app.database.failures import connect_failure, statement_failure, without_values
+from app.errors import DatabaseSetupError, DatabaseUnavailableError, RequestError, root_cause
 
-UNAVAILABLE = ["08006", "25006", "28P01", "28000", "3D000", "40001", "40P01", "53300", "53200", "55P03", "57P01",
-"57P03", "57P05", "58030"]  # fmt: skip
-DEFECTS = ["22003", "22021", "22P02", "23505", "23514", "42601", "42804", "P0001"]
+CODES = {
+    "database_unavailable": [
+        "08006", "25006", "28P01", "28000", "3D000", "40001", "40P01", "53300", "53200", "55P03", "57P01", "57P03",
+        "57P05", "58030", "72000", "F0000", "HV000", "XX000",
+    ],
+    "statement_timeout": ["57014"],
+    "schema_outdated": ["3F000", "42P01", "42703", "42704", "42883"],
+    "database_permission_denied": ["42501"],
+    "database_misconfigured": ["26000"],
+    "unstorable_text": ["22021", "22P05"],
+    "constraint_violated": ["23000", "23999"],
+    "reference_in_use": ["23001", "23503"],
+    "not_null_violated": ["23502"],
+    "unique_violated": ["23505"],
+    "check_violated": ["23514", "44000"],
+    "exclusion_violated": ["23P01"],
+    "database_refused": ["K0001", "99999"],
+    None: ["0A000", "21000", "22003", "22P02", "25P02", "42601", "42804", "54001", "P0001"],
+}  # fmt: skip
 
 
 async def reported(sql, sqlstate):
@@ -16,29 +34,21 @@ async def reported(sql, sqlstate):
     return raised.value
 
 
-def code_of(error, *, write_in_doubt=False):
-    """The code of the error that is raised in the place of this one; None where it is raised itself."""
-    failure = statement_failure(error, write_in_doubt=write_in_doubt)
-    return failure.code if isinstance(failure, RequestError) else None
+def failure(error, *, write_in_doubt=False):
+    """What is raised in the place of this error."""
+    return statement_failure(error, "DELETE FROM items", write_in_doubt=write_in_doubt, constraint_errors={})
 
 
-@pytest.mark.parametrize(
-    ("sqlstates", "code"),
-    [
-        (["57014"], "statement_timeout"),
-        (["42P01", "42703", "42883"], "schema_outdated"),
-        (UNAVAILABLE, "database_unavailable"),
-    ],
-)
-async def test_an_error_of_the_server_has_a_code(sql, sqlstates, code):
-    """Every SQLSTATE that is not a defect of this code is answered with the code that tells the client what to do."""
-    assert dict.fromkeys(sqlstates, code) == {s: code_of(await reported(sql, s)) for s in sqlstates}
+def code_of(error):
+    """The code of what is raised in the place of this error; None where the error itself is raised."""
+    raised = failure(error)
+    return raised.code if isinstance(raised, RequestError) else None
 
 
-@pytest.mark.parametrize("sqlstate", DEFECTS)
-async def test_a_defect_is_raised_as_it_is(sql, sqlstate):
-    """The service should have refused such a statement or value itself."""
-    assert code_of(await reported(sql, sqlstate)) is None
+@pytest.mark.parametrize("code", CODES)
+async def test_an_error_of_the_server_has_a_code(sql, code):
+    """It tells the client what to do. Only an error that this code has caused is raised as it is."""
+    assert dict.fromkeys(CODES[code], code) == {state: code_of(await reported(sql, state)) for state in CODES[code]}
 
 
 @pytest.mark.parametrize(
@@ -59,13 +69,30 @@ def test_a_broken_connection_is_an_unavailable_database(error):
 def test_a_timeout_is_named_by_what_timed_out():
     """A statement that gets no answer is 504; a connection that cannot be opened in time is 503."""
     assert "statement_timeout" == code_of(TimeoutError())
-    assert isinstance(failure_to_connect(TimeoutError()), DatabaseUnavailableError)
+    assert isinstance(connect_failure(TimeoutError()), DatabaseUnavailableError)
 
 
-@pytest.mark.parametrize("error", [ValueError(), KeyError()])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (asyncpg.InvalidPasswordError(), "database_unavailable"),
+        (asyncpg.InsufficientPrivilegeError(), "database_permission_denied"),
+        (asyncpg.UndefinedObjectError(), "database_unavailable"),
+        (socket.gaierror(), "database_unavailable"),
+        (asyncpg.ClientConfigurationError("no"), "database_unavailable"),
+        (ValueError(), "database_unavailable"),
+        (DatabaseSetupError("Write another."), "database_misconfigured"),
+    ],
+)
+def test_every_failure_to_connect_has_a_code(error, code):
+    """No request is answered with an internal error because the database cannot be reached."""
+    assert code == connect_failure(error).code
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyError(), asyncpg.DataError("not a number")])
 def test_other_errors_are_raised_as_they_are(error):
-    """An error that does not come from the database is not renamed."""
-    assert error is statement_failure(error, write_in_doubt=False)
+    """An error that does not come from the database, or a value of the wrong type, is a defect."""
+    assert error is failure(error)
 
 
 @pytest.mark.parametrize(
@@ -85,5 +112,20 @@ def test_a_write_is_in_doubt_only_when_the_server_reported_no_error(error, in_do
     """A statement that the server reports as failed has changed nothing; after a lost connection nobody knows."""
     said = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
-    assert in_doubt == (said in str(statement_failure(error, write_in_doubt=True)))
-    assert said not in str(statement_failure(error, write_in_doubt=False))
+    assert in_doubt == (said in str(failure(error, write_in_doubt=True)))
+    assert said not in str(failure(error, write_in_doubt=False))
+
+
+async def test_the_values_of_a_row_are_removed_from_an_error(sql):
+    """PostgreSQL shows them in the DETAIL, which is neither answered nor logged."""
+    await sql.execute("CREATE TABLE users (email text UNIQUE)")
+    await sql.execute("INSERT INTO users VALUES ('hunter2@example.com')")
+    with pytest.raises(asyncpg.UniqueViolationError) as raised:
+        await sql.execute("INSERT INTO users VALUES ('hunter2@example.com')")
+    assert "hunter2" in str(raised.value)
+
+    named = RequestError()
+    named.__cause__ = without_values(raised.value)
+
+    assert "hunter2" not in f"{raised.value} {root_cause(named)}"
+    assert "users_email_key" in str(root_cause(named))

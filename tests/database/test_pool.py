@@ -11,7 +11,8 @@ from tests.databases import PoolEvents
 class OpenConnection:
     """A connection as the pool sees it. The tests of statements and faults use real ones."""
 
-    opened_at = float("inf")
+    opened_at = 0.0
+    expires_at = float("inf")
 
     def is_closed(self):
         """It never is."""

@@ -3,7 +3,7 @@
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +24,9 @@ SERVER_CONNECTIONS = 3
 class Pooler:
     """PgBouncer with the settings of this bundle, apart from where it listens and how few connections it has."""
 
-    def __init__(self, engine: Engine, cluster: Cluster, folder: Path, version: str) -> None:
+    def __init__(
+        self, engine: Engine | None, cluster: Cluster, folder: Path, version: str, options: Mapping[str, str]
+    ) -> None:
         parts = urlsplit(cluster.url)
         self._engine = engine
         self._sockets = parse_qs(parts.query)["host"][0]
@@ -51,6 +53,9 @@ class Pooler:
         if version == "1.18":  # which does not know it
             ini = re.sub(r"^max_prepared_statements = .*\n", "", ini, flags=re.MULTILINE)
             ini = ini.replace("/etc/pgbouncer/", f"{folder}/")
+        for name, value in options.items():
+            ini = re.sub(rf"^{name} = .*\n", "", ini, flags=re.MULTILINE)
+            ini = ini.replace("[pgbouncer]\n", f"[pgbouncer]\n{name} = {value}\n")
         (folder / "pgbouncer.ini").write_text(ini)
 
     def url(self, database_url: str) -> str:
@@ -66,7 +71,7 @@ class Pooler:
             )  # fmt: skip
         else:
             user = account()
-            self._engine.docker(
+            self._docker(
                 "run", "--detach", "--name=pooler", "--network=host", f"--user={user.pw_uid if user else 0}",
                 "--read-only", "--cap-drop=ALL", f"--volume={self._sockets}:{self._sockets}",
                 f"--volume={self._folder}:/etc/pgbouncer:ro", "items-pgbouncer:1.24",
@@ -83,13 +88,27 @@ class Pooler:
             self._process.kill()
             self._process.wait()
         else:
-            self._engine.docker("rm", "--force", "pooler")
+            self._docker("rm", "--force", "pooler")
+
+    def _docker(self, *arguments: str) -> None:
+        assert self._engine, f"PgBouncer {self.version} runs in a container"
+        self._engine.docker(*arguments)
 
 
 @contextmanager
-def pooler(engine: Engine, cluster: Cluster, folder: Path, version: str) -> Iterator[Pooler]:
-    """A running PgBouncer."""
-    made = Pooler(engine, cluster, folder, version)
+def pooler(
+    engine: Engine | None, cluster: Cluster, folder: Path, version: str, options: Mapping[str, str] | None = None
+) -> Iterator[Pooler]:
+    """A running PgBouncer.
+
+    Args:
+        engine: Runs version 1.24 in a container; 1.18 is a program of this machine.
+        cluster: The server.
+        folder: For its configuration.
+        version: 1.18 or 1.24.
+        options: Further lines of its configuration.
+    """
+    made = Pooler(engine, cluster, folder, version, options or {})
     made.start()
     try:
         yield made

@@ -1,4 +1,4 @@
-"""The whole contract of the items, and the usual faults, through a real PgBouncer in transaction mode."""
+"""All tests of the items' HTTP API, and the usual faults, through a real PgBouncer in transaction mode."""
 
 import asyncio
 import shutil
@@ -20,11 +20,12 @@ from tests.routers import test_idempotency, test_item
 pytestmark = pytest.mark.needs("pgbouncer")
 
 SUM = text("SELECT CAST(:a AS bigint) + CAST(:b AS bigint) AS sum, pg_backend_pid() AS server")
+SERVER = text("SELECT pg_backend_pid() AS server")
 SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
 
 MODES = {"1.18": "pgbouncer", "1.24": "pgbouncer", "1.24-prepared": "pgbouncer-prepared"}
 
-# What the items promise is tested there; here it is tested once more, with other settings.
+# These tests run once more here, with other settings.
 for _module in (test_cursors, test_etags, test_idempotency, test_item, test_pagination):
     for _name, _value in vars(_module).items():
         if _name.startswith("test_"):
@@ -42,7 +43,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="module")
 def pooled(request, images, cluster):
-    """A PgBouncer before the tests' cluster, and how the service is told of it."""
+    """A PgBouncer before the tests' cluster, and the value of DATABASE_POOLER for it."""
     folder = Path(tempfile.mkdtemp(prefix="items-pgbouncer-"))
     try:
         with pooler(images, cluster, folder, request.param.partition("-")[0]) as running:
@@ -80,7 +81,7 @@ async def behind(pooled, database_url):
 
 
 async def test_many_clients_on_few_connections_get_their_own_answers(behind):
-    """Each of 600 statements is answered with its own sum, from every one of PgBouncer's connections."""
+    """Each of 600 statements gets its own sum, over several of PgBouncer's server connections."""
     rows = await asyncio.gather(*(behind.run(SUM, {"a": n, "b": 2 * n}) for n in range(600)))
 
     assert [3 * n for n in range(600)] == [row[0]["sum"] for row in rows]
@@ -90,13 +91,13 @@ async def test_many_clients_on_few_connections_get_their_own_answers(behind):
 
 
 async def test_transactions_hold_together(behind):
-    """What runs in one transaction runs on one connection, among many others."""
+    """The statements of one transaction run on one server connection, among many other requests."""
 
     async def servers(n):
-        async with behind.transaction() as connection:
+        async with behind.transaction() as transaction:
             found = []
-            for statement in (SUM, text("SELECT pg_backend_pid() AS server"), SUM):
-                row = (await connection.execute(statement, {"a": n, "b": 1})).mappings().one()
+            for statement in (SUM, SERVER, SUM):
+                row = (await transaction.run(statement, {"a": n, "b": 1}))[0]
                 assert row.get("sum", n + 1) == n + 1
                 found.append(row["server"])
                 await behind.run(SUM, {"a": n, "b": 1}) if n % 50 == 0 else await asyncio.sleep(0)
@@ -107,8 +108,8 @@ async def test_transactions_hold_together(behind):
     assert all(len(each) == 1 for each in found)
 
 
-async def test_the_limit_of_the_role_ends_a_statement(behind, database_url, cluster):
-    """PgBouncer passes on no limit, so the role has it: 504, not a connection that is given up."""
+async def test_the_timeout_of_the_role_cancels_a_statement(behind, database_url, cluster):
+    """PgBouncer passes no timeout on, so the role has it: the request is 504, and its connection is kept."""
     name = database_url.split("?")[0].rsplit("/", 1)[1]
     await asyncio.to_thread(
         execute, cluster.url, f"ALTER ROLE items_app IN DATABASE \"{name}\" SET statement_timeout = '300ms'"
@@ -121,8 +122,8 @@ async def test_the_limit_of_the_role_ends_a_statement(behind, database_url, clus
     assert 1 == behind.state.open
 
 
-async def test_whoever_waits_too_long_for_pgbouncer_is_told(behind):
-    """All connections at work: who waits longer than query_wait_timeout gets a named error, the others an answer."""
+async def test_a_request_that_waits_too_long_for_pgbouncer_is_unavailable(behind):
+    """When all connections are busy, a wait longer than query_wait_timeout is 503, and the others succeed."""
     results = await asyncio.gather(
         *(behind.run(SLEEP, {"seconds": 3.5}) for _ in range(SERVER_CONNECTIONS + 3)), return_exceptions=True
     )
@@ -133,8 +134,8 @@ async def test_whoever_waits_too_long_for_pgbouncer_is_told(behind):
     assert 5 == (await behind.run(SUM, {"a": 2, "b": 3}))[0]["sum"]
 
 
-async def test_connections_that_die_behind_pgbouncer_are_not_noticed(behind, sql, cluster):
-    """All of PgBouncer's idle connections are ended: the next requests are answered all the same."""
+async def test_no_request_fails_after_pgbouncers_connections_were_killed(behind, sql, cluster):
+    """PgBouncer replaces its idle connections, and the next requests succeed."""
     await asyncio.gather(*(behind.run(SUM, {"a": n, "b": 1}) for n in range(50)))
     await asyncio.to_thread(
         execute,
@@ -147,16 +148,16 @@ async def test_connections_that_die_behind_pgbouncer_are_not_noticed(behind, sql
     assert list(range(1, 51)) == [row[0]["sum"] for row in rows]
 
 
-async def test_pgbouncer_may_go_and_come_back(pooled, client):
-    """Without it requests are answered 503; with a new one they are served again, without a restart."""
+async def test_pgbouncer_can_be_restarted(pooled, client):
+    """Without it requests are 503; when it is back they succeed, without a restart of the service."""
     running, _ = pooled
     assert 200 == (await client.get("/items")).status_code
     running.kill()
     try:
-        gone = [await client.get("/items") for _ in range(3)]
+        answers = [await client.get("/items") for _ in range(3)]
     finally:
         running.start()
 
-    assert [503] * 3 == [answer.status_code for answer in gone]
-    assert {"database_unavailable"} == {answer.json()["code"] for answer in gone}
+    assert [503] * 3 == [answer.status_code for answer in answers]
+    assert {"database_unavailable"} == {answer.json()["code"] for answer in answers}
     assert [200] * 3 == [(await client.get("/items")).status_code for _ in range(3)]

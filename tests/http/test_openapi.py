@@ -127,7 +127,7 @@ def failures(event: Any) -> Iterator[str]:
 def test_the_application_conforms_to_the_document(app):
     """Generated requests, valid and invalid, are answered as the document says, in any order of operations."""
     generation = GenerationConfig(max_examples=EXAMPLES, deterministic=True, database="none")
-    stateful = StatefulPhaseConfig(generation=GenerationConfig(max_examples=20, deterministic=True, database="none"))
+    stateful = StatefulPhaseConfig(generation=GenerationConfig(max_examples=100, deterministic=True, database="none"))
     project = ProjectConfig(generation=generation, phases=PhasesConfig(stateful=stateful), continue_on_failure=True)
     config = SchemathesisConfig(seed=1, projects=ProjectsConfig(default=project))
     deleted: set[str] = set()
