@@ -1,8 +1,12 @@
 """How settings are read."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.database_url import DatabaseUrl
@@ -145,3 +149,28 @@ def test_a_dot_env_file_without_permission_is_refused(environment, tmp_path, mon
 
     with pytest.raises(StartupError, match=r"^\.env cannot be read: Permission denied\. Correct that, or remove it\.$"):
         Settings.load()
+
+
+PIECES = [*'01-/:,[]{}"a.@* é', "unix:", "redis://", "postgresql://", "https://", "10/", "minute", "h"]
+"""Parts of values that come close to what a setting accepts."""
+
+
+@given(
+    st.sampled_from([name.upper() for name in Settings.model_fields]),
+    st.text(st.characters(exclude_characters="\0"), max_size=9) | st.lists(st.sampled_from(PIECES)).map("".join),
+)
+def test_any_value_is_accepted_or_refused_in_one_sentence(name, value):
+    """The sentence begins with the variable. No value ends in another exception."""
+    with pytest.MonkeyPatch.context() as patch:
+        for other in Settings.model_fields:
+            patch.delenv(other.upper(), raising=False)
+        with suppress(ValueError, UnicodeError):  # what no environment can contain
+            patch.setenv(name, value)
+        try:
+            Settings.load(_env_file=None)
+        except StartupError as error:
+            sentence = str(error)
+        else:
+            return
+
+    assert re.fullmatch(rf"{name}(_FILE)? .*[^.]\.", sentence)
