@@ -123,6 +123,9 @@ class RedisCounters:
 
     async def _probe(self) -> None:
         """Connect within the connect timeout, then close the circuit if all servers answer in time."""
+        if isinstance(self._server, Cluster):
+            # Without connections the client reads the nodes again: after a failover another node is the primary.
+            await self._close_server()
         await self._count(self._server.probes(), CONNECT_TIMEOUT_SECONDS)
         if isinstance(self._failure, ClusterCrossSlotError):
             await self._use_cluster()

@@ -51,7 +51,7 @@ def _fast_probes(monkeypatch):
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that a background task makes true."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 -- the condition has no event
             await asyncio.sleep(0.01)
 
@@ -100,6 +100,18 @@ async def test_one_lost_node_of_a_cluster_opens_the_circuit(tmp_path, fault):
     assert [False, True] == host.states[:2]
     assert all(count <= LIMIT for count in admitted)
     assert "rate_limit_storage_lost" == next(line["event"] for line in lines if line["log_level"] == "warning")
+
+
+async def test_a_cluster_is_used_again_after_a_failover(tmp_path):
+    """When a replica replaces its killed primary, the circuit closes, and the limit is exact over hosts again."""
+    with redis_cluster(tmp_path, 3, replica=True) as cluster:
+        one, two = Host(cluster.uri), Host(cluster.uri)
+        async with one.opened(), two.opened():
+            cluster.nodes[2].kill()
+            await until(lambda: [False, True, False] == one.states == two.states)
+            first, second = await asyncio.gather(one.send(LIMIT, clients=30), two.send(LIMIT, clients=30))
+
+    assert [LIMIT] * 30 == [sum(pair) for pair in zip(first, second, strict=True)]
 
 
 def fill(client: Any) -> None:
