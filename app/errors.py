@@ -131,13 +131,13 @@ class BodyTooLargeError(RequestError):
 
 
 class UnsupportedMediaTypeError(RequestError):
-    """The body is not declared as plain JSON."""
+    """The content type of the body is not the documented one, or the body is compressed."""
 
     code = "unsupported_media_type"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
-    def __init__(self) -> None:
-        super().__init__("Send the body as application/json, in UTF-8 and without a Content-Encoding.")
+    def __init__(self, media_types: Iterable[str] = ("application/json",)) -> None:
+        super().__init__(f"Send the body as {' or '.join(media_types)}, in UTF-8 and without a Content-Encoding.")
 
 
 class InvalidFieldError(RequestError):

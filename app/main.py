@@ -1,7 +1,5 @@
 """Builds the application: routes, middleware and error responses. Opens nothing."""
 
-from functools import partial
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
@@ -9,7 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from app import TITLE, __version__
-from app.http.openapi import document
+from app.http.application import Application
+from app.http.openapi import TAGS
 from app.http.unmatched import method_not_allowed, not_found
 from app.lifespan import lifespan
 from app.metrics.exposition import Exposition
@@ -38,7 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.load()
     metrics = Metrics(version=settings.build_version or __version__, revision=settings.build_revision or "")
     rate_limits = RateLimits(settings, metrics)
-    app = FastAPI(
+    app = Application(
         title=TITLE,
         version=__version__,
         description="Create, read, search, change and delete items.",
@@ -49,8 +48,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         # It would read the environment with every request. Logs and metrics of this service are in `middleware`.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-        # Not include_router, which matches the path of each request twice.
-        routes=[*item.router.routes, *system.router.routes, *docs.router.routes],
+        openapi_tags=TAGS,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
+        generate_unique_id_function=lambda route: route.name,
+        max_body_bytes=settings.max_body_bytes,
         middleware=_middleware(settings, metrics, rate_limits),
         exception_handlers={
             404: not_found,
@@ -60,7 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             RateLimitExceeded: rate_limits.refuse,
         },
     )
-    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    for router in (item.router, system.router, docs.router):
+        app.include_router(router)
     app.state.settings = settings
     app.state.metrics = metrics
     app.state.exposition = Exposition(metrics)

@@ -7,15 +7,17 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi.routing import APIRoute, iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from app import logs
+from app.http.application import Application
 from app.main import create_app
 from app.settings import Settings
+from tests.answers import problem
 from tests.log_lines import Lines, reading_lines
 
 NOT_LIMITED = {"/health", "/health/ready", "/metrics"}
@@ -204,6 +206,60 @@ async def test_a_missing_control_is_found(built, lines, control):
 
     async with opened(built) as client:
         assert any(CONTROLS[control] in fault for fault in await Guard(built, client, lines).check_all())
+
+
+async def deny() -> None:
+    """Refuse every request."""
+    raise HTTPException(403)
+
+
+class DenyingApplication(Application):
+    """The application class, with a dependency that refuses every request in one of the places."""
+
+    place = ""
+
+    def __init__(self, **declared: Any) -> None:
+        super().__init__(**declared, dependencies=self.dependencies_at("application"))
+
+    def dependencies_at(self, place: str) -> list[Any]:
+        """Return the dependency if this is the place, else nothing."""
+        return [Depends(deny)] if place == self.place else []
+
+    def include_router(self, router: APIRouter, **declared: Any) -> None:
+        """Include a copy of the router that has the dependency."""
+        copy = APIRouter(dependencies=self.dependencies_at("router"))
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            copy.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=list(route.methods or ()),
+                response_model=route.response_model,
+                dependencies=self.dependencies_at("route"),
+            )
+        super().include_router(copy, dependencies=self.dependencies_at("include"), **declared)
+
+
+@pytest.mark.parametrize("place", ["route", "router", "include", "application", "nowhere"])
+async def test_a_dependency_that_refuses_is_called_for_every_route(monkeypatch, lines, database_url, place):
+    """Wherever it is declared, every route and method is 403, also probes and documentation."""
+    monkeypatch.setattr(DenyingApplication, "place", place)
+    monkeypatch.setattr("app.main.Application", DenyingApplication)
+    app = create_app(Settings.load(database_url=database_url, _env_file=None))
+
+    async with opened(app) as client:
+        responses = {}
+        for route in iter_route_contexts(app.routes):
+            path = str(route.path)
+            for method in route.methods or ():
+                body = BODIES[path] if route.body_field else None
+                responses[f"{method} {path}"] = await client.request(method, path.format(item_id=1), json=body)
+
+    assert len(responses) > 14
+    for name, response in responses.items():
+        assert (response.status_code == 403) == (place != "nowhere"), name
+        if place != "nowhere":
+            problem(response, 403, "forbidden")
 
 
 async def empty_response(*_: object) -> PlainTextResponse:

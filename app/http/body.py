@@ -1,60 +1,151 @@
-"""Reads a request body once, within the size limit, and parses it as strict JSON."""
+"""Reads request bodies: within a size limit, of the declared media type, and as strict JSON."""
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, cast
 
 import orjson
-from starlette.requests import Request
+from fastapi import params
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
 
 from app.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
 
-_JSON = b"application/json"
+JSON = "application/json"
+_JSON = JSON.encode()
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _UTF8 = {"charset=utf-8", "charset=utf8"}
 
 
-async def read_json(request: Request) -> Any:
-    """Return the parsed JSON document of the request body.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyRules:
+    """The rules for the body of a route, from what its endpoint declares."""
 
-    orjson, because the standard library's parser also accepts NaN, lone surrogates,
-    UTF-16 and integers of thousands of digits.
+    media_types: tuple[str, ...] = (JSON,)
+    is_required: bool = True
+    needs_content_type: bool = True
+    """False only if the route declares `strict_content_type=False`."""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is parsed as JSON."""
+        main, _, subtype = self.media_types[0].partition("/")
+        return main == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+    def check_headers(self, headers: Iterable[tuple[bytes, bytes]], limit_bytes: int) -> bool:
+        """Return whether the request has a content type.
+
+        Raises:
+            UnsupportedMediaTypeError: The content type is not the declared one, or is missing although
+                the body is required, or there is a Content-Encoding.
+            BodyTooLargeError: The declared length is greater than the limit.
+        """
+        has_content_type = False
+        for name, value in headers:
+            if name == b"content-type":
+                has_content_type = True
+                if value != _JSON or self.media_types != (JSON,):
+                    self._check_content_type(value.decode("latin-1"))
+            elif name == b"content-encoding":
+                raise UnsupportedMediaTypeError(self.media_types)
+            elif name == b"content-length" and value.isdigit() and _is_above(value, limit_bytes):
+                raise BodyTooLargeError(limit_bytes)
+        if not has_content_type and self.needs_content_type and self.is_required:
+            raise UnsupportedMediaTypeError(self.media_types)
+        return has_content_type
+
+    def parse_json(self, body: bytes, *, has_content_type: bool) -> Any:
+        """Return the parsed JSON document.
+
+        orjson, because the standard library's parser also accepts NaN, lone surrogates,
+        UTF-16 and integers of thousands of digits.
+
+        Raises:
+            UnsupportedMediaTypeError: There is a body and no content type.
+            MalformedBodyError: The body is not exactly one JSON document.
+        """
+        if not has_content_type and self.needs_content_type:
+            raise UnsupportedMediaTypeError(self.media_types)
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise MalformedBodyError from None
+
+    def _check_content_type(self, content_type: str) -> None:
+        media_type, *parameters = (part.strip() for part in content_type.lower().split(";"))
+        charsets = {parameter.replace('"', "") for parameter in parameters if parameter.startswith("charset")}
+        is_declared = any(fnmatchcase(media_type, declared) for declared in self.media_types)
+        if not is_declared or (self.is_json and charsets - _UTF8):
+            raise UnsupportedMediaTypeError(self.media_types)
+
+
+def rules_of(route: APIRoute) -> BodyRules | None:
+    """Return the rules for the body that the route declares, or None if it declares none."""
+    if route.body_field is None:
+        return None
+    declared = cast(params.Body, route.body_field.field_info)
+    is_form = isinstance(declared, params.Form) and not isinstance(declared, params.File)
+    strict = route.strict_content_type
+    return BodyRules(
+        media_types=_FORMS if is_form else (declared.media_type,),
+        is_required=declared.is_required(),
+        needs_content_type=strict.value if isinstance(strict, DefaultPlaceholder) else strict,
+    )
+
+
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """Return the whole body.
 
     Raises:
-        UnsupportedMediaTypeError: The content type is not JSON in UTF-8, or there is a Content-Encoding.
-        BodyTooLargeError: The body is longer than MAX_BODY_BYTES. Reading stops at that limit.
-        MalformedBodyError: The body is not exactly one JSON document.
+        BodyTooLargeError: The body is longer than the limit. Reading stops at the limit.
+        ClientDisconnect: The client closed the connection.
     """
-    limit_bytes = request.app.state.settings.max_body_bytes
-    _check_headers(request, limit_bytes)
-    body = b""
-    async for chunk in request.stream():
-        body = body + chunk if body else chunk
-        if len(body) > limit_bytes:
+    chunks = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise MalformedBodyError from None
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
 
 
-def _check_headers(request: Request, limit_bytes: int) -> None:
-    is_declared = False
-    for name, value in request.scope["headers"]:
-        if name == b"content-type":
-            is_declared = True
-            if value != _JSON:
-                _check_content_type(value.decode("latin-1"))
-        elif name == b"content-encoding":
-            raise UnsupportedMediaTypeError
-        elif name == b"content-length" and value.isdigit() and _is_above(value, limit_bytes):
-            raise BodyTooLargeError(limit_bytes)
-    if not is_declared:
-        raise UnsupportedMediaTypeError
+def limited(receive: Receive, limit_bytes: int) -> Receive:
+    """Return a `receive` that raises `BodyTooLargeError` as soon as the body is longer than the limit."""
+    size = 0
+
+    async def receive_within_limit() -> Message:
+        nonlocal size
+        message = await receive()
+        if message["type"] == "http.request":
+            size += len(message.get("body", b""))
+            if size > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+        return message
+
+    return receive_within_limit
 
 
-def _check_content_type(content_type: str) -> None:
-    media_type, *parameters = (part.strip() for part in content_type.lower().split(";"))
-    charsets = {parameter.replace('"', "") for parameter in parameters if parameter.startswith("charset")}
-    if media_type != "application/json" or charsets - _UTF8:
-        raise UnsupportedMediaTypeError
+def repeated(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that was read before, for code that reads it from the request."""
+    is_sent = False
+
+    async def receive_again() -> Message:
+        nonlocal is_sent
+        if is_sent:
+            return await receive()
+        is_sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
 
 
 def _is_above(digits: bytes, limit: int) -> bool:

@@ -6,8 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
 from app.errors import (
@@ -34,7 +33,7 @@ from app.settings import Settings
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
-_TAGS = [
+TAGS = [
     {"name": "items", "description": "Create, read, search, change and delete items."},
     {"name": "system", "description": "For orchestrators and Prometheus, and the index of this service."},
 ]
@@ -83,31 +82,20 @@ _RATE_LIMIT_HEADERS = {
 _RETRY_AFTER = {"Retry-After": header("Seconds to wait before a retry.", "1")}
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of the application. It is made with the first call."""
-    if app.openapi_schema is None:
-        settings: Settings = app.state.settings
-        schema = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=_description(app, settings),
-            routes=app.routes,
-            tags=_TAGS,
-            servers=[{"url": settings.root_path}] if settings.root_path else None,
-        )
-        _, definitions = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-        components = schema.setdefault("components", {}).setdefault("schemas", {})
-        components.update(definitions["$defs"])
-        for unused in ("HTTPValidationError", "ValidationError"):
-            components.pop(unused, None)
-        for route in app.routes:
-            if isinstance(route, APIRoute) and route.include_in_schema:
-                for method in route.methods or ():
-                    operation = schema["paths"][route.path_format][method.lower()]
-                    operation["operationId"] = route.name
-                    _complete_operation(operation, route.path_format, method, settings)
-        app.openapi_schema = schema
-    return app.openapi_schema
+def complete(document: dict[str, Any], app: FastAPI) -> None:
+    """Add to FastAPI's document what all routes share."""
+    settings: Settings = app.state.settings
+    document["info"]["description"] = _description(app, settings)
+    _, definitions = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.update(definitions["$defs"])
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                operation = document["paths"][route.path_format][method.lower()]
+                _complete_operation(operation, str(route.path_format), method, settings)
 
 
 def _description(app: FastAPI, settings: Settings) -> str:
@@ -129,7 +117,7 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, setti
             parameter["name"] = parameter["name"].title()  # as header names are usually written
     responses = operation["responses"]
     responses.pop("422", None)
-    is_limited = "system" not in operation["tags"]
+    is_limited = "system" not in operation.get("tags", ())
     errors = _possible_errors(path, method, settings) if is_limited else ()
     responses |= {str(status): response for status, response in error_responses(*errors).items()}
     operation["responses"] = responses = dict(sorted(responses.items()))

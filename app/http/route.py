@@ -1,126 +1,104 @@
-"""A route whose arguments are bound by a plan that is made when the route is declared."""
+"""A FastAPI route that calls simple endpoints by a `Binding`, and reads every body by the same rules."""
 
-import inspect
-from collections.abc import Sequence
-from typing import Any, get_origin
-from urllib.parse import parse_qsl
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 
-from fastapi.dependencies.models import Dependant
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi._body_limit import validate_max_body_size
+from fastapi.routing import APIRoute, request_response
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.http.body import read_json
+from app.errors import BodyTooLargeError
+from app.http.binding import Binding, has_simple_form
+from app.http.body import BodyRules, limited, rules_of
+from app.settings import Settings
+
+_Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_DEFAULT_LIMIT_BYTES: int = Settings.model_fields["max_body_bytes"].default
 
 
 class Route(APIRoute):
-    """Calls its endpoint with path, query, headers, JSON body and dependencies, each validated once.
+    """A route with everything that FastAPI documents.
 
-    FastAPI analyses the signature again for each request, within three exit stacks, which takes several
-    times as long. Here endpoints return a `Response`, and dependencies are coroutines that take the request.
-
-    Raises:
-        TypeError: The endpoint needs more than that. Declare it on a plain `APIRouter`.
+    An endpoint of the simple form (`has_simple_form`) is called by its `Binding`, every other endpoint by
+    FastAPI's own handler. This is decided when the route is made; only `app.dependency_overrides`, which can
+    change at any time, always take FastAPI's handler. Both read bodies by the same rules and the same limit.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    binding: Binding | None
+    """None if FastAPI's handler calls the endpoint."""
+
+    limit_bytes: int
+    """The size limit of the body: `max_body_size` where it is declared, else MAX_BODY_BYTES."""
+
+    def __init__(self, *args: Any, max_body_size: int | None = None, **kwargs: Any) -> None:
+        # FastAPI's own limit would answer in plain text, so it is not passed on.
         super().__init__(*args, **kwargs)
-        declared = self.dependant
-        if declared.cookie_params or declared.background_tasks_param_name or declared.response_param_name:
-            raise TypeError(f"{self.name} declares cookies, background tasks or a response parameter.")
-        self._path = [_Parameter("path", field) for field in declared.path_params]
-        self._query = {field.alias: _Parameter("query", field) for field in declared.query_params}
-        self._headers = {field.alias.encode(): _Parameter("header", field) for field in declared.header_params}
-        self._body = _Parameter("body", self.body_field) if self.body_field else None
-        optional = [
-            field for field in (*declared.query_params, *declared.header_params) if not field.field_info.is_required()
-        ]
-        self._defaults = {field.name: field.get_default() for field in optional}
-        self._dependencies = [(name, _dependency(d)) for d in declared.dependencies if (name := d.name)]
+        validate_max_body_size(max_body_size)
+        self.max_body_size = max_body_size
+        self._prepare(_DEFAULT_LIMIT_BYTES)
+
+    @classmethod
+    def adopt(cls, *states: dict[str, Any], default_limit_bytes: int) -> Self:
+        """Return a route with the attributes that FastAPI has resolved for another one. Later states win."""
+        route = cls.__new__(cls)
+        for state in states:
+            vars(route).update(state)
+        route.app = request_response(route.get_route_handler())
+        route._prepare(default_limit_bytes)  # noqa: SLF001  # its own class
+        return route
+
+    def _prepare(self, default_limit_bytes: int) -> None:
+        self._methods = frozenset(self.methods or ())
+        self.limit_bytes = default_limit_bytes if self.max_body_size is None else self.max_body_size
+        has_own_handler = type(self).get_route_handler is not Route.get_route_handler
+        self.binding = Binding(self.dependant) if has_simple_form(self) and not has_own_handler else None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Bind the arguments, call the endpoint, send the response."""
-        if scope["method"] not in (self.methods or ()):
-            raise HTTPException(405)
-        request = Request(scope, receive, send)
-        response = await self.endpoint(**await self._bind(request))
+        """Call the endpoint and send its response."""
+        binding, provider = self.binding, self.dependency_overrides_provider
+        if (
+            binding is None
+            or (provider is not None and provider.dependency_overrides)
+            or scope["method"] not in self._methods
+            or ("fastapi" in scope and "effective_route_context" in scope["fastapi"])  # not adopted by an `Application`
+        ):
+            await super().handle(scope, limited(receive, self.limit_bytes), send)
+            return
+        response = await binding.call(scope, receive, send, self.limit_bytes)
         await response(scope, receive, send)
 
-    async def _bind(self, request: Request) -> dict[str, Any]:
-        """Return the endpoint's arguments.
+    def get_route_handler(self) -> _Handler:
+        """Return FastAPI's handler, with the rules for bodies applied before it."""
+        handler = super().get_route_handler()
+        rules = rules_of(self)
+        if rules is None:
+            return handler
+        return self._reading_json(handler, rules) if rules.is_json else self._reading_other(handler, rules)
 
-        Raises:
-            RequestValidationError: Some arguments are invalid. The error contains all of them.
-        """
-        scope = request.scope
-        arguments = self._defaults.copy()
-        errors: list[dict[str, Any]] = []
-        if self._body:
-            self._body.bind(await read_json(request), arguments, errors)
-        for parameter in self._path:
-            parameter.bind(scope["path_params"][parameter.alias], arguments, errors)
-        if self._query:
-            values = _grouped(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True), self._query)
-            for alias, parameter in self._query.items():
-                parameter.bind_all(values.get(alias), arguments, errors)
-        if self._headers:
-            headers = _grouped(scope["headers"], self._headers)
-            for key, parameter in self._headers.items():
-                parameter.bind_all(headers.get(key), arguments, errors)
-        if errors:
-            raise RequestValidationError(errors)
-        if self.dependant.request_param_name:
-            arguments[self.dependant.request_param_name] = request
-        for name, dependency in self._dependencies:
-            arguments[name] = await dependency(request)
-        return arguments
+    def _reading_json(self, handler: _Handler, rules: BodyRules) -> _Handler:
+        async def read_json(request: Request) -> Response:
+            has_content_type = rules.check_headers(request.scope["headers"], self.limit_bytes)
+            body = await request.body()
+            if body or rules.is_required:
+                document = rules.parse_json(body, has_content_type=has_content_type)
+                request._json = document  # noqa: SLF001  # what `request.json()` returns, to FastAPI and the endpoint
+            return await handler(request)
 
+        return read_json
 
-class _Parameter:
-    """One argument of an endpoint and its validation."""
+    def _reading_other(self, handler: _Handler, rules: BodyRules) -> _Handler:
+        async def read_other(request: Request) -> Response:
+            rules.check_headers(request.scope["headers"], self.limit_bytes)
+            try:
+                return await handler(request)
+            except HTTPException as error:
+                # FastAPI turns every error while it reads a body into a 400.
+                if isinstance(error.__cause__, BodyTooLargeError):
+                    raise error.__cause__ from None
+                raise
 
-    def __init__(self, place: str, field: Any) -> None:
-        # The field is FastAPI's ModelField, which has no public name.
-        self.alias = field.alias
-        self._name = field.name
-        self._field = field
-        self._place = (place,) if place == "body" else (place, field.alias)
-        self._is_required = field.field_info.is_required()
-        self._is_list = any(get_origin(kind) is list for kind in _members(field.field_info.annotation))
-
-    def bind_all(self, values: list[Any] | None, arguments: dict[str, Any], errors: list[dict[str, Any]]) -> None:
-        """Bind all values if a list is declared, else the last one. A required value that is missing is an error."""
-        if values is None:
-            if self._is_required:
-                errors.append({"loc": self._place, "msg": "Field required", "type": "missing"})
-            return
-        texts = [value.decode("latin-1") if isinstance(value, bytes) else value for value in values]
-        self.bind(texts if self._is_list else texts[-1], arguments, errors)
-
-    def bind(self, value: Any, arguments: dict[str, Any], errors: list[dict[str, Any]]) -> None:
-        """Bind the validated value, or append its errors."""
-        arguments[self._name], invalid = self._field.validate(value, {}, loc=self._place)
-        errors.extend(invalid)
-
-
-def _members(annotation: Any) -> Sequence[Any]:
-    """Return the annotation, and the members if it is a union."""
-    return [annotation, *getattr(annotation, "__args__", ())]
-
-
-def _grouped(pairs: Sequence[tuple[Any, Any]], parameters: dict[Any, _Parameter]) -> dict[Any, list[Any]]:
-    """Return the values of each key in `parameters`, in their order."""
-    groups: dict[Any, list[Any]] = {}
-    for key, value in pairs:
-        if key in parameters:
-            groups.setdefault(key, []).append(value)
-    return groups
-
-
-def _dependency(dependant: Dependant) -> Any:
-    parameters = inspect.signature(dependant.call).parameters if dependant.call else {}
-    if list(parameters) != [dependant.request_param_name] or not inspect.iscoroutinefunction(dependant.call):
-        raise TypeError(f"The dependency {dependant.name} must be a coroutine function of the request alone.")
-    return dependant.call
+        return read_other

@@ -20,7 +20,6 @@ from app.http.etags import etag, expected_versions, is_not_modified
 from app.http.openapi import ETAG, error_responses, header
 from app.http.pagination import Pagination
 from app.http.responses import json_response
-from app.http.route import Route
 from app.schemas.item import (
     ActiveFilter,
     Flag,
@@ -37,7 +36,7 @@ from app.schemas.item import (
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter(prefix="/items", tags=["items"], route_class=Route)
+router = APIRouter(prefix="/items", tags=["items"])
 
 _CREATED: dict[int | str, dict[str, Any]] = {
     201: {

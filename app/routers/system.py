@@ -12,11 +12,10 @@ from app.health import paths
 from app.health.readiness import Checks
 from app.http.openapi import error_responses
 from app.http.responses import json_response
-from app.http.route import Route
 from app.metrics.exposition import CONTENT_TYPE, Exposition
 from app.schemas.system import Health, Index, Readiness
 
-router = APIRouter(tags=["system"], route_class=Route)
+router = APIRouter(tags=["system"])
 
 _NOT_READY = error_responses(
     NotReadyError(

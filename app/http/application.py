@@ -1,0 +1,95 @@
+"""The FastAPI application class of this service: what is declared on it works, or is refused at the start."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NoReturn, cast
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, _IncludedRouter, iter_route_contexts
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from app.errors import StartupError
+from app.http.openapi import complete
+from app.http.route import Route
+
+
+class Application(FastAPI):
+    """A FastAPI application whose API routes are all `Route`s.
+
+    Routers are included as usual. At the start, when the first request or the lifespan arrives, the routes of
+    included routers become direct routes of the application, so that a path is matched once. Later routes are refused.
+    """
+
+    def __init__(self, *, middleware: Sequence[Middleware], max_body_bytes: int, **declared: Any) -> None:
+        super().__init__(middleware=middleware, **declared)
+        self._own_middleware = len(middleware)
+        self._max_body_bytes = max_body_bytes
+        self._completed_document: dict[str, Any] | None = None
+
+    def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
+        """Add a middleware inside of this service's own: its responses are logged, counted and limited as all are."""
+        super().add_middleware(middleware_class, *args, **kwargs)
+        self.user_middleware.insert(self._own_middleware, self.user_middleware.pop(0))
+
+    def openapi(self) -> dict[str, Any]:
+        """Return FastAPI's OpenAPI document, with the errors and headers that all routes share."""
+        document = super().openapi()
+        if document is not self._completed_document:
+            complete(document, self)
+            self._completed_document = document
+        return document
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Fix the routes, and build the stack. Starlette calls this once, when the application starts.
+
+        Raises:
+            StartupError: Something is declared that this application would not apply.
+        """
+        included = list(_included_routers(self.router.routes))
+        _check(self, included)
+        self.router.routes = _FixedRoutes(self._direct_route(context) for context in iter_route_contexts(self.routes))
+        return super().build_middleware_stack()
+
+    def _direct_route(self, context: RouteContext) -> BaseRoute:
+        original: BaseRoute = context.original_route
+        effective: Any = context._effective_route  # noqa: SLF001  # it has no public name
+        if isinstance(original, APIRoute):
+            if type(original) is not APIRoute and not isinstance(original, Route):
+                raise StartupError(f"{context.path}: derive {type(original).__name__} from app.http.route.Route.")
+            route_class = type(original) if isinstance(original, Route) else Route
+            return route_class.adopt(vars(original), vars(effective), default_limit_bytes=self._max_body_bytes)
+        if original is effective or isinstance(original, APIWebSocketRoute):
+            return cast(BaseRoute, effective)
+        raise StartupError(f"{context.path}: add a {type(original).__name__} to the application, not to a router.")
+
+
+class _FixedRoutes(list[BaseRoute]):
+    """The routes of an application that has started."""
+
+    def append(self, route: BaseRoute) -> NoReturn:
+        raise RuntimeError(f"Cannot add {route} after the application has started.")
+
+
+def _included_routers(routes: Iterable[BaseRoute]) -> Iterator[_IncludedRouter]:
+    for route in routes:
+        if isinstance(route, _IncludedRouter):
+            yield route
+            yield from _included_routers(route.original_router.routes)
+
+
+def _check(app: FastAPI, included: Sequence[_IncludedRouter]) -> None:
+    """Refuse declarations that would have no effect, or would bypass this service's controls."""
+    routers_events = [
+        handler
+        for router in included
+        for handler in (*router.original_router.on_startup, *router.original_router.on_shutdown)
+    ]
+    if app.max_body_size is not None:
+        raise StartupError("max_body_size of the application would respond in plain text. Set MAX_BODY_BYTES.")
+    if {500, Exception} & app.exception_handlers.keys():
+        raise StartupError("An exception handler for Exception or 500 would not be called. Handle a narrower class.")
+    if any(handler not in routers_events for handler in (*app.router.on_startup, *app.router.on_shutdown)):
+        raise StartupError("Startup and shutdown events of the application would not be called. Use its lifespan.")
+    if any(router.include_context.form_limits or router.effective_low_priority_routes() for router in included):
+        raise StartupError("Declare `form_limits` and `frontend` on the application, not on an included router.")

@@ -1,0 +1,205 @@
+"""A body is read by the same rules on every route, whether a `Binding` or FastAPI's handler calls the endpoint."""
+
+from typing import Annotated, Any
+
+import httpx
+import orjson
+import pytest
+from fastapi import APIRouter, Body, Cookie, Request
+from starlette.responses import JSONResponse, Response
+
+from app.http.route import Route
+from app.main import create_app
+from app.settings import Settings
+from tests.answers import problem
+
+JSON = {"Content-Type": "application/json"}
+LIMIT = 1_000
+
+Session = Annotated[str | None, Cookie()]
+"""A parameter that only FastAPI's handler binds."""
+
+router = APIRouter(prefix="/notes")
+lenient_router = APIRouter(prefix="/notes", strict_content_type=False)
+
+
+@router.post("/bound")
+async def bound(note: dict[str, Any]) -> Response:
+    """Return the note, called by a `Binding`."""
+    return JSONResponse(note)
+
+
+@router.post("/solved")
+async def solved(note: dict[str, Any], session: Session = None) -> Response:
+    """Return the note, called by FastAPI."""
+    return JSONResponse(note)
+
+
+@router.post("/returned")
+def returned(note: dict[str, Any]) -> dict[str, Any]:
+    """Return the note for FastAPI to render, in the thread pool."""
+    return note
+
+
+@router.post("/two")
+async def two(note: dict[str, Any], size: Annotated[int, Body()]) -> dict[str, Any]:
+    """Take a body of two parts."""
+    return {"note": note, "size": size}
+
+
+@router.post("/optional")
+async def optional(note: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """Take a body that can be absent."""
+    return note
+
+
+@lenient_router.post("/lenient")
+async def lenient(note: dict[str, Any]) -> Response:
+    """Take a body without a content type, too."""
+    return JSONResponse(note)
+
+
+@router.post("/patch")
+async def patch(note: Annotated[dict[str, Any], Body(media_type="application/merge-patch+json")]) -> Response:
+    """Take a body of another JSON type."""
+    return JSONResponse(note)
+
+
+@router.post("/text")
+async def text(note: Annotated[bytes, Body(media_type="text/*")]) -> Response:
+    """Take a body that is not JSON."""
+    return Response(note)
+
+
+@router.post("/request")
+async def request(request: Request) -> Response:
+    """Read the body from the request."""
+    return Response(await request.body())
+
+
+@router.post("/small", max_body_size=10)
+async def small(note: dict[str, Any]) -> Response:
+    """Take a small body, called by a `Binding`."""
+    return JSONResponse(note)
+
+
+@router.post("/small-solved", max_body_size=10)
+async def small_solved(note: dict[str, Any], session: Session = None) -> Response:
+    """Take a small body, called by FastAPI."""
+    return JSONResponse(note)
+
+
+@pytest.fixture
+async def client():
+    """A client of this service with the routes above and a limit of 1,000 bytes."""
+    app = create_app(
+        Settings.load(database_url="postgresql://a@b/c", rate_limit_enabled=False, max_body_bytes=LIMIT, _env_file=None)
+    )
+    app.include_router(router)
+    app.include_router(lenient_router)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as running:
+        await running.get("/health")
+        bindings = {route.path: route.binding is not None for route in app.routes if isinstance(route, Route)}
+        assert (True, False) == (bindings["/notes/bound"], bindings["/notes/solved"])
+        yield running
+
+
+async def chunks(*parts):
+    """Send the parts as a body without a declared length."""
+    for part in parts:
+        yield part
+
+
+json_routes = pytest.mark.parametrize("path", ["bound", "solved", "returned", "two"])
+
+
+@json_routes
+async def test_a_valid_body_is_accepted(client, path):
+    """Every route that declares a JSON body accepts one."""
+    document = {"note": {"a": 1}, "size": 2}
+
+    assert document == (await client.post(f"/notes/{path}", json=document)).json()
+
+
+@json_routes
+async def test_other_media_types_are_refused(client, path):
+    """A body of another type, without a type, in another character set, or compressed is 415."""
+    for headers in (
+        {},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/merge-patch+json"},
+        {"Content-Type": "application/json; charset=latin-1"},
+        JSON | {"Content-Encoding": "gzip"},
+    ):
+        response = await client.post(f"/notes/{path}", content=b'{"a": 1}', headers=headers)
+        assert "application/json" in problem(response, 415, "unsupported_media_type")["detail"]
+    problem(await client.post(f"/notes/{path}"), 415, "unsupported_media_type")
+
+
+@json_routes
+async def test_a_body_that_is_not_strict_json_is_malformed(client, path):
+    """NaN, lone surrogates, UTF-16, an empty body and a truncated one are 400."""
+    for body in (b"", b"{", b'{"a": NaN}', b'{"a": "\\ud800"}', '{"a": 1}'.encode("utf-16"), b'{"a": 1}x'):
+        problem(await client.post(f"/notes/{path}", content=body, headers=JSON), 400, "malformed_body")
+
+
+@pytest.mark.parametrize("path", ["bound", "solved", "returned", "two", "optional", "text", "request"])
+@pytest.mark.parametrize("is_declared", [True, False])
+async def test_a_body_above_the_limit_is_refused(client, path, is_declared):
+    """One byte more than MAX_BODY_BYTES is 413, also if the endpoint reads the body from the request."""
+    body = orjson.dumps({"a": "x" * (LIMIT - 7)})
+    assert LIMIT + 1 == len(body)
+    headers = {"Content-Type": "text/plain" if path == "text" else "application/json"}
+    content = body if is_declared else chunks(body[:600], body[600:])
+
+    response = await client.post(f"/notes/{path}", content=content, headers=headers)
+
+    assert str(LIMIT) in problem(response, 413, "body_too_large")["detail"]
+
+
+@pytest.mark.parametrize("path", ["small", "small-solved"])
+@pytest.mark.parametrize("is_declared", [True, False])
+async def test_the_limit_of_a_route_replaces_the_general_one(client, path, is_declared):
+    """`max_body_size` of a route is its limit, and the response is a problem as everywhere."""
+
+    def content(body: bytes) -> Any:
+        return body if is_declared else chunks(body[:5], body[5:])
+
+    accepted = await client.post(f"/notes/{path}", content=content(b'{"a": 123}'), headers=JSON)
+    refused = await client.post(f"/notes/{path}", content=content(b'{"a": 1234}'), headers=JSON)
+
+    assert {"a": 123} == accepted.json()
+    assert "10 bytes" in problem(refused, 413, "body_too_large")["detail"]
+
+
+async def test_an_optional_body_can_be_absent(client):
+    """Without a body an optional one is its default; a body that is sent follows the rules."""
+    assert (await client.post("/notes/optional")).json() is None
+    assert (await client.post("/notes/optional", headers=JSON)).json() is None
+    assert {"a": 1} == (await client.post("/notes/optional", json={"a": 1})).json()
+    problem(await client.post("/notes/optional", content=b'{"a": 1}'), 415, "unsupported_media_type")
+    problem(await client.post("/notes/optional", content=b"{", headers=JSON), 400, "malformed_body")
+
+
+async def test_a_declared_media_type_is_the_accepted_one(client):
+    """A route accepts the media type that its body declares, and no other."""
+    patched = await client.post(
+        "/notes/patch", content=b'{"a": 1}', headers={"Content-Type": "application/merge-patch+json"}
+    )
+    plain = await client.post("/notes/text", content=b"\xff", headers={"Content-Type": "text/plain"})
+
+    assert {"a": 1} == patched.json()
+    assert b"\xff" == plain.content
+    refused = problem(await client.post("/notes/patch", json={"a": 1}), 415, "unsupported_media_type")
+    assert "application/merge-patch+json" in refused["detail"]
+    problem(await client.post("/notes/text", json={"a": 1}), 415, "unsupported_media_type")
+
+
+async def test_a_content_type_is_not_required_where_the_router_says_so(client):
+    """With `strict_content_type=False` a body without a content type is JSON; another type is still 415."""
+    assert {"a": 1} == (await client.post("/notes/lenient", content=b'{"a": 1}')).json()
+    problem(
+        await client.post("/notes/lenient", content=b'{"a": 1}', headers={"Content-Type": "text/plain"}),
+        415,
+        "unsupported_media_type",
+    )
