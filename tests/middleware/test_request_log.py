@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from app import logs
-from app.middleware.request_log import RequestLog, _trace_id
+from app.middleware.request_log import RequestLog
 from tests.log_lines import Lines
 
 pytestmark = pytest.mark.anyio
@@ -130,15 +130,19 @@ async def test_two_traceparents_are_ignored(lines: Lines):
         ("", False),
     ],
 )
-async def test_an_invalid_traceparent_is_ignored(traceparent: str, valid: bool):
+async def test_an_invalid_traceparent_is_ignored(lines: Lines, traceparent: str, valid: bool):
     """Validity is as W3C Trace Context defines it."""
-    assert (TRACE if valid else None) == _trace_id(traceparent.encode())
+    await request(serve(200), headers=[(b"traceparent", traceparent.encode())])
+
+    assert [TRACE if valid else None] == [line["trace_id"] for line in lines()]
 
 
 @given(st.binary(max_size=80))
-def test_no_traceparent_raises(traceparent: bytes):
+async def test_no_traceparent_raises(traceparent: bytes):
     """Any bytes are accepted as a header."""
-    _trace_id(traceparent)
+    messages = await request(serve(200), headers=[(b"traceparent", traceparent)])
+
+    assert 200 == messages[0]["status"]
 
 
 async def test_a_disconnected_client_is_logged_as_499(lines: Lines):

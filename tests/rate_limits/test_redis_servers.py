@@ -185,3 +185,13 @@ async def test_a_database_number_in_a_cluster_is_reported(tmp_path):
 
     assert [True] == host.states
     assert ["rate_limit_storage_lost"] == [line["event"] for line in lines if line["log_level"] == "warning"]
+
+
+async def test_a_worker_is_degraded_while_any_cause_remains(tmp_path):
+    """A Redis that answers does not hide that the counters of the host are not shared."""
+    (tmp_path / "file").write_text("")
+    with redis_server(tmp_path) as redis:
+        async with (host := Host(redis.uri)).opened(tmp_path / "file" / "folder"):
+            assert [LIMIT] == await host.send(LIMIT * 2)
+
+    assert [True, True] == host.states
