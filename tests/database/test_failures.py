@@ -3,7 +3,7 @@ import socket
 import asyncpg
 import pytest
 
-from app.database.failures import connect_failure, statement_failure, without_values
+from app.database.failures import connect_failure, is_stale_plan, statement_failure, without_values
 from app.errors import DatabaseSetupError, DatabaseUnavailableError, RequestError, root_cause
 
 CODES = {
@@ -114,6 +114,14 @@ def test_a_write_is_in_doubt_only_when_the_server_reported_no_error(error, in_do
 
     assert in_doubt == (said in str(failure(error, write_in_doubt=True)))
     assert said not in str(failure(error, write_in_doubt=False))
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+def test_a_write_is_not_repeated_when_it_may_have_run(may_write):
+    """The server refuses a stale plan before it runs; the driver finds an outdated type when the statement has run."""
+    assert is_stale_plan(asyncpg.InvalidCachedStatementError(), may_write=may_write)
+    assert is_stale_plan(asyncpg.OutdatedSchemaCacheError("no"), may_write=may_write) != may_write
+    assert not is_stale_plan(asyncpg.UndefinedTableError(), may_write=may_write)
 
 
 async def test_the_values_of_a_row_are_removed_from_an_error(sql):

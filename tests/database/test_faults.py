@@ -9,6 +9,7 @@ from app.errors import (
     DatabaseUnavailableError,
     RequestError,
     SchemaOutdatedError,
+    root_cause,
 )
 from tests.cluster import execute
 from tests.databases import (
@@ -42,6 +43,17 @@ async def test_a_missing_server_is_unavailable(url):
             assert "database_unavailable" == code
             assert seconds < 1.8
         assert (0, 0) == (database.state.open, database.state.in_use)
+
+
+async def test_a_library_that_quotes_the_url_is_not_logged():
+    """Python cannot encode this host and quotes it; the cause that is logged has only the kind of the error."""
+    host = "hunter2" * 10
+    async with connected(f"postgresql://a@{host}.invalid/b") as database:
+        with pytest.raises(DatabaseUnavailableError) as raised:
+            await database.run(ONE, {})
+
+    assert "hunter2" not in f"{raised.value} {root_cause(raised.value)} {raised.value.__cause__}"
+    assert "UnicodeError" in str(root_cause(raised.value))
 
 
 async def test_a_server_that_refuses_the_login_is_unavailable(own_cluster):

@@ -157,6 +157,24 @@ async def test_an_error_caught_inside_a_transaction_is_not_taken_for_a_commit(da
     await assert_all_connections_work(database)
 
 
+async def test_a_stale_plan_in_a_transaction_is_unavailable(database_url, sql):
+    """Its statement cannot be retried alone: the whole transaction is 503, and succeeds when it is repeated."""
+    everything = text("SELECT * FROM items")
+    async with connected(database_url, connections=1) as database:
+        await database.run(everything, {})
+        await sql.execute("ALTER TABLE items ADD COLUMN one int")
+        with pytest.raises(DatabaseUnavailableError) as raised:  # noqa: PT012  # a block fails at its end
+            async with database.transaction() as transaction:
+                await transaction.run(INSERT, {})
+                await transaction.run(everything, {})
+        assert IN_DOUBT not in str(raised.value)
+        assert 0 == await sql.fetchval(COUNT)
+
+        async with database.transaction() as transaction:
+            await transaction.run(INSERT, {})
+            assert "one" in (await transaction.run(everything, {}))[0]
+
+
 async def test_a_transaction_leaves_its_connection_as_it_was(database_url, sql):
     """After a transaction, committed or not, its connection commits each statement by itself again."""
     async with connected(database_url, connections=1) as database:

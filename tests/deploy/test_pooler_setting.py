@@ -90,7 +90,7 @@ def read_and_delete(url, value, check):
 
 
 def summary(found):
-    """How often each outcome came, for whoever wants to see it."""
+    """How often each outcome came, to be read with `pytest -s`."""
     return "\n".join(
         f"{value} {check}: "
         + ", ".join(f"{operation} {outcome} {len(ids)}" for operation in got for outcome, ids in got[operation].items())
