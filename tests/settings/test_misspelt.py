@@ -26,7 +26,7 @@ def test_a_misspelt_variable_is_found(environment, tmp_path, name, setting):
 
 
 @pytest.mark.parametrize(
-    "name", ["DATABASE_URL", "database_url", "PORTS", "HOSTNAME", "POSTGRES_URL", "PGHOST", "ITEMS_API_PORT", "METRICS"]
+    "name", ["DATABASE_URL", "database_url", "PORTS", "HOSTNAME", "POSTGRES_URL", "PGHOST", "OTHER_API_PORT", "METRICS"]
 )
 def test_other_variables_are_left_alone(environment, name):
     """Settings themselves, and variables of other programs."""
