@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 from app.embedded_postgres.programs import SET_URL, account, find_binaries, major_version, run
 from app.errors import StartupError
@@ -28,7 +28,7 @@ class Cluster:
         """
         self.folder = folder
         self.data = folder / "data"
-        self.url = f"postgresql://postgres@/postgres?{urlencode({'host': self.data, 'port': 5432}, safe='/')}"
+        self.url = f"postgresql://postgres@/postgres?host={quote(str(self.data))}&port=5432"
         self._options = {"listen_addresses": "", "unix_socket_directories": ".", "port": "5432"} | dict(options or {})
         self._data_lock: int | None = None
         """A descriptor of the data folder. It is locked as long as this process uses the server."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from app.database_url import DatabaseUrl
 from app.embedded_postgres import programs
 from app.embedded_postgres.cluster import Cluster
 from app.errors import StartupError
@@ -29,6 +30,14 @@ async def test_the_server_listens_only_on_a_socket_that_its_user_can_reach(clust
     finally:
         await connection.close()
     assert 0 == (cluster.folder.stat().st_mode | cluster.data.stat().st_mode) & 0o077
+
+
+@pytest.mark.parametrize("name", ["a folder", "a+b", "100%", "a&b=c?d#e", "user@host", "Ünïcode"])
+def test_the_url_leads_to_a_folder_of_any_name(tmp_path, name):
+    """A space, for one, is escaped as in a URI and not as in a form."""
+    (host,) = DatabaseUrl.parse(Cluster(tmp_path / name).url).hosts
+
+    assert (str(tmp_path / name / "data"), 5432) == (host.name, host.port)
 
 
 def test_the_programs_of_the_wheel_are_used_if_the_system_has_none(monkeypatch):
