@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from app.health import readiness
 from app.health.readiness import Checks, Readiness
 from app.health.schema_state import VERSION_TABLE, Revisions
+from tests.answers import problem
 from tests.databases import connected
 from tests.proxy import proxied
 
@@ -172,3 +173,13 @@ async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
 
     await sql.execute(f"GRANT {revoke} TO items_app")
     assert READY == await worker.checks()
+
+
+async def test_a_request_without_a_privilege_is_answered_503(client, sql):
+    """Readiness and the request have the same code. It is not the 500 of a defect."""
+    await sql.execute("REVOKE INSERT ON items FROM items_app")
+
+    ready, created = await client.get("/health/ready"), await client.post("/items", json={"name": "Kettle"})
+
+    assert "database_permission_denied" == problem(ready, 503, "not_ready")["checks"]["database"]
+    problem(created, 503, "database_permission_denied")

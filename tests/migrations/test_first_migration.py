@@ -6,7 +6,7 @@ from tests.cluster import execute
 from tests.migrations.alembic import HEAD, VERSION_TABLE, alembic, events, fetch, succeed
 from tests.migrations.test_offline import run_script
 
-C_LOCALE = "LC_COLLATE 'C' LC_CTYPE 'C'"
+C_LOCALE = "LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
 TURKISH = "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'"
 
 
@@ -49,7 +49,8 @@ def test_the_script_refuses_another_encoding_than_utf8(create):
     assert [] == fetch(url, "SELECT FROM pg_tables WHERE schemaname = 'public'")
 
 
-@pytest.mark.parametrize("options", [C_LOCALE, TURKISH])
+# The PostgreSQL that comes as a Python package has no ICU.
+@pytest.mark.parametrize("options", [C_LOCALE, pytest.param(TURKISH, marks=pytest.mark.needs("postgresql"))])
 def test_a_locale_in_which_searches_depend_on_the_case_is_reported_once(create, options):
     """The first migration warns, and is applied. Later commands do not warn."""
     url = create(options)

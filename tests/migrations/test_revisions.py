@@ -69,12 +69,18 @@ def test_objects_of_others_are_left_alone(owner_url, revisions_copy):
     ):
         execute(owner_url, statement)
 
-    execute(as_role(owner_url, "postgres"), "CREATE EXTENSION pg_stat_statements")
-
     assert "No new upgrade operations detected." in succeed(owner_url, "check").stdout
     succeed(owner_url, "revision", "--autogenerate", "--rev-id", "items_9999", "-m", "none", folder=revisions_copy)
     written = (revisions_copy / "migrations" / "versions" / "items_9999_none.py").read_text()
     assert "op." not in written
+
+
+@pytest.mark.needs("hstore")
+def test_the_extension_of_another_service_is_left_alone(owner_url):
+    """Its functions and views are no difference."""
+    execute(as_role(owner_url, "postgres"), "CREATE EXTENSION hstore; CREATE EXTENSION pg_stat_statements")
+
+    assert "No new upgrade operations detected." in succeed(owner_url, "check").stdout
 
 
 def test_alembic_check_passes_without_pg_trgm(empty_database_url):
