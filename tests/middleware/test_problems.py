@@ -44,14 +44,16 @@ def named_errors():
         errors.InvalidFieldError: ("page", "Too deep"),
         errors.NotReadyError: ({"database": "ok"},),
         errors.RateLimitedError: (7,),
+        errors.DatabaseSetupError: ("Set DATABASE_POOLER.",),
+        **dict.fromkeys(_kinds(errors.ConstraintViolatedError), ("uq_widgets_name",)),
     }
-    kinds, found = [errors.RequestError], []
-    while kinds:
-        kind = kinds.pop()
-        kinds += kind.__subclasses__()
-        if kind.__module__ == "app.errors" and "code" in vars(kind):
-            found.append(kind(*arguments[kind]) if kind in arguments else kind)
-    return found
+    return [kind(*arguments[kind]) if kind in arguments else kind for kind in _kinds(errors.RequestError)]
+
+
+def _kinds(base):
+    """The class and all its subclasses that have their own code."""
+    own = [base] if base.__module__ == "app.errors" and "code" in vars(base) else []
+    return own + [kind for child in base.__subclasses__() for kind in _kinds(child)]
 
 
 @pytest.mark.parametrize("error", named_errors(), ids=str)
@@ -67,6 +69,7 @@ async def test_a_named_error_is_answered_with_its_facts(error):
 
     body = problem(response, error.status, error.code)
     assert str(error) == body["detail"]
+    assert not {"uq_widgets_name", "DATABASE_POOLER"} & set(re.findall(r"\w+", response.text))
     assert re.fullmatch(r"[A-Z].*\.", body["detail"])
     assert error.headers.items() <= {name.title(): value for name, value in response.headers.items()}.items()
     assert error.members == {name: body[name] for name in error.members}
