@@ -222,11 +222,11 @@ async def test_a_blocked_event_loop_does_not_open_the_circuit(redis):
     """After the event loop was blocked for longer than the timeout, an answer that has arrived still counts."""
     limits = host(redis.uri)
     async with limits.opened():
-        for _ in range(10):
-            waiting = asyncio.create_task(send(limits, 10))
+        for _ in range(5):
+            waiting = asyncio.create_task(send(limits, 20))
             for _ in range(6):
                 await asyncio.sleep(0)
-            time.sleep(0.1)  # noqa: ASYNC251 -- the loop has to be blocked here
+            time.sleep(0.3)  # noqa: ASYNC251 -- the loop has to be blocked here
             await waiting
         client = Redis(port=redis.port, password=redis.password)
         assert 0 == (await send(limits, 1))[0]
