@@ -166,7 +166,7 @@ def test_options_are_sent_to_the_server():
 
 
 def test_what_a_url_leaves_out_comes_from_the_variables_of_libpq():
-    """The URL takes precedence over PGUSER and its kin."""
+    """The URL takes precedence over PGUSER and the others."""
     url = parse("postgresql://u@/", PGUSER="x", PGPASSWORD="pw", PGHOST="h", PGPORT="6000", PGDATABASE="d")
 
     assert ("u", "pw", "d", "h", 6000) == (url.user, url.password, url.database, url.hosts[0].name, url.hosts[0].port)
