@@ -200,3 +200,26 @@ async def test_a_text_that_the_encoding_lacks_is_unprocessable(cluster):
                 await database.run(echo, {"text": unstorable})
         await assert_all_connections_work(database)
     await asyncio.to_thread(execute, cluster.url, "DROP DATABASE latin")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+async def test_a_violation_is_answered_with_its_code(client, sql, headers):
+    """A constraint that was added to the table is 409 over HTTP, and neither the answer nor the log shows a row."""
+    await sql.execute("ALTER TABLE items ADD CONSTRAINT uq_items_name UNIQUE (name)")
+    assert 201 == (await client.post("/items", json={"name": "hunter2"})).status_code
+
+    answer = await client.post("/items", json={"name": "hunter2"}, headers=headers)
+
+    assert (409, "unique_violated") == (answer.status_code, answer.json()["code"])
+    assert "hunter2" not in answer.text
+    assert "application/problem+json" == answer.headers["content-type"]
+
+
+async def test_a_missing_privilege_is_answered_with_its_code(client, sql):
+    """Reads go on, and a write that the role may not do is 503, not an internal error."""
+    await sql.execute("REVOKE INSERT ON items FROM items_app")
+
+    answer = await client.post("/items", json={"name": "Kettle"})
+
+    assert (503, "database_permission_denied") == (answer.status_code, answer.json()["code"])
+    assert 200 == (await client.get("/items")).status_code
