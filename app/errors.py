@@ -313,6 +313,18 @@ class OverloadedError(PoolExhaustedError):
         RequestError.__init__(self, "This service has more requests than it can serve at the moment. Try again later.")
 
 
+class ShuttingDownError(RequestError):
+    """The worker shuts down, and the request has not ended within GRACEFUL_SECONDS."""
+
+    code = "shutting_down"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 1
+
+    def __init__(self, *, write_in_doubt: bool = False) -> None:
+        advice = _IN_DOUBT if write_in_doubt else "Try again."
+        super().__init__(f"The server has shut down before it could finish this request. {advice}")
+
+
 class StatementTimeoutError(RequestError):
     """The database did not finish the statement within its time."""
 

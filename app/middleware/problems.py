@@ -1,5 +1,6 @@
 """The answers to failures, as RFC 9457 problem details."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import NotReadyError, OverloadedError, RequestError, root_cause
+from app.errors import NotReadyError, OverloadedError, RequestError, ShuttingDownError, root_cause
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,8 @@ MEDIA_TYPE = "application/problem+json"
 _LOGGED_ELSEWHERE = (NotReadyError, OverloadedError)
 """Errors without a line of their own. Readiness logs its changes, not each probe. Refusals under load are
 counted; logging them would add to the load."""
+
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 _INVALID = "Validation failed; `errors` lists the invalid fields."
 _INTERNAL_ERROR = "Internal error. Quote the request id when you report it."
@@ -49,14 +52,23 @@ class Problems:
             await self.app(scope, receive, send_and_note_start)
         except ClientDisconnect:
             return  # The client has disconnected, so there is no one to answer.
+        except asyncio.CancelledError:
+            # Uvicorn cancels the requests that still run at the end of GRACEFUL_SECONDS.
+            if not started:
+                await _respond(scope, ShuttingDownError(write_in_doubt=scope["method"] in _WRITES), receive, send)
+            raise
         except Exception as error:
             if started:  # The response has started: the server closes the connection.
                 raise
-            _find_route(scope)
-            response = answer(scope, error)
-            # The rate limit is an inner middleware; its headers belong on every answer to a counted request.
-            response.raw_headers.extend(scope["state"].get("rate_limit_headers", ()))
-            await response(scope, receive, send)
+            await _respond(scope, error, receive, send)
+
+
+async def _respond(scope: Scope, error: Exception, receive: Receive, send: Send) -> None:
+    _find_route(scope)
+    response = answer(scope, error)
+    # The rate limit is an inner middleware; its headers belong on every answer to a counted request.
+    response.raw_headers.extend(scope["state"].get("rate_limit_headers", ()))
+    await response(scope, receive, send)
 
 
 def _find_route(scope: Scope) -> None:

@@ -1,5 +1,8 @@
+import asyncio
+import json
 import re
 from http import HTTPStatus
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -168,6 +171,31 @@ async def test_a_disconnected_client_is_no_error():
 
     assert [] == sent
     assert [] == [line for line in lines if line["log_level"] in ("warning", "error")]
+
+
+@pytest.mark.parametrize(("method", "advice"), [("GET", "Try again"), ("POST", "may or may not have been applied")])
+async def test_a_request_that_a_shutdown_cancels_is_answered_503(method, advice):
+    """The problem has the request's id, and says if a write may have been applied."""
+    sent = []
+
+    async def wait(*_):
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": "/", "headers": [], "app": SimpleNamespace(routes=[])}
+    task = asyncio.create_task(RequestLog(Problems(wait))(scope, wait, send))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    start, message = sent
+    body = json.loads(message["body"])
+    assert (503, "shutting_down") == (start["status"], body["code"])
+    assert (b"x-request-id", body["request_id"].encode()) in start["headers"]
+    assert advice in body["detail"]
 
 
 @pytest.mark.parametrize("request_id", ["a", "A-Z.a_z-09", "x" * 128])
