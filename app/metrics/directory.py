@@ -8,6 +8,7 @@ never more files than slots.
 import atexit
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,6 +28,11 @@ SLOT_VARIABLE: Final = "WORKER_SLOT"
 
 EVENTS_FILE: Final = "worker_events.json"
 """The file in which the master counts worker events."""
+
+_OWN_FILE: Final = re.compile(
+    rf"(counter|histogram|gauge_live(sum|max))_\d+\.db(-new)?|{re.escape(EVENTS_FILE)}(\.\d+)?"
+)
+"""The names of the files that a server leaves in the folder. Other files are not touched."""
 
 _PREFIX: Final = f"{NAME}-metrics-"
 _LOCK: Final = "in-use"
@@ -66,8 +72,9 @@ def worker_gone(slot: int) -> None:
 def _emptied_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
-    for file in (*folder.glob("*.db*"), folder / EVENTS_FILE):
-        file.unlink(missing_ok=True)
+    for file in folder.iterdir():
+        if _OWN_FILE.fullmatch(file.name):
+            file.unlink(missing_ok=True)
     with tempfile.TemporaryFile(dir=folder):  # fails if the folder cannot be written
         return folder
 

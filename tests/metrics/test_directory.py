@@ -8,6 +8,7 @@ import pytest
 from app import NAME
 from app.errors import StartupError
 from app.metrics import directory
+from app.metrics.slot_files import SIZES
 from tests.paths import ROOT
 
 PREPARE = """
@@ -25,16 +26,22 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_configured_directory_is_created_and_emptied(tmp_path: Path):
-    """Metrics files of an earlier start are deleted; other files are kept."""
+    """The metrics files of an earlier start are deleted; every other file is kept, also a database of someone else."""
     folder = tmp_path / "deep" / "metrics"
     folder.mkdir(parents=True)
-    (folder / "counter_0.db").touch()
-    (folder / "note.txt").touch()
+    for kind in SIZES:
+        (folder / f"{kind}_0.db").touch()
+        (folder / f"{kind}_12.db-new").touch()
+    (folder / directory.EVENTS_FILE).touch()
+    (folder / f"{directory.EVENTS_FILE}.1234").touch()
+    others = {"note.txt", "orders.db", "counter_of_sheep.db", "history.db-wal"}
+    for name in others:
+        (folder / name).touch()
 
     directory.prepare(str(folder))
 
     assert str(folder) == os.environ[directory.VARIABLE]
-    assert [folder / "note.txt"] == list(folder.iterdir())
+    assert others == {file.name for file in folder.iterdir()}
 
 
 def test_a_directory_that_another_server_uses_is_refused(tmp_path: Path):
