@@ -5,13 +5,13 @@ from typing import Annotated, Any
 import httpx
 import orjson
 import pytest
-from fastapi import APIRouter, Body, Cookie, Request
+from fastapi import APIRouter, Body, Cookie, Form, Request, UploadFile
 from starlette.responses import JSONResponse, Response
 
 from app.http.route import Route
 from app.main import create_app
 from app.settings import Settings
-from tests.answers import problem
+from tests.answers import problem, refused_fields
 
 JSON = {"Content-Type": "application/json"}
 LIMIT = 1_000
@@ -87,6 +87,18 @@ async def small(note: dict[str, Any]) -> Response:
 async def small_solved(note: dict[str, Any], session: Session = None) -> Response:
     """Take a small body, called by FastAPI."""
     return JSONResponse(note)
+
+
+@router.post("/form")
+async def form(title: Annotated[str, Form()], size: Annotated[int, Form()] = 1) -> dict[str, Any]:
+    """Take a form."""
+    return {"title": title, "size": size}
+
+
+@router.post("/file")
+async def file(note: UploadFile, title: Annotated[str | None, Form()] = None) -> dict[str, Any]:
+    """Take a file."""
+    return {"name": note.filename, "content": (await note.read()).decode(), "title": title}
 
 
 @pytest.fixture
@@ -193,6 +205,55 @@ async def test_a_declared_media_type_is_the_accepted_one(client):
     refused = problem(await client.post("/notes/patch", json={"a": 1}), 415, "unsupported_media_type")
     assert "application/merge-patch+json" in refused["detail"]
     problem(await client.post("/notes/text", json={"a": 1}), 415, "unsupported_media_type")
+
+
+async def test_forms_and_files_are_accepted(client):
+    """A form in either encoding is read, and a file with the fields beside it."""
+    encoded = await client.post("/notes/form", data={"title": "a", "size": "2"})
+    multipart = await client.post("/notes/form", files={"title": (None, "a")})
+    uploaded = await client.post("/notes/file", files={"note": ("a.txt", b"text")}, data={"title": "b"})
+
+    assert {"title": "a", "size": 2} == encoded.json()
+    assert {"title": "a", "size": 1} == multipart.json()
+    assert {"name": "a.txt", "content": "text", "title": "b"} == uploaded.json()
+
+
+@pytest.mark.parametrize("path", ["form", "file"])
+async def test_a_form_follows_the_rules(client, path):
+    """Another type is 415, a compressed form too, an invalid field is 422, and a broken form is 400."""
+    multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    refused = problem(await client.post(f"/notes/{path}", json={"title": "a"}), 415, "unsupported_media_type")
+    assert "multipart/form-data" in refused["detail"]
+    problem(await client.post(f"/notes/{path}"), 415, "unsupported_media_type")
+    problem(
+        await client.post(f"/notes/{path}", content=b"", headers=multipart | {"Content-Encoding": "gzip"}),
+        415,
+        "unsupported_media_type",
+    )
+    assert {"note" if path == "file" else "title"} == refused_fields(
+        await client.post(f"/notes/{path}", files={"other": (None, "a")})
+    )
+    problem(await client.post(f"/notes/{path}", content=b"not a form", headers=multipart), 400, "bad_request")
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+async def test_a_form_above_the_limit_is_refused(client, is_declared):
+    """A form or a file of more than MAX_BODY_BYTES is 413, with a declared length and without."""
+    body = b"title=" + b"x" * LIMIT
+    content = body if is_declared else chunks(body[:600], body[600:])
+    encoded = {"Content-Type": "application/x-www-form-urlencoded"}
+    part = b'--x\r\nContent-Disposition: form-data; name="note"; filename="a"\r\n\r\n' + b"x" * LIMIT + b"\r\n--x--\r\n"
+    file_content = part if is_declared else chunks(part[:600], part[600:])
+
+    problem(await client.post("/notes/form", content=content, headers=encoded), 413, "body_too_large")
+    problem(
+        await client.post(
+            "/notes/file", content=file_content, headers={"Content-Type": "multipart/form-data; boundary=x"}
+        ),
+        413,
+        "body_too_large",
+    )
 
 
 async def test_a_content_type_is_not_required_where_the_router_says_so(client):
