@@ -30,7 +30,11 @@ async def _run(command: Command, settings: Settings) -> None:
             raise StartupError(f"The connection to PostgreSQL broke: {error}. Run the command again.") from None
         raw = await connection.get_raw_connection()
         driver: asyncpg.Connection = raw.driver_connection  # type: ignore[assignment]
-        async with monitoring(settings.read_migration_database_url(), driver.get_server_pid()) as monitor:
+        async with monitoring(
+            settings.read_migration_database_url(),
+            driver.get_server_pid(),
+            lock_seconds=settings.migration_lock_seconds,
+        ) as monitor:
             await advisory_lock.take_lock(connection, monitor, command.budget)
             await run_with_retries(
                 connection,

@@ -15,7 +15,9 @@ from migrations.session import open_connection
 
 log = structlog.get_logger("migrations")
 
-POLL_SECONDS = 0.25
+MAX_POLL_SECONDS = 0.25
+POLLS_PER_LOCK_TIMEOUT = 4
+"""The blocking process is seen only while the migration waits for its lock."""
 
 FIRST_PROGRESS_SECONDS = 2.0
 """An index build is logged for the first time after so long. Each next line comes after twice the time before it."""
@@ -74,9 +76,10 @@ class BlockingProcess:
 class Monitor:
     """Reads what the migration's process waits for, several times a second."""
 
-    def __init__(self, connection: asyncpg.Connection, pid: int) -> None:
+    def __init__(self, connection: asyncpg.Connection, pid: int, *, lock_seconds: float) -> None:
         self._connection = connection
         self._pid = pid
+        self._poll_seconds = min(MAX_POLL_SECONDS, lock_seconds / POLLS_PER_LOCK_TIMEOUT)
         self._query_lock = asyncio.Lock()
         self._blockers: list[BlockingProcess] = []
         self._progress_logged_at = time.monotonic()
@@ -98,7 +101,7 @@ class Monitor:
                 if blockers := await self._fetch(_BLOCKING_PROCESSES, self._pid):
                     self._blockers = [BlockingProcess(**blocker) for blocker in blockers]
                 await self._log_index_progress()
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(self._poll_seconds)
 
     async def _log_index_progress(self) -> None:
         builds = await self._fetch(_INDEX_PROGRESS, self._pid)
@@ -120,10 +123,10 @@ class Monitor:
 
 
 @asynccontextmanager
-async def monitoring(url: DatabaseUrl, pid: int) -> AsyncIterator[Monitor]:
-    """Monitor the connection with this process id while the block runs."""
+async def monitoring(url: DatabaseUrl, pid: int, *, lock_seconds: float) -> AsyncIterator[Monitor]:
+    """Monitor the connection with this process id and this lock timeout while the block runs."""
     connection = await open_connection(url)
-    monitor = Monitor(connection, pid)
+    monitor = Monitor(connection, pid, lock_seconds=lock_seconds)
     task = asyncio.create_task(monitor.poll())
     try:
         yield monitor

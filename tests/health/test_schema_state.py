@@ -81,7 +81,7 @@ async def test_a_downgraded_database_has_no_revision(database, sql):
 
 @pytest.mark.parametrize("statement", ["DROP TABLE idempotency_keys", "DROP FUNCTION estimated_items(boolean, text)"])
 async def test_a_missing_object_is_named(database, sql, statement):
-    """A table or function that somebody has dropped is missing, whatever the revision says."""
+    """A dropped table or function is missing, although the revision is the newest."""
     await sql.execute(statement)
     schema = await read_schema(database)
 

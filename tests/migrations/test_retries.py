@@ -16,7 +16,7 @@ DROP_COLUMN = 'op.execute("ALTER TABLE items DROP COLUMN colour")'
 @pytest.fixture
 async def blocker(database_url):
     """A connection of the service's role that keeps a transaction open which has read the items."""
-    connection = await asyncpg.connect(database_url, server_settings={"application_name": "forgetful"})
+    connection = await asyncpg.connect(database_url, server_settings={"application_name": "report"})
     await connection.execute("BEGIN")
     await connection.execute(f"SELECT 'a long one', count(*) FROM items WHERE name <> '{'x' * 200}'")
     yield connection
@@ -60,7 +60,7 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
     error = done.stderr.splitlines()[-1]
     assert error.startswith("Error: upgrade items_9998 -> items_9999 did not get its lock within 2 s")
     assert re.search(
-        rf"process {blocker.get_server_pid()} of user items_app \(forgetful\), idle in transaction, \d+ s old, "
+        rf"process {blocker.get_server_pid()} of user items_app \(report\), idle in transaction, \d+ s old, "
         r"query: SELECT 'a long one'[^…]{90,110}…\.$",
         error,
     ), error
