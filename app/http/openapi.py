@@ -1,14 +1,16 @@
 """The OpenAPI document: FastAPI's own, with the errors, headers and limits that all routes share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
+from app.dependencies import get_database
 from app.errors import (
     BodyTooLargeError,
     DatabasePermissionDeniedError,
@@ -27,10 +29,12 @@ from app.errors import (
     StatementTimeoutError,
     UnsupportedMediaTypeError,
 )
+from app.health import paths
 from app.middleware.problems import MEDIA_TYPE
 from app.schemas.problem import Problem
 from app.settings import Settings
 
+_VALIDATION_ERROR = "HTTPValidationError"
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 TAGS = [
@@ -89,13 +93,12 @@ def complete(document: dict[str, Any], app: FastAPI) -> None:
     _, definitions = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(definitions["$defs"])
-    for unused in ("HTTPValidationError", "ValidationError"):
+    for unused in (_VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
     for route in iter_route_contexts(app.routes):
         if isinstance(route.original_route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
-                operation = document["paths"][route.path_format][method.lower()]
-                _complete_operation(operation, str(route.path_format), method, settings)
+                _complete_operation(document["paths"][route.path_format][method.lower()], route, settings)
 
 
 def _description(app: FastAPI, settings: Settings) -> str:
@@ -107,50 +110,59 @@ def _description(app: FastAPI, settings: Settings) -> str:
     )
 
 
-def _complete_operation(operation: dict[str, Any], path: str, method: str, settings: Settings) -> None:
-    """Add the errors and headers that the route does not declare, and simplify the parameters."""
+def _complete_operation(operation: dict[str, Any], route: RouteContext, settings: Settings) -> None:
+    """Add the errors and headers that follow from what the route declares, and simplify the parameters."""
     for parameter in operation.get("parameters", ()):
         schema = parameter["schema"] = _parameter_schema(parameter["schema"])
         if "description" in schema:
             parameter.setdefault("description", schema["description"])
         if parameter["in"] == "header":
             parameter["name"] = parameter["name"].title()  # as header names are usually written
-    responses = operation["responses"]
-    responses.pop("422", None)
-    is_limited = "system" not in operation.get("tags", ())
-    errors = _possible_errors(path, method, settings) if is_limited else ()
-    responses |= {str(status): response for status, response in error_responses(*errors).items()}
-    operation["responses"] = responses = dict(sorted(responses.items()))
-    responses["default"] = {"description": "Any other error.", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-    rate_limit_headers = _RATE_LIMIT_HEADERS if is_limited and settings.rate_limit_enabled else {}
+    declared = operation["responses"]
+    if _VALIDATION_ERROR in str(declared.get("422")):  # FastAPI's own, which this service does not send
+        del declared["422"]
+    limits_rate = settings.rate_limit_enabled and route.path not in paths.PROBES
+    errors = [*_possible_errors(operation, route, settings), *([RateLimitedError(12)] if limits_rate else [])]
+    documented = {str(status): response for status, response in error_responses(*errors).items()}
+    operation["responses"] = responses = dict(sorted((documented | declared).items()))
+    responses.setdefault("default", {"description": "Any other error.", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}})
+    rate_limit_headers = _RATE_LIMIT_HEADERS if limits_rate else {}
     for response in responses.values():
         response["headers"] = response.get("headers", {}) | _COMMON_HEADERS | rate_limit_headers
 
 
 def _parameter_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of the parameter as text: without null, which only the handler sees, and without lists."""
-    members = [member for member in schema.pop("anyOf", ()) if member != {"type": "null"}]
-    for member in members:
-        schema |= member["items"] if member.get("type") == "array" else member
-    return schema
+    members = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
+    if len(members) != 1:
+        return schema
+    member: dict[str, Any] = members[0]
+    others = {name: value for name, value in schema.items() if name != "anyOf"}
+    return others | (member["items"] if member.get("type") == "array" else member)
 
 
-def _possible_errors(path: str, method: str, settings: Settings) -> Iterable[RequestError]:
-    """Return an example of each error that the operation can respond with."""
-    if method in {"POST", "PUT", "PATCH"}:
-        yield from (MalformedBodyError(), BodyTooLargeError(settings.max_body_bytes), UnsupportedMediaTypeError())
-        yield InvalidFieldError("name", "String should have at least 1 character")
-    else:
-        yield InvalidFieldError("id" if "{" in path else "page", "Input should be a whole number")
-    if method == "POST":
+def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: Settings) -> Iterator[RequestError]:
+    """Return an example of each error that follows from the parameters, the body and the dependencies."""
+    names = [parameter["name"] for parameter in operation.get("parameters", ())]
+    if "requestBody" in operation:
+        limit_bytes = settings.max_body_bytes if route.max_body_size is None else route.max_body_size
+        yield from (MalformedBodyError(), BodyTooLargeError(limit_bytes), UnsupportedMediaTypeError())
+    if names or "requestBody" in operation:
+        yield InvalidFieldError(names[0] if names else "body", "Input should be a whole number")
+    if "Idempotency-Key" in names:
         yield IdempotencyKeyReusedError()
-    if "{" in path and method != "GET":
+    if "If-Match" in names:
         yield PreconditionFailedError(1)
-    if settings.rate_limit_enabled:
-        yield RateLimitedError(12)
-    yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
-    yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
-    yield StatementTimeoutError()
+    if any(dependency.call is get_database for dependency in _dependencies(route.dependant)):
+        yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
+        yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
+        yield StatementTimeoutError()
+
+
+def _dependencies(declared: Dependant) -> Iterator[Dependant]:
+    for dependency in declared.dependencies:
+        yield dependency
+        yield from _dependencies(dependency)
 
 
 def error_responses(*errors: RequestError) -> dict[int | str, dict[str, Any]]:

@@ -160,7 +160,7 @@ async def change_item(
 async def delete_item(
     item_id: ItemId,
     database: DatabaseDependency,
-    permanent: Annotated[Flag, Query(description="Delete the item permanently.")] = False,
+    permanent: Annotated[Flag, Query(description="Delete the item permanently.", examples=[True])] = False,
     if_match: IfMatch = None,
 ) -> Response:
     """Deactivate an item, or delete it permanently."""

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 
+from app.dependencies import DatabaseDependency
 from app.errors import StartupError
 from app.http.application import Application
 from app.http.route import Route
@@ -248,6 +249,25 @@ def test_the_document_contains_what_fastapi_documents(app, router):
     assert "own_id" == document["paths"]["/named"]["get"]["operationId"]
     for path in ("/named", "/items"):
         assert "X-Request-ID" in document["paths"][path]["get"]["responses"]["default"]["headers"]
+
+
+def test_the_document_follows_the_declarations(app):
+    """An operation documents the errors of its own parameters, body and dependencies, and what it declares itself."""
+
+    @app.post("/teas", responses={422: {"description": "Not a tea."}}, max_body_size=10)
+    async def create_tea(tea: dict[str, int], strength: int | str = 1) -> None: ...
+
+    @app.post("/teapots")
+    async def create_teapot(database: DatabaseDependency) -> None: ...
+
+    paths = app.openapi()["paths"]
+    teas, teapots = paths["/teas"]["post"], paths["/teapots"]["post"]
+
+    assert {"200", "400", "413", "415", "422", "default"} == set(teas["responses"])
+    assert "Not a tea." == teas["responses"]["422"]["description"]
+    assert "10 bytes" in str(teas["responses"]["413"])
+    assert [{"type": "integer"}, {"type": "string"}] == teas["parameters"][0]["schema"]["anyOf"]
+    assert {"200", "503", "504", "default"} == set(teapots["responses"])
 
 
 class PlainRoute(APIRoute):
