@@ -16,7 +16,7 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     )
     body: dict[str, Any] = response.json()
     assert code == body["code"], body
-    assert set(body) - {"errors", "checks"} == MEMBERS
+    assert set(body) - {"errors", "checks", "context"} == MEMBERS
     assert status == body["status"]
     assert body["request_id"] == response.headers["x-request-id"]
     assert REQUEST_ID.fullmatch(body["request_id"])

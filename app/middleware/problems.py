@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import structlog
 from fastapi.exceptions import RequestValidationError
+from fastapi.utils import is_body_allowed_for_status_code
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -92,11 +93,32 @@ def answer(scope: Scope, error: Exception) -> Response:
         members = {"errors": [_field_problem(e) for e in error.errors()]}
         return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", _INVALID, request_id, {}, members)
     if isinstance(error, HTTPException):
-        status = HTTPStatus(error.status_code)
-        return _problem(status, status.name.lower(), f"{status.description}.", request_id, error.headers or {}, {})
+        return _http_exception_answer(error, request_id)
     log.error("request_crashed", exc_info=error)
     body = internal_error_body(request_id)
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MEDIA_TYPE)
+
+
+def _http_exception_answer(error: HTTPException, request_id: str) -> Response:
+    """The answer to an exception that a route raises as FastAPI documents it, with the detail that the route wrote.
+
+    A detail that is not text is the member `context`. A status that no standard names is its own code.
+    """
+    headers = error.headers or {}
+    if not is_body_allowed_for_status_code(error.status_code):
+        return Response(status_code=error.status_code, headers=headers)
+    try:
+        status = HTTPStatus(error.status_code)
+        title, code, description = status.phrase, status.name.lower(), status.description
+    except ValueError:
+        title, code, description = "Unknown Status", f"status_{error.status_code}", ""
+    members: dict[str, Any] = {}
+    if not isinstance(error.detail, str):
+        members = {"context": error.detail}
+    elif error.detail != title:  # the default of the exception
+        description = error.detail
+    detail = (description or title).rstrip(".") + "."
+    return _problem(error.status_code, code, detail, request_id, headers, members, title=title)
 
 
 def internal_error_body(request_id: str) -> bytes:
@@ -121,23 +143,27 @@ def _field(part: str, *path: str | int) -> str:
 
 
 def _problem(  # noqa: PLR0917  # the parts of a problem
-    status: HTTPStatus,
+    status: int,
     code: str,
     detail: str,
     request_id: str,
     headers: Mapping[str, str],
     members: Mapping[str, Any],
+    *,
+    title: str | None = None,
 ) -> Response:
-    body = _body(status, code, detail, request_id, members)
+    body = _body(status, code, detail, request_id, members, title=title)
     return Response(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def _body(status: HTTPStatus, code: str, detail: str, request_id: str, members: Mapping[str, Any]) -> bytes:
+def _body(  # noqa: PLR0917  # the parts of a problem
+    status: int, code: str, detail: str, request_id: str, members: Mapping[str, Any], title: str | None = None
+) -> bytes:
     return orjson.dumps(
         {
             "type": "about:blank",
-            "title": status.phrase,
-            "status": status.value,
+            "title": title or HTTPStatus(status).phrase,
+            "status": int(status),
             "detail": detail,
             "code": code,
             "request_id": request_id,

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi import HTTPException as FastAPIHTTPException
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
@@ -127,13 +128,45 @@ async def test_a_refusal_is_no_warning(error):
 
 
 @pytest.mark.parametrize("status", [400, 403, 418, 500])
-async def test_an_error_of_the_framework_is_a_problem(status):
-    """An HTTPException of Starlette or FastAPI is a problem without its detail, with its headers."""
-    async with served(HTTPException(status, "hunter2", headers={"X-Kept": "yes"})) as client:
+async def test_an_http_exception_is_a_problem_with_its_detail(status):
+    """What a route raises as FastAPI documents it keeps its detail and its headers."""
+    async with served(HTTPException(status, "No such order", headers={"X-Kept": "yes"})) as client:
         response = await client.get("/")
 
-    assert "hunter2" not in str(problem(response, status, HTTPStatus(status).name.lower()))
+    assert "No such order." == problem(response, status, HTTPStatus(status).name.lower())["detail"]
     assert "yes" == response.headers["x-kept"]
+
+
+async def test_an_http_exception_without_detail_has_a_sentence():
+    """The default detail, the name of the status, is replaced by the description of the standard library."""
+    async with served(HTTPException(404)) as client:
+        response = await client.get("/")
+
+    assert "Nothing matches the given URI." == problem(response, 404, "not_found")["detail"]
+
+
+async def test_a_structured_detail_is_a_member_of_its_own():
+    """FastAPI takes any JSON as detail, and a problem's detail is text."""
+    async with served(FastAPIHTTPException(409, {"order": 7})) as client:
+        response = await client.get("/")
+
+    assert {"order": 7} == problem(response, 409, "conflict")["context"]
+
+
+async def test_a_status_without_a_name_is_its_own_code():
+    """A status that no standard defines is answered as the route wants."""
+    async with served(HTTPException(499, "Gone away")) as client:
+        response = await client.get("/")
+
+    assert (499, "status_499") == (response.status_code, response.json()["code"])
+
+
+async def test_an_http_exception_without_a_body_has_none():
+    """A 304 has headers only."""
+    async with served(HTTPException(304, headers={"X-Kept": "yes"})) as client:
+        response = await client.get("/")
+
+    assert (304, b"", "yes") == (response.status_code, response.content, response.headers["x-kept"])
 
 
 @pytest.mark.parametrize("failure", [ValueError(), errors.DatabaseUnavailableError()])
