@@ -1,5 +1,6 @@
 """How a server shuts down, and what happens to its requests."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -7,8 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cluster import slow_down_creations
+from tests.processes.history import create
 from tests.processes.load import Request, load
 from tests.processes.plain_server import facts, plain
+from tests.processes.server import service
 
 
 def test_a_shutdown_loses_no_request():
@@ -99,3 +103,22 @@ def test_the_metrics_directory_is_removed_at_the_end():
         assert Path(folder).is_dir()
         assert 0 == server.stop()
         assert not Path(folder).exists()
+
+
+def test_a_write_that_is_cancelled_at_the_end_is_answered_with_a_problem(own_cluster):
+    """The 503 has the request's id and says that the write may have been applied, and the log line has its status."""
+    slow_down_creations(own_cluster.url, seconds=10)
+    with service(own_cluster.url, GRACEFUL_SECONDS="1", DATABASE_STATEMENT_SECONDS="20") as server:
+        server.serving()
+        with load(server.port, kept=1, fresh=0, rate=1, seconds=0.5, request=create) as report:
+            time.sleep(0.5)
+            assert 0 == server.stop(seconds=6)
+        records = [json.loads(line) for line in server.output().splitlines()]
+
+    (answer,) = [result.answer for result in report.results]
+    assert answer
+    problem = json.loads(answer.body)
+    assert (503, "shutting_down") == (answer.status, problem["code"])
+    assert "may or may not have been applied" in problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert [503] == [record["status"] for record in records if record["event"] == "request_served"]
