@@ -85,7 +85,9 @@ class Metrics:
             mode="max",
         )
         self._budget_fits = self._gauge(
-            "connection_budget_fits", "1 if the server has as many connections as all instances want.", mode="max"
+            "connection_budget_fits",
+            "1 if the server has as many connections as all instances want; 0 if not, or if it was not checked.",
+            mode="max",
         )
 
         self.loop_lag = self._worker_gauge(
