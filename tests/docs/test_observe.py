@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,11 @@ from tests.paths import ROOT
 from tests.processes.server import Server, eventually
 
 PAGE = (ROOT / "docs" / "operations" / "observe.md").read_text()
+
+RENAMED = {"exc_info": "exception"}
+"""Arguments of loggers that have another name in the line."""
+
+IN_EVERY_LINE = {"request_id", "trace_id"}
 
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "write"}
 
@@ -37,19 +43,23 @@ def names(heading: str) -> set[str]:
     return {row.split("`")[1] for row in rows(heading)}
 
 
-def logged() -> set[str]:
-    """The events of the code: arguments of loggers of the form noun_verbed, and values of the key `event`."""
-    found = set()
+def logged() -> dict[str, set[str]]:
+    """The events of the code, each with the fields that its calls name.
+
+    An event is an argument of a logger of the form noun_verbed, or a value of the key `event`.
+    """
+    found: dict[str, set[str]] = {}
     for file in (*ROOT.glob("app/**/*.py"), *ROOT.glob("migrations/**/*.py"), ROOT / "gunicorn.conf.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and node.args:
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 if name in LEVELS:
-                    found.add(text_of(node.args[0]))
+                    fields = {RENAMED.get(keyword.arg, keyword.arg) for keyword in node.keywords if keyword.arg}
+                    found.setdefault(text_of(node.args[0]), set()).update(fields)
             elif isinstance(node, ast.Dict):
                 pairs = zip(node.keys, node.values, strict=True)
-                found |= {text_of(value) for key, value in pairs if text_of(key) == "event"}
-    return {event for event in found if event.replace("_", "").isalpha()}
+                found |= {text_of(value): set() for key, value in pairs if text_of(key) == "event"}
+    return {event: fields for event, fields in found.items() if event.replace("_", "").isalpha()}
 
 
 def text_of(node: ast.AST | None) -> str:
@@ -71,7 +81,15 @@ def test_the_table_of_metrics_is_that_of_the_code():
 
 def test_the_table_of_events_is_that_of_the_code():
     """The table has each event that the code logs, and no other."""
-    assert logged() == names("Log events")
+    assert logged().keys() == names("Log events")
+
+
+@pytest.mark.parametrize("row", rows("Log events"), ids=lambda row: row.split("`")[1])
+def test_an_event_is_listed_with_its_fields(row):
+    """The row names every field that a call in the code names, except the ids that all lines of a request have."""
+    _, event, _, fields, *_ = row.split("|")
+
+    assert logged()[event.strip(" `")] - IN_EVERY_LINE <= set(re.findall(r"`(\w+)`", fields))
 
 
 @pytest.fixture(scope="module")
