@@ -89,7 +89,7 @@ class MalformedPathError(RequestError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Close the connection: another server may understand such a target differently, and what follows it too."""
+        """Close the connection: a proxy may read such a target, and the bytes after it, in another way."""
         return {"Connection": "close"}
 
 

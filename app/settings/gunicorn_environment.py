@@ -37,7 +37,7 @@ def _refusal(environment: Environment) -> str | None:
     try:
         int(environment.get("WEB_CONCURRENCY", "1"))
     except ValueError:
-        return "WEB_CONCURRENCY must be a whole number like 4, or be unset for one worker a CPU."
+        return "WEB_CONCURRENCY must be a whole number like 4, or be unset for one worker for each CPU."
     if "FORWARDED_ALLOW_IPS" in environment:
         import ipaddress  # noqa: PLC0415 -- every start of Python would pay for it
 

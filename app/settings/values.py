@@ -79,7 +79,9 @@ def _check_storage_uri(value: SecretStr) -> SecretStr:
     except ValueError:
         raise ValueError(f"{_STORAGE_FORM}, or not be set") from None
     if parts.scheme not in {"redis", "rediss"}:
-        raise ValueError(f"{_STORAGE_FORM}, or rediss:// with TLS: no cluster or sentinel scheme, or not be set")
+        raise ValueError(
+            f"{_STORAGE_FORM}, also for a cluster, or like rediss://… with TLS; Redis Sentinel is not supported"
+        )
     if not is_usable or uri.count("@") > 1 or parts.fragment or not re.fullmatch(r"(/\d{0,5})?", parts.path):
         raise ValueError(f"{_STORAGE_FORM}, with %23 for #, %2F for /, %3F for ? and %40 for @ in the password")
     for name, file in parse_qsl(parts.query, keep_blank_values=True):

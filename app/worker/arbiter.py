@@ -21,7 +21,7 @@ _NO_EXIT_CODE = -1
 _COULD_NOT_START = 3
 
 _STABLE_SECONDS = 10.0
-"""A worker that has served for this long has started well, for whatever reason it ends."""
+"""A worker that has served for this long sets the number of failures in a row back to zero."""
 
 _MAX_PAUSE_SECONDS = 30.0
 """The longest pause between two starts, when one after the other fails."""
@@ -39,7 +39,8 @@ _CHECK_SECONDS = 0.2
 class RollingArbiter(Arbiter):
     """A master that replaces workers one at a time.
 
-    There are never fewer workers serving than configured, and never more than one above.
+    A replacement serves before the worker that it replaces is asked to stop, and at most one process more
+    than configured runs.
     """
 
     WORKERS: ClassVar[dict[int, Worker]]  # type: ignore[assignment]
