@@ -1,18 +1,18 @@
-# The everyday lines. Each works by itself on a fresh clone; `make` alone lists them.
+# The everyday commands. Each works by itself on a fresh clone; `make` alone lists them.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 PYTEST := $(BIN)/pytest
 
-# Real servers want the machine for themselves, so their tests run one at a time. These few stand for all of them.
+# Tests of real servers run one at a time, because other load would disturb them. `make test` runs these few of them.
 SERVERS := tests/processes
 SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py shutdown.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-long test-faults check docs bench lock
 
-help: ## List these lines
+help: ## List these commands
 	@$(PYTHON) -c 'import re; [print(f"make {n:11} {t}") for n, t in re.findall("(?m)^([a-z-]+):.*## (.*)", open("Makefile").read())]'
 
 install: .venv/installed ## Put the locked requirements into .venv; PYTHON names the interpreter, 3.11 to 3.13; UV=uv takes uv
@@ -23,7 +23,7 @@ CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
 	shutil.copy("app/settings/gunicorn_environment.py", folder); \
 	(folder / "gunicorn_environment.pth").write_text("import gunicorn_environment; gunicorn_environment.check()\n")
 
-# --clear, so that what has left the lock leaves the environment as well.
+# --clear removes packages that are no longer in the lock.
 .venv/installed: requirements/development.txt app/settings/gunicorn_environment.py
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make install PYTHON=python3.12")'
 	$(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON) .venv,$(PYTHON) -m venv --clear .venv)
@@ -34,7 +34,7 @@ CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
 run: install ## Serve at http://127.0.0.1:8000, from an embedded PostgreSQL unless DATABASE_URL is set
 	$(BIN)/gunicorn
 
-test: install ## Run the tests, those of real servers among them, except the long ones; at most 6 minutes on two cores
+test: install ## Run all tests except the long ones; at most 6 minutes on two cores
 	$(PYTEST) $(SERVERS_FIRST)
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
 	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
@@ -56,7 +56,7 @@ check: install ## Check format, lint, types, security and who imports whom
 docs: install ## Write the documentation's site to docs/_site
 	$(BIN)/python -m sphinx --fail-on-warning --quiet docs docs/_site
 
-bench: install ## Measure what the patterns are worth
+bench: install ## Run the benchmarks, and write their results
 	$(BIN)/python -m benchmarks
 
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
