@@ -23,7 +23,7 @@ def test_the_budget_holds_with_one_worker_more(budget, workers):
 
 
 @given(st.integers(1, 256), WORKERS)
-def test_a_budget_that_is_too_small_is_told_what_to_change(budget, workers):
+def test_the_refusal_of_a_small_budget_says_what_to_change(budget, workers):
     """The sentence names both variables, and following either half of it works where it can."""
     assume(budget <= workers)
 
@@ -38,14 +38,14 @@ def test_a_budget_that_is_too_small_is_told_what_to_change(budget, workers):
 @pytest.mark.parametrize(
     ("budget", "workers", "connections"), [(20, 2, 6), (20, 1, 10), (2, 1, 1), (3, 2, 1), (100, 4, 20)]
 )
-def test_a_share(budget, workers, connections):
-    """The budget by the workers and one more, rounded down."""
+def test_a_workers_share_is_the_budget_divided_by_workers_plus_one(budget, workers, connections):
+    """The quotient is rounded down."""
     assert connections == worker_share(budget=budget, workers=workers)
 
 
 @given(st.integers(1, 100), BUDGETS, LIMITS, st.none() | LIMITS, st.none() | LIMITS)
-def test_it_fits_where_every_connection_can_be_had(instances, connections, server, role, database):
-    """Every instance full and a migration beside them must be within each limit there is."""
+def test_a_budget_fits_if_each_limit_of_the_server_allows_it(instances, connections, server, role, database):
+    """All instances and a migration together stay within the limit of the server, the role and the database."""
     budget = Budget(
         instances=instances, connections_per_instance=connections,
         server_connections=server, role_connections=role, database_connections=database,

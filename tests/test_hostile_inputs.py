@@ -69,7 +69,7 @@ def check(response: httpx.Response) -> None:
 
 @pytest.mark.parametrize("field", ["name", "description", "price", "is_active", MARKER, ""])
 @pytest.mark.parametrize(("method", "path"), WRITES)
-async def test_any_value_of_any_field(client, method, path, field):
+async def test_every_value_of_a_field_is_stored_or_refused(client, method, path, field):
     """Every JSON value of every field is stored unchanged, or refused."""
     for value in VALUES:
         body = orjson.dumps({"name": "Pan", "description": MARKER, field: value})
@@ -81,25 +81,29 @@ async def test_any_value_of_any_field(client, method, path, field):
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-async def test_any_body(client, method, path):
-    """Every body that is not an item is refused."""
+async def test_a_body_that_is_no_item_is_refused(client, method, path):
+    """Malformed JSON, JSON that is no item, and every body of another media type are refused."""
     item = orjson.dumps({"name": "Pan", "description": MARKER})
     bodies = [
-        *(orjson.dumps(value) for value in VALUES), b"", b"\0", item[:-1], item + item, b"\xef\xbb\xbf" + item,
+        *(orjson.dumps(value) for value in VALUES if value != {"name": MARKER}), b"", b"\0",
+        item[:-1], item + item, b"\xef\xbb\xbf" + item,
         item.replace(b"Pan", b"\xff"), item.replace(b"Pan", b"\\ud800"),
-        *(item.decode().encode(encoding) for encoding in ("utf-16", "utf-16-be", "utf-32", "utf-7")), b"[" * 60_000,
+        *(item.decode().encode(encoding) for encoding in ("utf-16", "utf-16-be", "utf-32")), b"[" * 60_000,
         b'{"a":' * 12_000, b'{"name":' + b"[" * 900 + b"]" * 900 + b"}",
         item.replace(b'"Pan"', b"9" * 5_000), item.replace(b'"Pan"', b"NaN"), item.replace(b'"Pan"', b"-Infinity"),
         b"name=Pan&description=" + MARKER.encode(),
         b"--x\r\nContent-Disposition: form-data; name=name\r\n\r\nPan\r\n--x--", b"<item/>", MARKER.encode() * 20_000,
-        b'{"name": "Pan", "name": null}', b'{"\\u0000": 1, "name": "Pan"}',
+        b'{"name": "Pan", "name": null}',
     ]  # fmt: skip
     for body, headers in itertools.product(bodies, [JSON, {}, {"Content-Type": "application/x-www-form-urlencoded"}]):
-        check(await client.request(method, path, content=body, headers=headers))
+        response = await client.request(method, path, content=body, headers=headers)
+
+        check(response)
+        assert response.is_client_error, (body[:100], headers)
 
 
 @pytest.mark.parametrize("name", ["page", "per_page", "cursor", "is_active", "q", "count", "permanent", MARKER])
-async def test_any_value_of_any_parameter(client, name):
+async def test_every_value_of_a_parameter_is_used_ignored_or_refused(client, name):
     """Every value of a query parameter is used, ignored or refused."""
     raw = [
         "%FF",
@@ -121,8 +125,8 @@ async def test_any_value_of_any_parameter(client, name):
         check(await client.delete(f"/items/99?{name}={value[:20_000]}"))
 
 
-async def test_any_path(client):
-    """Every path that is not documented is 404 or an invalid id."""
+async def test_a_path_that_is_not_documented_is_refused(client):
+    """It is 404, a malformed path, an invalid id, or a method that is not allowed."""
     segments = [
         *(quote(text, safe="") for text in TEXTS if text),
         "%FF",
@@ -138,9 +142,14 @@ async def test_any_path(client):
         "1.json",
     ]
     for segment, method in itertools.product(segments, METHODS):
-        check(await client.request(method, f"/items/{segment[:20_000]}", content=b'{"name": "Pan"}', headers=JSON))
+        path = f"/items/{segment[:20_000]}"
+        response = await client.request(method, path, content=b'{"name": "Pan"}', headers=JSON)
+        check(response)
+        assert response.is_client_error, (method, path)
     for segment, folder in itertools.product(segments, ["/", "/docs/", "/items/1/"]):
-        check(await client.get(f"{folder}{segment[:20_000]}"))
+        response = await client.get(f"{folder}{segment[:20_000]}")
+        check(response)
+        assert response.is_client_error, (folder, segment)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +160,7 @@ async def test_any_path(client):
         "Origin", "Range", "Traceparent", "Transfer-Encoding", "X-Forwarded-For", "X-Request-ID", "X-" + MARKER,
     ],
 )  # fmt: skip
-async def test_any_value_of_any_header(client, name):
+async def test_every_value_of_a_header_is_used_ignored_or_refused(client, name):
     """Every value of a header is used, ignored or refused."""
     values = [
         b"", b" ", b"*", b'"', b'W/"', b'"a', b",,,", b"\xff\xfe", b"\0", b"a\r\nX-Evil: 1", b"-1", b"9" * 5_000,
@@ -184,7 +193,7 @@ fuzzed = settings(max_examples=50, deadline=None, suppress_health_check=[HealthC
 
 @fuzzed
 @given(document=documents, write=st.sampled_from(WRITES))
-async def test_any_document(client, document, write):
+async def test_every_json_document_is_answered_with_an_item_or_a_problem(client, document, write):
     """The response to every JSON document is an item or a problem."""
     check(await client.request(*write, content=orjson.dumps(document), headers=JSON))
 
@@ -196,7 +205,7 @@ async def test_any_document(client, document, write):
     tags=st.binary(max_size=30),
     query=st.text(st.characters(codec="ascii", exclude_categories=["Cc"])),
 )
-async def test_any_bytes(client, body, key, tags, query):
+async def test_any_bytes_are_answered_with_an_item_or_a_problem(client, body, key, tags, query):
     """The response to any bytes is an item or a problem."""
     for method, path in [*WRITES, ("GET", "/items/1"), ("GET", "/items")]:
         headers = [

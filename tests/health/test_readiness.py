@@ -53,8 +53,8 @@ async def test_a_migrated_database_is_ready(database):
     [("ok", "current", True), ("ok", "ahead", True), ("ok", "behind", False), ("ok", "unknown", False),
      ("database_unavailable", "unknown", False), ("timeout", "current", False), ("unchecked", "unknown", False)],
 )  # fmt: skip
-def test_which_results_pass(database, schema, passed):
-    """The database must be reachable and its schema not behind."""
+def test_a_result_passes_with_a_reachable_database_and_a_schema_that_is_not_behind(database, schema, passed):
+    """Any other result is a failure."""
     assert passed == Checks(database=database, schema=schema, revision_needed=HEAD).passed
 
 
