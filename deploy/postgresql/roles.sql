@@ -5,8 +5,8 @@
 --
 --     psql --set ON_ERROR_STOP=1 --single-transaction --dbname items --file deploy/postgresql/roles.sql
 --
--- Run it again after the first migration: it then revokes the service's right to write the table of
--- revisions. It may be run at any time. It sets no passwords: set them in psql with \password.
+-- Run it again after the first migration: it then revokes the service's right to write the version
+-- table. It may be run at any time. It sets no passwords: set them in psql with \password.
 -- docs/operations/roles.md says what uses which role.
 
 DO $$
