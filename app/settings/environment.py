@@ -11,6 +11,15 @@ from app.errors import StartupError
 
 _LONGEST_SECRET: Final = 65_536
 
+_MESSAGES: Final = {
+    "bool_parsing": "must be true or false",
+    "float_parsing": "must be a number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller whole number",
+    "string_too_long": "must have at most {max_length} characters",
+}
+"""What to write, by the type of Pydantic's error, where its own message does not say so."""
+
 
 class FromEnvironment(BaseSettings):
     """Fields that are read from the environment once and never change.
@@ -109,5 +118,7 @@ def _sentence(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return str(message)
+    if error["type"] in _MESSAGES:
+        message = _MESSAGES[error["type"]].format(**error.get("ctx", {}))
     message = message.replace("Input should be", "must be", 1)
     return f"{str(error['loc'][0]).upper()} {message[0].lower()}{message[1:]}."

@@ -106,7 +106,7 @@ def _check_limit(value: str) -> str:
     except ValueError:
         raise ValueError("must be one limit like 600/minute or 20/second") from None
     if not 1 <= limit.amount <= _LARGEST_LIMIT or limit.get_expiry() > _LONGEST_WINDOW_SECONDS:
-        raise ValueError("must be at least one request, and a period of at most a day, like 600/minute or 20/second")
+        raise ValueError("must be at least one request in a period of at most a day, like 600/minute or 20/second")
     return value
 
 

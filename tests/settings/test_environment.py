@@ -57,6 +57,27 @@ def test_all_malformed_values_are_reported_at_once(environment):
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("RATE_LIMIT_ENABLED", "maybe", "RATE_LIMIT_ENABLED must be true or false."),
+        ("MAX_BODY_BYTES", "64k", "MAX_BODY_BYTES must be a whole number."),
+        ("MAX_BODY_BYTES", "9" * 5_000, "MAX_BODY_BYTES must be a smaller whole number."),
+        ("GRACEFUL_SECONDS", "25s", "GRACEFUL_SECONDS must be a number."),
+        ("BUILD_VERSION", "1" * 129, "BUILD_VERSION must have at most 128 characters."),
+        ("LOG_LEVEL", "trace", "LOG_LEVEL must be 'debug', 'info', 'warning' or 'error'."),
+    ],
+)
+def test_a_refusal_says_what_to_write(environment, name, value, sentence):
+    """The sentence does not say how the value was parsed."""
+    environment(name, value)
+
+    with pytest.raises(StartupError) as raised:
+        Settings.load()
+
+    assert sentence == str(raised.value)
+
+
 def test_secrets_are_not_shown(environment):
     """Neither printing the settings nor a failure to read them shows a password."""
     environment("DATABASE_URL", URL)
