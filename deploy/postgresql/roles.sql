@@ -28,9 +28,9 @@ $$;
 ALTER ROLE items_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 4;
 GRANT pg_read_all_stats TO items_owner;
 
--- The service reads and writes rows. Its limit is INSTANCES * DATABASE_CONNECTIONS. Its
+-- The service reads and writes rows. Its limit is INSTANCES * DATABASE_CONNECTIONS + 2. Its
 -- statement_timeout is DATABASE_STATEMENT_SECONDS: with PgBouncer the service cannot set it itself.
-ALTER ROLE items_app LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 60;
+ALTER ROLE items_app LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 62;
 ALTER ROLE items_app SET statement_timeout = '5s';
 ALTER ROLE items_app SET idle_in_transaction_session_timeout = '6s';
 ALTER ROLE items_app SET jit = off;

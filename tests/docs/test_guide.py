@@ -3,6 +3,8 @@
 import re
 
 from app.connection_budget import Budget, worker_share
+from app.settings import Settings
+from tests.cluster import ROLES
 from tests.paths import ROOT
 
 GUIDE = ROOT / "docs" / "operations"
@@ -21,6 +23,19 @@ def test_the_example_of_the_connection_budget_is_right():
     assert (budget.wanted, budget.available, budget.fits) == (wanted, available, True)
     assert (each, workers + 1) == (budget_of_one, parts)
     assert worker_share(budget=each, workers=workers) == share
+
+
+def test_the_limit_of_the_role_fits_the_connection_budget():
+    """The limit in roles.sql is in the guide, and fits three instances with the default of DATABASE_CONNECTIONS."""
+    (limit,) = map(int, re.findall(r"ALTER ROLE items_app .*CONNECTION LIMIT (\d+)", ROLES.read_text()))
+    each = Settings.model_fields["database_connections"].default
+
+    paragraph = next(
+        part for part in (GUIDE / "roles.md").read_text().split("\n- ") if part.startswith("**Connections")
+    )
+
+    assert {str(limit), str(each)} <= set(re.findall(r"\d+", paragraph))
+    assert Budget(instances=3, connections_per_instance=each, server_connections=97, role_connections=limit).fits
 
 
 def test_the_deploy_page_creates_every_secret():

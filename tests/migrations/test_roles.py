@@ -95,7 +95,7 @@ async def test_the_roles_have_limits(own_database_url):
         limits = await connection.fetch("SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname LIKE 'items\\_%'")
     finally:
         await connection.close()
-    assert {"items_owner": 4, "items_app": 60, "items_metrics": 3} == dict(map(tuple, limits))
+    assert {"items_owner": 4, "items_app": 62, "items_metrics": 3} == dict(map(tuple, limits))
 
 
 async def test_the_metrics_role_reads_statistics_and_no_item(own_database_url):
