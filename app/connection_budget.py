@@ -15,9 +15,10 @@ def worker_share(*, budget: int, workers: int) -> int:
     """
     connections = budget // (workers + 1)
     if connections < 1:
+        alternative = f", or WEB_CONCURRENCY to at most {budget - 1}" if budget > 1 else ""
         raise StartupError(
-            f"DATABASE_CONNECTIONS is {budget}, too few for {workers} workers and one that replaces another: "
-            f"set it to at least {workers + 1}, or WEB_CONCURRENCY to at most {budget - 1}."
+            f"DATABASE_CONNECTIONS is {budget}, too few for WEB_CONCURRENCY {workers} and one worker that replaces "
+            f"another: set it to at least {workers + 1}{alternative}."
         )
     return connections
 

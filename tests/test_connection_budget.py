@@ -35,6 +35,12 @@ def test_the_refusal_of_a_small_budget_says_what_to_change(budget, workers):
         assert 1 == worker_share(budget=budget, workers=budget - 1)
 
 
+def test_the_refusal_of_one_connection_names_no_number_of_workers():
+    """One connection is too few for any number of workers."""
+    with pytest.raises(StartupError, match=r"WEB_CONCURRENCY 1 and one worker .*: set it to at least 2\.$"):
+        worker_share(budget=1, workers=1)
+
+
 @pytest.mark.parametrize(
     ("budget", "workers", "connections"), [(20, 2, 6), (20, 1, 10), (2, 1, 1), (3, 2, 1), (100, 4, 20)]
 )

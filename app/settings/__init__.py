@@ -1,8 +1,9 @@
 """The settings: name, default and meaning of everything an operator may change."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self, cast
+from typing import Annotated, Any, Final, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -27,6 +28,14 @@ from app.settings.values import (
     StorageUri,
 )
 from app.settings.values import DatabasePooler as DatabasePooler
+
+_MOST_WORKERS: Final = 256
+
+
+def _workers(values: Mapping[str, Any]) -> int:
+    """The default of WEB_CONCURRENCY: a machine with many CPUs must not need another DATABASE_CONNECTIONS to start."""
+    connections: int = values["database_connections"]
+    return min(available_cpus(), max(1, connections - 1), _MOST_WORKERS)
 
 
 class Settings(FromEnvironment):
@@ -75,8 +84,9 @@ class Settings(FromEnvironment):
     instances: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Instances of this service that share the database. Only the check of the connection budget uses it."""
 
-    web_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=available_cpus)
-    """The number of worker processes. By default the number of CPUs that the cgroup allows."""
+    web_concurrency: Annotated[int, Field(ge=1, le=_MOST_WORKERS)] = Field(default_factory=_workers)
+    """The number of worker processes. By default the number of CPUs that the cgroup allows, and less than
+    DATABASE_CONNECTIONS, so that each worker has a connection."""
 
     host: ListenHost = "127.0.0.1"
     """The address or the name to listen on, or `unix:/path` for a Unix socket."""

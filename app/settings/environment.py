@@ -11,6 +11,9 @@ from app.errors import StartupError
 
 _LONGEST_SECRET: Final = 65_536
 
+_CONSEQUENCE: Final = "default_factory_not_called"
+"""The type of Pydantic's error for a default that depends on other settings, where one of these is malformed."""
+
 _MESSAGES: Final = {
     "bool_parsing": "must be true or false",
     "float_parsing": "must be a number",
@@ -48,7 +51,8 @@ class FromEnvironment(BaseSettings):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise StartupError(" ".join(_sentence(e) for e in error.errors(include_url=False))) from None
+            causes = [e for e in error.errors(include_url=False) if e["type"] != _CONSEQUENCE]
+            raise StartupError(" ".join(map(_sentence, causes))) from None
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,26 @@ def test_no_setting_is_required_to_read_them(environment):
 
 
 @pytest.mark.parametrize(
+    ("cpus", "connections", "workers"), [(1, "20", 1), (4, "20", 4), (32, "20", 19), (32, "1", 1), (999, "9999", 256)]
+)
+def test_the_default_number_of_workers_fits_database_connections(environment, monkeypatch, cpus, connections, workers):
+    """The service starts on a machine with any number of CPUs, and each worker has a connection."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr("app.settings.cpus._quota", lambda _: None)
+    environment("DATABASE_CONNECTIONS", connections)
+
+    assert workers == Settings.load().web_concurrency
+
+
+def test_a_malformed_setting_is_the_only_one_that_is_named(environment):
+    """The default of WEB_CONCURRENCY depends on other settings, and is no failure of its own."""
+    environment("DATABASE_CONNECTIONS", "many")
+
+    with pytest.raises(StartupError, match=r"^DATABASE_CONNECTIONS must be a whole number\.$"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
     ("variables", "sentence"),
     [
         ({"OPS_PORT": "8000"}, "OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out."),
