@@ -41,6 +41,11 @@ class Checks:
         """Whether requests can be answered."""
         return self.database == "ok" and self.schema in (SchemaState.CURRENT, SchemaState.AHEAD)
 
+    @property
+    def usable_schema(self) -> str:
+        """The state of the schema for the metrics: `unknown` as well if the worker may not use a current schema."""
+        return self.schema if self.passed or self.schema == SchemaState.BEHIND else "unknown"
+
 
 class SchemaObserver(Protocol):
     """Receives the state of the schema, for the metrics."""
@@ -85,7 +90,7 @@ class Readiness:
         if result != self._checks:
             write = log.info if result.passed else log.warning
             write("readiness_changed", **asdict(result), cause=cause)
-            self._observer.set_schema_state(result.schema)
+            self._observer.set_schema_state(result.usable_schema)
         self._checks = result
         self._checked_at = monotonic()
 

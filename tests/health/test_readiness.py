@@ -160,7 +160,8 @@ async def test_the_revisions_are_named(database, sql):
 @pytest.mark.usefixtures("short_times")
 async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
     """The code says so, the event names the role and the privilege, and a GRANT makes the worker ready again."""
-    worker = readiness_of(database)
+    states = SchemaStates()
+    worker = readiness_of(database, states)
     await sql.execute(f"REVOKE {revoke} FROM items_app")
 
     with capture_logs() as lines:
@@ -173,6 +174,7 @@ async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
 
     await sql.execute(f"GRANT {revoke} TO items_app")
     assert READY == await worker.checks()
+    assert ["unknown", "current"] == states  # an alert fires for `unknown`
 
 
 async def test_a_request_without_a_privilege_is_answered_503(client, sql):
