@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import math
 import os
-import subprocess  # nosec B404 -- runs Alembic, with constant arguments
+import subprocess  # nosec B404  # runs Alembic, with constant arguments
 import sys
 from pathlib import Path
 from typing import Any

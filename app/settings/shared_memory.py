@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-_LINUX_FOLDER: Final = Path("/dev/shm")  # noqa: S108  # nosec B108 -- each user of it makes a private folder inside
+_LINUX_FOLDER: Final = Path("/dev/shm")  # noqa: S108  # nosec B108  # each user of it makes a private folder inside
 
 
 def shared_memory_folder() -> Path | None:
