@@ -10,6 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from app import NAME
 from app.database import connecting
+from app.database.peer import is_pooled
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import DatabasePooler, Settings
@@ -86,7 +87,7 @@ async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
         ) from None
     except OSError as error:
         raise StartupError(f"PostgreSQL cannot be reached: {error}.") from None
-    if await _is_pooled(connection):
+    if await is_pooled(connection):
         await connection.close()
         raise StartupError(_POOLER_REFUSED.format(url="this URL"))
     await connection.execute(READ_COMMITTED)
@@ -97,13 +98,3 @@ def _log_warning(_connection: object, message: asyncpg.PostgresLogMessage) -> No
     """Log a warning that a revision raises in PostgreSQL. Notices, as of IF EXISTS, are not logged."""
     if message.severity_en == "WARNING":
         log.warning("postgresql_warning", message=message.message)
-
-
-async def _is_pooled(connection: asyncpg.Connection) -> bool:
-    """Whether a pooler answers: it sends its clients a made-up process id, as it cannot know the server's.
-
-    The pooling mode (session or transaction) cannot be detected this way.
-    """
-    async with connection.transaction():
-        process_id: int = await connection.fetchval("SELECT pg_backend_pid()")
-    return process_id != connection.get_server_pid()

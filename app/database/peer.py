@@ -43,17 +43,20 @@ async def check_peer(
         DatabaseSetupError: With a sentence that says what to write.
     """
     if not through_pgbouncer:
-        if await _is_pooled(connection):
+        if await is_pooled(connection):
             raise DatabaseSetupError(POOLER_NOT_DECLARED)
         return
     if not await _holds(connection, "current_setting('transaction_isolation') = 'read committed'"):
         raise DatabaseSetupError(NOT_READ_COMMITTED)
-    if prepared_statements and await _is_pooled(connection) and await _passes_names_on(connection, statement_prefix):
+    if prepared_statements and await is_pooled(connection) and await _passes_names_on(connection, statement_prefix):
         raise DatabaseSetupError(NO_PREPARED_STATEMENTS)
 
 
-async def _is_pooled(connection: asyncpg.Connection) -> bool:
-    """Whether a pooler answers: it invents the process id that it sends when a client connects."""
+async def is_pooled(connection: asyncpg.Connection) -> bool:
+    """Whether a pooler answers: it invents the process id that it sends when a client connects.
+
+    The pooling mode, session or transaction, cannot be detected this way.
+    """
     return not await _holds(connection, f"pg_backend_pid() = {connection.get_server_pid()}")
 
 
