@@ -14,7 +14,9 @@ from pydantic_settings import NoDecode
 from app.database_url import DatabaseUrl
 from app.settings.addresses import List
 
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.001, le=3600, allow_inf_nan=False)]
+"""PostgreSQL counts in milliseconds. A shorter time would become 0, which it takes for no limit."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 BuildName = Annotated[str, Field(max_length=128)]
 

@@ -20,7 +20,7 @@ SENTENCE = re.compile(r"[A-Z].*[^.]\.")
         *((name, text) for name in ("DATABASE_CONNECTIONS", "INSTANCES", "WEB_CONCURRENCY",
         "MAX_BODY_BYTES") for text in ("0", "-1", "many", "1.5", "99999999999")),
         *((name, text) for name in ("DATABASE_WAIT_SECONDS", "DATABASE_STATEMENT_SECONDS", "KEEP_ALIVE_SECONDS",
-        "GRACEFUL_SECONDS") for text in ("0", "-1", "soon", "nan", "inf", "99999")),
+        "GRACEFUL_SECONDS", "MIGRATION_LOCK_SECONDS") for text in ("0", "0.0009", "-1", "soon", "nan", "inf", "99999")),
         *((name, text) for name in ("PORT", "OPS_PORT") for text in ("0", "65536", "http")),
         ("WORKER_TIMEOUT_SECONDS", "1"), ("MAX_REQUESTS", "-1"), ("MAX_REQUESTS_JITTER", "x"), ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
