@@ -87,6 +87,9 @@ def read_parameters(uri: str, environment: Mapping[str, str]) -> dict[str, str]:
         elif name not in _USED and name not in _IGNORED:
             raise ValueError(_refusal(name))
     values = {name: written.get(name) or environment.get(variable or "") for name, variable in _USED.items()}
+    for name, value in values.items():
+        if value and any("\ud800" <= character <= "\udfff" for character in value):  # bytes of a variable
+            raise ValueError(f"must have text in UTF-8 as the value of {name} (or {_USED[name]})")
     return {name: value for name, value in values.items() if value}
 
 

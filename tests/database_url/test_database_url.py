@@ -173,6 +173,13 @@ def test_what_a_url_leaves_out_comes_from_the_variables_of_libpq():
     assert "(or PGSSLMODE)" in refusal("postgresql://u@h/d", PGSSLMODE="maybe")
 
 
+@pytest.mark.parametrize("variable", ["PGUSER", "PGPASSWORD", "PGDATABASE", "PGAPPNAME", "PGOPTIONS"])
+def test_a_variable_that_is_not_utf8_is_refused(variable):
+    """Python reads its bytes as surrogates, which the driver cannot send."""
+    assert "text in UTF-8 as the value of " in refusal("postgresql://", **{variable: os.fsdecode(b"caf\xe9")})
+    assert refusal("postgresql://", **{variable: os.fsdecode(b"caf\xe9")}).endswith(f"(or {variable})")
+
+
 def test_the_default_user_is_that_of_the_process(monkeypatch):
     """The database has the name of the user by default. A user id without a name is refused in a sentence."""
     assert pwd.getpwuid(os.geteuid()).pw_name == parse("postgresql://h").user == parse("postgresql://h").database
