@@ -34,9 +34,8 @@ def check(command: list[str] = sys.orig_argv, environment: Environment = os.envi
 
 
 def _refusal(environment: Environment) -> str | None:
-    try:
-        int(environment.get("WEB_CONCURRENCY", "1"))
-    except ValueError:
+    workers = environment.get("WEB_CONCURRENCY", "1").strip()
+    if not (workers.isascii() and workers.isdecimal()):  # int() also reads -1, which Gunicorn refuses
         return "WEB_CONCURRENCY must be a whole number like 4, or be unset for one worker for each CPU."
     if "FORWARDED_ALLOW_IPS" in environment:
         import ipaddress  # noqa: PLC0415 -- every start of Python would pay for it

@@ -17,6 +17,7 @@ MALFORMED = [
     ("WEB_CONCURRENCY", "auto"),
     ("WEB_CONCURRENCY", "1.5"),
     ("WEB_CONCURRENCY", "2.0"),
+    ("WEB_CONCURRENCY", "-1"),
     ("FORWARDED_ALLOW_IPS", "proxy.example"),
     ("FORWARDED_ALLOW_IPS", "10.1.2.3/8"),
     ("FORWARDED_ALLOW_IPS", "unix"),
