@@ -68,17 +68,30 @@ def is_local(host: str) -> bool:
 
 
 def check_socket(host: str) -> None:
-    """Refuse the path of a Unix socket that another server listens on. Gunicorn would replace the socket.
+    """Refuse a HOST that Gunicorn cannot listen on, or whose Unix socket it would take away from another server.
 
     Raises:
-        StartupError: A connection to the socket succeeds.
+        StartupError: It is no address of this machine, or a connection to the Unix socket succeeds.
     """
     path = host.removeprefix("unix:")
     if path == host:
+        _check_address(host)
         return
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
         client.connect(path)
         raise StartupError(f"HOST {host} is used by another running server: stop it, or give HOST another path.")
+
+
+def _check_address(host: str) -> None:
+    """Gunicorn would try for five seconds, and its messages do not name the setting."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            listener.bind((host, 0))
+    except OSError as error:
+        raise StartupError(
+            f"HOST {host} is no address of this machine ({error.strerror}): set it to one of them, "
+            "or to 0.0.0.0 to listen on all."
+        ) from None
 
 
 def _apply(config: Config, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 
 from app.errors import StartupError
-from app.worker.configuration import check_configuration, is_local
+from app.worker.configuration import check_configuration, check_socket, is_local
 
 FILE = {"worker_class": "app.worker.Worker", "workers": 2, "bind": ["127.0.0.1:8000"], "not_a_setting": 1}
 
@@ -82,3 +84,16 @@ def test_a_file_that_the_service_cannot_run_with_is_refused(change):
 def test_only_loopback_and_unix_sockets_are_local(host, local):
     """Another machine can connect to every other HOST."""
     assert local is is_local(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_an_address_of_this_machine_is_accepted(host):
+    """Another server may use the port meanwhile: only the address is checked."""
+    check_socket(host)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "::1%nothing"])
+def test_an_address_of_another_machine_is_refused(host):
+    """The sentence names the setting, before Gunicorn tries to listen."""
+    with pytest.raises(StartupError, match=rf"^HOST {re.escape(host)} is no address of this machine \(.+\): set it to"):
+        check_socket(host)
