@@ -1,9 +1,11 @@
 """Reads settings from the environment, `.env` and secret files, and says in one sentence what is wrong with them."""
 
 import os
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final, Self
 
+from dotenv.parser import parse_stream
 from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -108,13 +110,21 @@ def _check_dotenv(file: str | None) -> None:
     if file is None or not os.path.lexists(file):
         return
     try:
-        is_text = "\0" not in Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise StartupError(f"{file} cannot be read: {error.strerror}. Correct that, or remove it.") from None
     except UnicodeError:
-        is_text = False
-    if not is_text:
+        text = "\0"
+    if "\0" in text:
         raise StartupError(f"{file} must be text in UTF-8: save it in that encoding.")
+    for line in parse_stream(StringIO(text)):
+        if line.error:  # dotenv would leave the line out
+            written = line.original.string
+            number = line.original.line + written[: len(written) - len(written.lstrip())].count("\n")
+            raise StartupError(
+                f"Line {number} of {file} must be like NAME=value, with both quotes if it has any, "
+                "or begin with # if it is a comment."
+            )
 
 
 def _sentence(error: Any) -> str:

@@ -147,6 +147,23 @@ def test_a_dot_env_file_in_another_encoding_is_refused(environment, tmp_path, en
         Settings.load()
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("PORT=9001\nthis is no line\n", 2), (f'DATABASE_URL="postgresql://u:{SECRET}@h/n\nPORT=9001\n', 1),
+        (f"# a comment\n\nDATABASE_URL = '{SECRET}", 3), (f"DATABASE_URL: {SECRET}\n", 1),
+    ],
+)  # fmt: skip
+def test_a_line_of_a_dot_env_file_that_cannot_be_read_is_refused(environment, tmp_path, text, number):
+    """Without the line its setting would have its default, such as a private database."""
+    (tmp_path / ".env").write_text(text)
+
+    with pytest.raises(StartupError, match=rf"^Line {number} of \.env must be like NAME=value, .*\.$") as refused:
+        Settings.load()
+
+    assert SECRET not in str(refused.value)
+
+
 @pytest.mark.parametrize("kind", ["folder", "broken link"])
 def test_a_dot_env_file_that_cannot_be_read_is_refused(environment, tmp_path, kind):
     """Docker makes a folder of a file that it should mount and does not find."""
