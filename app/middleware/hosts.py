@@ -45,7 +45,7 @@ class HostCheck:
 def _without_port(host: str) -> str:
     if host.startswith("["):  # an IPv6 address
         return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+    return host.partition(":")[0].removesuffix(".")  # `example.com.` is the same name, written in full
 
 
 class OpsPort:

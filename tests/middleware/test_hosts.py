@@ -73,6 +73,8 @@ async def test_http_1_0_needs_no_host(allowed, path, result):
         "items.example",
         "ITEMS.EXAMPLE",
         "items.example:8000",
+        "items.example.",
+        "a.example.org.:8000",
         "a.example.org",
         "a.b.example.org:1",
         "[::1]",
@@ -80,7 +82,7 @@ async def test_http_1_0_needs_no_host(allowed, path, result):
     ],
 )
 async def test_a_listed_name_is_accepted(named, host):
-    """Case and port are ignored, and `*.` matches all subdomains."""
+    """Case, port and the dot of a full name are ignored, and `*.` matches all subdomains."""
     assert await passes(named, hosts=[host]) is True
 
 
