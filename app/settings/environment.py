@@ -80,8 +80,10 @@ def read_secret(file: Path, name: str) -> str:
     """The content of the file that the setting of this name stands for.
 
     Raises:
-        StartupError: It cannot be read.
+        StartupError: It cannot be read, or cannot be read more than once, as a pipe.
     """
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise StartupError(f"{name.upper()} must name a regular file, and not a pipe or a device.")
     try:
         with file.open(encoding="utf-8") as opened:
             text = opened.read(_LONGEST_SECRET + 1)

@@ -1,5 +1,7 @@
 """Secrets that are read from files."""
 
+import os
+
 import pytest
 
 from app.database_url import DatabaseUrl
@@ -55,6 +57,18 @@ def test_a_file_that_cannot_be_read_is_refused(environment, tmp_path, content, r
     environment("DATABASE_URL_FILE", str(file))
 
     with pytest.raises(StartupError, match=f"^DATABASE_URL_FILE names a file {reason}\\.$"):
+        Settings.load()
+
+
+def test_a_pipe_is_refused(environment, tmp_path):
+    """The master and each worker read the file, and reading a pipe waits for its writer."""
+    file = tmp_path / "secret"
+    os.mkfifo(file)
+    environment("DATABASE_URL_FILE", str(file))
+
+    with pytest.raises(
+        StartupError, match=r"^DATABASE_URL_FILE must name a regular file, and not a pipe or a device\.$"
+    ):
         Settings.load()
 
 
