@@ -1,7 +1,9 @@
 """The worker class that Gunicorn runs."""
 
+import sys
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from app.worker.connection import Connection
@@ -66,6 +68,12 @@ class Worker(UvicornWorker):
 
     def run(self) -> None:
         """Start the application, which may take one more `timeout`, and serve until the worker is asked to stop."""
+        if not hasattr(self, "limits"):
+            self.log.error(
+                "This worker needs the hooks of the service's gunicorn.conf.py: "
+                "start gunicorn in the folder of that file, without --config."
+            )
+            sys.exit(Arbiter.APP_LOAD_ERROR)  # the master stops too, in place of starting workers again and again
         self.notify()
         self.config.timeout_graceful_shutdown = self.limits.graceful_seconds  # type: ignore[assignment]
         super().run()
