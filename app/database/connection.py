@@ -1,5 +1,6 @@
 """How each connection of a worker is opened, and with which limits."""
 
+import re
 import secrets
 import socket
 from collections.abc import Callable
@@ -27,6 +28,8 @@ ANSWER_SECONDS = 0.5
 the server cancels the statement first, unless it is frozen or cut off."""
 
 _random = secrets.SystemRandom()
+
+_QUOTED_NAME: Final = re.compile(r'"[^"]*"')
 
 _HOSTS_SHARE: Final = 0.8
 """The part of a request's wait in which all hosts but the last may turn out to be frozen."""
@@ -115,7 +118,7 @@ class Connector:
             self._log_once(error.problem)
             raise
         except Exception as error:  # noqa: BLE001  # it is raised again, by its name
-            raise connect_failure(error) from _loggable(error)
+            raise connect_failure(error) from _loggable(error, self._url.password)
         self._logged_problem = ""
         return connection
 
@@ -171,10 +174,19 @@ class Connector:
         self._logged_problem = problem
 
 
-def _loggable(error: Exception) -> Exception:
-    """The error if it comes from the server or the system; the driver's own may quote its arguments."""
-    if isinstance(error, OSError | asyncpg.PostgresError):
+def _loggable(error: Exception, password: str) -> Exception:
+    """The error of a connection attempt as it may be logged: without the parts of the URL.
+
+    PostgreSQL quotes the names of the role and of the database, and a server that only
+    pretends to be PostgreSQL could send back the password. The driver's own errors may quote its arguments.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        message = _QUOTED_NAME.sub('"…"', str(error.args[0] if error.args else ""))
+        error.args = (message.replace(password, "…") if password else message,)
+        error.hint = None
         return without_values(error)
+    if isinstance(error, OSError):
+        return error
     return ConnectionError(f"the driver raised {type(error).__qualname__}")
 
 

@@ -1,5 +1,7 @@
 import asyncio
+import re
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -56,6 +58,20 @@ async def test_a_library_that_quotes_the_url_is_not_logged():
     assert "UnicodeError" in str(root_cause(raised.value))
 
 
+async def test_a_server_that_sends_the_password_back_does_not_get_it_logged(monkeypatch):
+    """A server that pretends to be PostgreSQL can be told a password in clear text."""
+
+    async def refuse(*_arguments, **_options):
+        raise asyncpg.InternalServerError("you sent hunter2")
+
+    monkeypatch.setattr("app.database.connection.connect", refuse)
+    async with connected("postgresql://a:hunter2@127.0.0.1:1/b") as database:
+        with pytest.raises(DatabaseUnavailableError) as raised:
+            await database.run(ONE, {})
+
+    assert "InternalServerError: you sent …" == root_cause(raised.value)
+
+
 async def test_a_server_that_refuses_the_login_is_unavailable(own_cluster):
     """A wrong password, an unknown role or database and a full role are 503, until that changes."""
     await asyncio.to_thread(execute, own_cluster.url, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
@@ -65,16 +81,18 @@ async def test_a_server_that_refuses_the_login_is_unavailable(own_cluster):
     await asyncio.to_thread(execute, own_cluster.url, "SELECT pg_reload_conf()")
     wrong = [
         own_cluster.url.replace("postgres@", "guarded:hunter2@"),
-        own_cluster.url.replace("postgres@", "nobody@"),
+        own_cluster.url.replace("postgres@", "unknown_tenant@"),
         own_cluster.url.replace("postgres@", "full@"),
-        own_cluster.url.replace("/postgres?", "/none?"),
+        own_cluster.url.replace("/postgres?", "/unknown_tenant?"),
     ]
 
     for url in wrong:
         async with connected(url) as database:
             with pytest.raises(DatabaseUnavailableError) as raised:
                 await database.run(ONE, {})
-            assert "hunter2" not in f"{raised.value}{raised.value.__cause__}"
+            shown = f"{raised.value}{raised.value.__cause__}{root_cause(raised.value)}"
+            assert [] == [part for part in ("hunter2", "guarded", "unknown_tenant") if part in shown]
+            assert re.search(r"password|does not exist|too many", shown)
     async with connected(wrong[0]) as database:
         assert ["database_unavailable"] == await outcomes(database.run(ONE, {}))
         await asyncio.to_thread(execute, own_cluster.url, "ALTER ROLE guarded PASSWORD 'hunter2'")
