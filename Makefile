@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest
 
 # Tests of real servers run one at a time, because other load would disturb them. `make test` runs these few of them.
 SERVERS := tests/processes
-SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py shutdown.py)
+SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-long test-faults check docs bench lock

@@ -190,7 +190,9 @@ async def test_a_constraint_of_items_names_its_field(database, values, field):
 async def test_a_text_that_the_encoding_lacks_is_unprocessable(cluster):
     """In a database that is not UTF-8 some characters cannot be stored: 422, and never NUL in any."""
     await asyncio.to_thread(
-        execute, cluster.url, "CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'"
+        execute,
+        cluster.url,
+        "CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'",
     )
     echo = select(bindparam("text", type_=String))
     async with connected(cluster.url.replace("/postgres?", "/latin?")) as database:
