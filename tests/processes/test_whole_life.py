@@ -41,8 +41,17 @@ REQUESTS = [
 
 def test_every_log_line_is_json_and_has_no_secret(own_cluster):
     """This holds from the start to the end: load, errors, a reload, a killed worker, a database that restarts."""
-    # A defect: the code knows of no such rule, and PostgreSQL tells the whole row that broke it.
-    execute(own_cluster.url, f"ALTER TABLE items ADD CONSTRAINT planted CHECK (name <> '{SECRETS['body']}')")
+    # An internal error: no SQL of the service divides by zero. PostgreSQL shows the row in the DETAIL.
+    execute(
+        own_cluster.url,
+        "CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE division_by_zero USING DETAIL = 'Failing row contains (' || NEW.name || ').'; END $$",
+    )
+    execute(
+        own_cluster.url,
+        "CREATE TRIGGER planted BEFORE INSERT ON items FOR EACH ROW "
+        f"WHEN (NEW.name = '{SECRETS['body']}') EXECUTE FUNCTION planted()",
+    )
     url = own_cluster.url.replace("postgres@", f"postgres:{SECRETS['dsn']}@", 1)
     with Server(environment={"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}) as server:
         server.serving(workers=2)
