@@ -55,7 +55,7 @@ async def test_a_library_that_quotes_the_url_is_not_logged():
             await database.run(ONE, {})
 
     assert "hunter2" not in f"{raised.value} {root_cause(raised.value)} {raised.value.__cause__}"
-    assert "UnicodeError" in str(root_cause(raised.value))
+    assert re.search(r"Unicode\w*Error", str(root_cause(raised.value)))
 
 
 async def test_a_server_that_sends_the_password_back_does_not_get_it_logged(monkeypatch):
