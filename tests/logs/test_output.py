@@ -46,13 +46,13 @@ for child in children:
 log.info("master_stopped")
 """)
     events = [orjson.loads(line) for line in done.stdout.splitlines()]
+    # Python 3.12 and later warn of a fork beside a thread, if the writer has not ended in time.
+    own = [event for event in events if "DeprecationWarning" not in event["event"]]
 
     assert b"" == done.stderr
-    assert ["master_started"] == [e["event"] for e in events if "worker" not in e][:1]
-    assert {(w, n) for w in range(4) for n in range(300)} == {
-        (e["worker"], e["number"]) for e in events if "worker" in e
-    }
-    assert 1202 == len(events)
+    assert ["master_started"] == [e["event"] for e in own if "worker" not in e][:1]
+    assert {(w, n) for w in range(4) for n in range(300)} == {(e["worker"], e["number"]) for e in own if "worker" in e}
+    assert 1202 == len(own)
 
 
 def test_the_last_line_of_a_process_is_written(run_script: Script):
