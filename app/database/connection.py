@@ -29,6 +29,9 @@ the server cancels the statement first, unless it is frozen or cut off."""
 
 _random = secrets.SystemRandom()
 
+_ADDRESS: Final = re.compile(r" \('[^']*', \d+(?:, \d+)*\)")
+"""How asyncio appends the address that it could not connect to."""
+
 _QUOTED_NAME: Final = re.compile(r'"[^"]*"')
 
 _HOSTS_SHARE: Final = 0.8
@@ -177,8 +180,8 @@ class Connector:
 def _loggable(error: Exception, password: str) -> Exception:
     """The error of a connection attempt as it may be logged: without the parts of the URL.
 
-    PostgreSQL quotes the names of the role and of the database, and a server that only
-    pretends to be PostgreSQL could send back the password. The driver's own errors may quote its arguments.
+    PostgreSQL quotes the names of the role and of the database, asyncio adds the address, and a server that
+    only pretends to be PostgreSQL could send back the password. The driver's own errors may quote its arguments.
     """
     if isinstance(error, asyncpg.PostgresError):
         message = _QUOTED_NAME.sub('"…"', str(error.args[0] if error.args else ""))
@@ -186,7 +189,7 @@ def _loggable(error: Exception, password: str) -> Exception:
         error.hint = None
         return without_values(error)
     if isinstance(error, OSError):
-        return error
+        return type(error)(_ADDRESS.sub("", str(error)))
     return ConnectionError(f"the driver raised {type(error).__qualname__}")
 
 

@@ -58,6 +58,17 @@ async def test_a_library_that_quotes_the_url_is_not_logged():
     assert re.search(r"Unicode\w*Error", str(root_cause(raised.value)))
 
 
+async def test_the_address_of_a_server_that_is_away_is_not_logged():
+    """The cause names what happened; the address is part of the URL."""
+    async with connected("postgresql://a@127.0.0.1:1,[::1]:1/b") as database:
+        with pytest.raises(DatabaseUnavailableError) as raised:
+            await database.run(ONE, {})
+
+    cause = str(root_cause(raised.value))
+    assert re.search("Connect call failed|refused", cause)
+    assert not re.search(r"127\.0\.0\.1|::1|, 1\)", cause)
+
+
 async def test_a_server_that_sends_the_password_back_does_not_get_it_logged(monkeypatch):
     """A server that pretends to be PostgreSQL can be told a password in clear text."""
 
