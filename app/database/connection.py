@@ -189,7 +189,7 @@ def _loggable(error: Exception, password: str) -> Exception:
         error.hint = None
         return without_values(error)
     if isinstance(error, OSError):
-        return type(error)(_ADDRESS.sub("", str(error)))
+        return type(error)(f"connecting to PostgreSQL failed: {_ADDRESS.sub('', str(error))}")
     return ConnectionError(f"the driver raised {type(error).__qualname__}")
 
 
