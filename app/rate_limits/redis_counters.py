@@ -12,6 +12,7 @@ from app.rate_limits.redis_servers import CONNECT_TIMEOUT_SECONDS, Cluster, Hit,
 from app.rate_limits.window import Decision
 
 _TIMEOUT_SECONDS: Final = 0.05
+_TIMEOUT_PARTS: Final = 5
 _PROBE_SECONDS: Final = 1.0
 _MAX_FAILURES: Final = 3
 _MAX_BATCH: Final = 128
@@ -160,13 +161,12 @@ class RedisCounters:
         task = asyncio.ensure_future(self._server.count(hits))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.wait({task}, timeout=seconds)
-            # When this process itself was blocked, the answer may have arrived and not been read yet.
-            for _ in range(10):
+            # A blocked event loop uses up one part of the timeout; the others are left for Redis to answer.
+            for _ in range(_TIMEOUT_PARTS):
+                await asyncio.wait({task}, timeout=seconds / _TIMEOUT_PARTS)
                 if task.done():
                     break
-                await asyncio.sleep(0)
-            if not task.done():
+            else:
                 self._failure = TimeoutError()
                 return ()
         finally:
