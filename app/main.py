@@ -1,6 +1,8 @@
 """Builds the application: routes, middleware and error responses. Opens nothing."""
 
-from fastapi import FastAPI
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
@@ -27,9 +29,16 @@ from app.rate_limits import RateLimits, limiter
 from app.routers import docs, item, system
 from app.settings import Settings
 
+RESOURCES: Sequence[APIRouter] = (item.router,)
+"""The routers of this service's own resources. The index at `/` links to the prefix of each."""
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+
+def create_app(settings: Settings | None = None, *, resources: Sequence[APIRouter] = RESOURCES) -> FastAPI:
     """Return the application of one worker.
+
+    Args:
+        settings: Read from the environment if it is None.
+        resources: The routers besides those of the platform.
 
     Raises:
         StartupError: A setting is missing, malformed or contradictory.
@@ -61,9 +70,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             RateLimitExceeded: rate_limits.refuse,
         },
     )
-    for router in (item.router, system.router, docs.router):
+    for router in (*resources, system.router, docs.router):
         app.include_router(router)
     app.state.settings = settings
+    app.state.resources = [router.prefix for router in resources]
     app.state.metrics = metrics
     app.state.exposition = Exposition(metrics)
     app.state.rate_limits = rate_limits

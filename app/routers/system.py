@@ -28,7 +28,8 @@ _NOT_READY = error_responses(
 async def index(request: Request) -> Response:
     """The name and version of this service, and links to its main routes."""
     app = request.app
-    links = {"items": "/items", "documentation": "/docs", "openapi": "/openapi.json", "health": paths.LIVE}
+    links = {prefix.removeprefix("/"): prefix for prefix in app.state.resources}
+    links |= {"documentation": "/docs", "openapi": "/openapi.json", "health": paths.LIVE}
     if app.state.settings.ops_port is None:
         links |= {"ready": paths.READY, "metrics": paths.METRICS}
     links = {name: request.scope["root_path"] + path for name, path in links.items()}
