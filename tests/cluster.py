@@ -15,6 +15,7 @@ import asyncpg
 from app.embedded_postgres.cluster import Cluster
 from app.embedded_postgres.programs import account, find_binaries, identity
 from tests.paths import ROOT
+from tests.sample import table
 
 ROLES = ROOT / "deploy" / "postgresql" / "roles.sql"
 
@@ -72,11 +73,16 @@ def execute(url: str, statement: str) -> None:
     asyncio.run(connect_and_execute())
 
 
+def create_samples(url: str) -> None:
+    """Make the table of the tests' own resource (`tests/sample`)."""
+    execute(url, table.CREATE)
+
+
 def slow_down_creations(url: str, seconds: float = 0.02) -> None:
-    """Make each INSERT of an item take this long on the server, without using its CPU."""
+    """Make each INSERT of a sample take this long on the server, without using its CPU."""
     body = f"BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END"
     execute(url, f"CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
-    execute(url, "CREATE TRIGGER pause BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION pause()")
+    execute(url, "CREATE TRIGGER pause BEFORE INSERT ON samples FOR EACH ROW EXECUTE FUNCTION pause()")
 
 
 def create_database(cluster: Cluster, name: str, template: str = "template0") -> str:

@@ -13,12 +13,20 @@ from _pytest.terminal import TerminalReporter
 
 from app.database import Database
 from app.embedded_postgres.cluster import Cluster
-from app.main import create_app
 from app.settings import Settings
 from tests import programs
-from tests.cluster import as_role, create_database, execute, migrate, migrate_as_owner, throw_away_cluster
+from tests.cluster import (
+    as_role,
+    create_database,
+    create_samples,
+    execute,
+    migrate,
+    migrate_as_owner,
+    throw_away_cluster,
+)
 from tests.databases import connected
 from tests.log_lines import Lines, reading_lines
+from tests.sample.app import create_app
 
 # The duration of an example depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -69,7 +77,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def _template(cluster: Cluster) -> str:
-    migrate_as_owner(create_database(cluster, "migrated"))
+    url = create_database(cluster, "migrated")
+    migrate_as_owner(url)
+    create_samples(as_role(url, "items_owner"))
     return "migrated"
 
 
@@ -100,6 +110,7 @@ def own_cluster() -> Iterator[Cluster]:
     """
     with throw_away_cluster({"synchronous_commit": "on"}) as running:
         migrate(running.url)
+        create_samples(running.url)
         yield running
 
 
@@ -111,7 +122,7 @@ def settings(database_url: str) -> Settings:
 
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application, which runs in this process with its lifespan."""
+    """A client of the application with the samples, which runs in this process with its lifespan."""
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
