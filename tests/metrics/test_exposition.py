@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from app.metrics import exposition as module
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
 from tests.metrics.conftest import series
@@ -48,6 +49,29 @@ async def test_a_scrape_contains_everything_reported_before_it():
         await asyncio.sleep(0.0005)
 
     assert all(count <= found for count, found in enumerate(await asyncio.gather(*scrapes), start=1))
+
+
+async def test_many_scrapers_cause_four_renderings_a_period(monkeypatch: pytest.MonkeyPatch):
+    """Further scrapes wait for the next rendering together, and each shows what was reported before it."""
+    monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.2)
+    exposition = Exposition(Metrics())
+    renders: list[float] = []
+
+    def render() -> bytes:
+        renders.append(time.monotonic())
+        return b""
+
+    async def scrape_repeatedly() -> None:
+        for _ in range(12):
+            called = time.monotonic()
+            await exposition.scrape()
+            assert called <= renders[-1]
+
+    monkeypatch.setattr(exposition, "render", render)
+    await asyncio.gather(*(scrape_repeatedly() for _ in range(16)))
+
+    assert 12 <= len(renders) <= 14
+    assert all(last - first > 0.15 for first, last in zip(renders, renders[4:], strict=False))
 
 
 async def test_a_cancelled_scrape_does_not_cancel_the_others():
