@@ -67,14 +67,15 @@ class ItemNotFoundError(RequestError):
 
 
 class PreconditionFailedError(RequestError):
-    """The item has changed since the client read it."""
+    """The resource has changed since the client read it."""
 
     code = "precondition_failed"
     status = HTTPStatus.PRECONDITION_FAILED
 
-    def __init__(self, item_id: int) -> None:
+    def __init__(self, resource: str, resource_id: int) -> None:
         super().__init__(
-            f"Item {item_id} does not match If-Match: it has changed since. Read it again, then repeat the change."
+            f"{resource.capitalize()} {resource_id} does not match If-Match: it has changed since. "
+            "Read it again, then repeat the change."
         )
 
 
@@ -163,7 +164,7 @@ class IdempotencyKeyReusedError(RequestError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
     def __init__(self) -> None:
-        super().__init__("This Idempotency-Key was first sent with another body. Take a new key for a new item.")
+        super().__init__("This Idempotency-Key was first sent with another body. Take a new key for another body.")
 
 
 class UnstorableTextError(RequestError):

@@ -138,7 +138,7 @@ async def _write(
     if not rows:
         raise ItemNotFoundError(item_id)
     if rows[0]["id"] is None:
-        raise PreconditionFailedError(item_id)
+        raise PreconditionFailedError("item", item_id)
     return Item(*rows[0])
 
 

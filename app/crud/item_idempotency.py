@@ -10,6 +10,10 @@ from app.database import StatementRunner
 from app.dataclasses.item import Item
 from app.errors import IdempotencyKeyReusedError
 
+KEY_PREFIX = ""
+"""What is put before a key that is stored. The keys of each resource have a prefix of their own, so that one key can be
+used for several resources. A prefix ends with a space, which a client's key cannot contain."""
+
 # `ON CONFLICT DO UPDATE` waits for a first request that is still running and then, unlike
 # `DO NOTHING`, returns what that one has stored. This request is the first if the stored id is
 # the one that it has proposed. A key older than 24 hours counts as unused, purged or not.
@@ -34,9 +38,9 @@ WITH proposed AS (
     SELECT proposed.* FROM proposed JOIN kept ON proposed.id = CAST(kept.answer ->> 'id' AS bigint)
     RETURNING id
 )
-SELECT item.id, item.name, item.description, CAST(item.price AS float), item.is_active, item.created_at,
-    item.updated_at, kept.fingerprint, created.id IS NULL AS is_replay
-FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS item LEFT JOIN created ON true
+SELECT stored.id, stored.name, stored.description, CAST(stored.price AS float), stored.is_active, stored.created_at,
+    stored.updated_at, kept.fingerprint, created.id IS NULL AS is_replay
+FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS stored LEFT JOIN created ON true
 """).bindparams(bindparam("price", type_=Numeric(12, 2)))
 
 
@@ -56,7 +60,7 @@ async def create_once(
     Raises:
         IdempotencyKeyReusedError: The key was first sent with another fingerprint.
     """
-    parameters = {**values, "key": key, "fingerprint": fingerprint}
+    parameters = {**values, "key": f"{KEY_PREFIX}{key}", "fingerprint": fingerprint}
     rows = await database.run(_create_once, parameters, constraint_errors=CONSTRAINT_ERRORS)
     *item, first_fingerprint, is_replay = rows[0]
     if first_fingerprint != fingerprint:

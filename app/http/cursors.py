@@ -1,4 +1,4 @@
-"""Cursors: a position in a list, after an item. Opaque to clients."""
+"""Cursors: a position in a list, after a row. Opaque to clients."""
 
 import base64
 from hashlib import blake2s
@@ -10,27 +10,27 @@ _CHECK_BYTES = 4
 """Together with the id these are 12 bytes, which base64 encodes without padding."""
 
 
-def encode(item_id: int) -> str:
-    """Return the cursor for the position after this item."""
-    position = item_id.to_bytes(_ID_BYTES, signed=True)
+def encode(row_id: int) -> str:
+    """Return the cursor for the position after this row."""
+    position = row_id.to_bytes(_ID_BYTES, signed=True)
     return base64.urlsafe_b64encode(position + _check(position)).decode()
 
 
 def decode(cursor: str) -> int:
-    """Return the id of the item that the cursor's position is after.
+    """Return the id of the row that the cursor's position is after.
 
     Raises:
         InvalidFieldError: This service did not make the cursor. The checksum detects
             accidental changes, not forgery: a position is not a secret.
     """
     try:
-        item_id = int.from_bytes(base64.urlsafe_b64decode(cursor)[:_ID_BYTES], signed=True)
+        row_id = int.from_bytes(base64.urlsafe_b64decode(cursor)[:_ID_BYTES], signed=True)
     except ValueError:
-        item_id = 0
+        row_id = 0
     # Compare the text, because the decoder ignores characters outside the alphabet and accepts aliases of others.
-    if cursor != encode(item_id):
+    if cursor != encode(row_id):
         raise InvalidFieldError("cursor", "Send the `next_cursor` of the previous page, unchanged")
-    return item_id
+    return row_id
 
 
 def _check(position: bytes) -> bytes:

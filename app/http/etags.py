@@ -1,4 +1,4 @@
-"""Entity tags: the version of an item in a response, and the versions that a client's conditions name."""
+"""Entity tags: the version of a resource in a response, and the versions that a client's conditions name."""
 
 import re
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ _OWN_TAG = re.compile(r"([1-9][0-9]{0,18})-([1-9][0-9]{0,16})")
 
 
 class Versioned(Protocol):
-    """A stored resource with an entity tag, such as an item."""
+    """A stored resource with an entity tag."""
 
     id: int
     updated_at: datetime
 
 
-def etag(item: Versioned) -> str:
-    """Return the item's strong entity tag. It changes with every write, because `updated_at` does."""
-    return f'"{item.id}-{(item.updated_at - _EPOCH) // _MICROSECOND}"'
+def etag(resource: Versioned) -> str:
+    """Return the resource's strong entity tag. It changes with every write, because `updated_at` does."""
+    return f'"{resource.id}-{(resource.updated_at - _EPOCH) // _MICROSECOND}"'
 
 
-def expected_versions(if_match: Sequence[str] | None, item_id: int) -> list[datetime] | None:
-    """Return the versions (`updated_at`) of the item that `If-Match` allows, or None if it allows any.
+def expected_versions(if_match: Sequence[str] | None, resource_id: int) -> list[datetime] | None:
+    """Return the versions (`updated_at`) of the resource that `If-Match` allows, or None if it allows any.
 
     A weak tag names the version that its text names: a proxy that compresses the response has made the tag weak
     (decision 8). A tag that this service did not make matches nothing.
@@ -35,18 +35,18 @@ def expected_versions(if_match: Sequence[str] | None, item_id: int) -> list[date
     versions = []
     for opaque in _tags(if_match):
         own_tag = _OWN_TAG.fullmatch(opaque)
-        if own_tag and own_tag[1] == str(item_id):
+        if own_tag and own_tag[1] == str(resource_id):
             versions.append(_EPOCH + int(own_tag[2]) * _MICROSECOND)
     return versions
 
 
-def is_not_modified(if_none_match: Sequence[str] | None, item: Versioned) -> bool:
-    """Return whether `If-None-Match` names the item's current version. The comparison is weak."""
+def is_not_modified(if_none_match: Sequence[str] | None, resource: Versioned) -> bool:
+    """Return whether `If-None-Match` names the resource's current version. The comparison is weak."""
     if if_none_match is None:
         return False
     if [line.strip() for line in if_none_match] == ["*"]:
         return True
-    return etag(item) in [f'"{opaque}"' for opaque in _tags(if_none_match)]
+    return etag(resource) in [f'"{opaque}"' for opaque in _tags(if_none_match)]
 
 
 def _tags(lines: Sequence[str]) -> list[str]:

@@ -46,10 +46,10 @@ _CONVENTIONS = """{purpose}
 
 - **Errors** are problem documents (RFC 9457). `code` is for programs and does not change, `detail` is for people.
   `request_id` is the `X-Request-ID` of the request, or a new id; operators find the request in the logs by it.
-- **Versions**: an item's `ETag` changes with every write. With `If-None-Match` an unchanged item is not sent again.
+- **Versions**: an `ETag` changes with every write. With `If-None-Match` an unchanged resource is not sent again.
   With `If-Match` a write does not overwrite changes that the client has not seen.
-- **Retries**: `POST` requests with the same `Idempotency-Key` create one item, if they are sent within 24 hours.
-- **Limits**: a body can have {max_body_bytes:,} bytes, and a page 100 items. {rate_limits}
+- **Retries**: `POST` requests with the same `Idempotency-Key` create one resource, if they are sent within 24 hours.
+- **Limits**: a body can have {max_body_bytes:,} bytes, and a page 100 entries. {rate_limits}
 - `HEAD` works on every path that has `GET`.
 """
 
@@ -65,7 +65,7 @@ def header(description: str, example: str | None = None) -> dict[str, Any]:
     return documented if example is None else documented | {"example": example}
 
 
-ETAG = {"ETag": header("The version of the item. It changes with every write.", '"1-1795352400123456"')}
+ETAG = {"ETag": header("The version of the resource. It changes with every write.", '"1-1795352400123456"')}
 
 _COMMON_HEADERS = {
     "X-Request-ID": header(
@@ -152,7 +152,7 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
     if "Idempotency-Key" in names:
         yield IdempotencyKeyReusedError()
     if "If-Match" in names:
-        yield PreconditionFailedError(1)
+        yield PreconditionFailedError("resource", 1)
     if any(dependency.call is get_database for dependency in _dependencies(route.dependant)):
         yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
         yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())

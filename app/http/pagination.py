@@ -13,7 +13,7 @@ MAX_OFFSET = 10_000
 
 
 class Listable(Protocol):
-    """A resource that a list can contain, such as an item."""
+    """A resource that a list can contain, such as a row of a table."""
 
     id: int
 
@@ -22,7 +22,7 @@ class Listable(Protocol):
 
 
 class PageInfo(Protocol):
-    """The facts about a page besides its rows, such as those of an `ItemPage`."""
+    """The facts about a page besides its rows, such as whether another one follows."""
 
     has_more: bool
     total: int | None
@@ -34,7 +34,7 @@ class Pagination:
     """The page that a request selects."""
 
     resource: str
-    """The plural name of the resource, such as `items`: the key of the list in the body."""
+    """The plural name of the resource: the key of the list in the body."""
 
     path: str
     """The path of the list, with ROOT_PATH."""
@@ -54,11 +54,13 @@ class Pagination:
         """
         offset = ((self.page or 1) - 1) * self.per_page
         if offset > MAX_OFFSET:
-            raise InvalidFieldError("page", f"Page numbers reach the first {MAX_OFFSET:,} items; beyond, use `cursor`")
+            raise InvalidFieldError(
+                "page", f"Page numbers reach the first {MAX_OFFSET:,} entries; beyond, use `cursor`"
+            )
         return offset
 
     def body(self, rows: Sequence[Listable], info: PageInfo) -> dict[str, Any]:
-        """Return the response body, in the shape of `ItemList`."""
+        """Return the response body, with the members that every list has."""
         has_page_number = info.total is not None
         return {
             self.resource: [row.to_dict() for row in rows],

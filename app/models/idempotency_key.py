@@ -16,10 +16,12 @@ class IdempotencyKeyRow(Base):
     __tablename__ = "idempotency_keys"
 
     key: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The client's key, after the prefix of the resource."""
+
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     """SHA-256 of the validated body."""
 
     answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """The item as it was created."""
+    """The resource as it was created."""
 
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)

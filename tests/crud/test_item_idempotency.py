@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from app.crud import item as items
-from app.crud.item_idempotency import create_once
+from app.crud.item_idempotency import KEY_PREFIX, create_once
 from app.errors import IdempotencyKeyReusedError, InvalidFieldError
 
 KETTLE = {"name": "Kettle", "description": 'Boils\na "litre" \\ of 🫖.', "price": 0.29, "is_active": False}
@@ -41,7 +41,8 @@ async def test_a_retry_waits_for_the_first(database, sql):
     transaction = sql.transaction()
     await transaction.start()
     await sql.execute(
-        'INSERT INTO idempotency_keys VALUES (\'k\', \'f\', \'{"id": 7, "name": "First", "is_active": true}\', now())'
+        'INSERT INTO idempotency_keys VALUES ($1, \'f\', \'{"id": 7, "name": "First", "is_active": true}\', now())',
+        f"{KEY_PREFIX}k",
     )
     retry = asyncio.create_task(create_once(database, KETTLE, key="k", fingerprint=b"f"))
     await asyncio.sleep(0.2)
@@ -57,7 +58,7 @@ async def test_a_retry_of_a_first_that_fails_becomes_the_first(database, sql):
     """When the first call is rolled back, the waiting retry creates the item."""
     transaction = sql.transaction()
     await transaction.start()
-    await sql.execute("INSERT INTO idempotency_keys VALUES ('k', 'f', '{\"id\": 7}', now())")
+    await sql.execute("INSERT INTO idempotency_keys VALUES ($1, 'f', '{\"id\": 7}', now())", f"{KEY_PREFIX}k")
     retry = asyncio.create_task(create_once(database, KETTLE, key="k", fingerprint=b"f"))
     await asyncio.sleep(0.1)
 
@@ -72,7 +73,9 @@ async def test_old_keys_can_be_purged(database, sql):
     """Keys older than a day are found by an index, and only they are deleted."""
     for key in ("old", "new"):
         await create_once(database, KETTLE, key=key, fingerprint=b"f")
-    await sql.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = 'old'")
+    await sql.execute(
+        "UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE key = $1", f"{KEY_PREFIX}old"
+    )
     purge = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'"
 
     await sql.execute("SET enable_seqscan = off")
@@ -80,4 +83,4 @@ async def test_old_keys_can_be_purged(database, sql):
     await sql.execute(purge)
 
     assert any("ix_idempotency_keys_created_at" in row[0] for row in plan)
-    assert ["new"] == [row["key"] for row in await sql.fetch("SELECT key FROM idempotency_keys")]
+    assert [f"{KEY_PREFIX}new"] == [row["key"] for row in await sql.fetch("SELECT key FROM idempotency_keys")]

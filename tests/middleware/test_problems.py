@@ -42,7 +42,7 @@ def named_errors():
     arguments = {
         errors.MethodNotAllowedError: (["PUT", "GET"],),
         errors.ItemNotFoundError: (7,),
-        errors.PreconditionFailedError: (7,),
+        errors.PreconditionFailedError: ("note", 7),
         errors.HostError: ("No.",),
         errors.BodyTooLargeError: (10,),
         errors.InvalidFieldError: ("page", "Too deep"),
