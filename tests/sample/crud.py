@@ -150,7 +150,7 @@ async def _write(
     if not rows:
         raise SampleNotFoundError(sample_id)
     if rows[0]["id"] is None:
-        raise PreconditionFailedError(sample_id)
+        raise PreconditionFailedError("sample", sample_id)
     return Sample(*rows[0])
 
 
