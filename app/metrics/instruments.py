@@ -65,7 +65,7 @@ class Metrics:
 
         self._decisions = self._counter(
             "rate_limit_decisions_total",
-            "Requests admitted, refused or not counted by a rate limit.",
+            "Requests admitted or refused by a rate limit.",
             "bucket",
             "outcome",
         )
@@ -160,7 +160,7 @@ class Metrics:
         self._pool_waiting.set(waiting)
 
     def rate_limit_decided(self, bucket: str, outcome: str) -> None:
-        """A rate limit admitted, refused or could not count a request."""
+        """A rate limit admitted or refused a request."""
         decisions = self._decision_children.get((bucket, outcome))
         if decisions is None:
             decisions = self._decision_children[bucket, outcome] = self._decisions.labels(bucket, outcome)

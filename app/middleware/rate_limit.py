@@ -34,7 +34,7 @@ class RateLimit:
         decision = await self._limits.hit(quota, scope["client"])
         headers = quota.headers(decision)
         scope.setdefault("state", {})["rate_limit_headers"] = headers
-        if decision is not None and not decision.admitted:
+        if not decision.admitted:
             raise RateLimitedError(quota.wait_seconds(decision))
 
         async def send_with_headers(message: Message) -> None:

@@ -10,8 +10,8 @@ from limits.strategies import MovingWindowRateLimiter
 from slowapi import Limiter
 
 from app.rate_limits.clients import client_of_request
-from app.rate_limits.shared_memory_counters import SharedMemoryCounters
-from app.rate_limits.storage import SharedMemoryStorage
+from app.rate_limits.host_counters import HostCounters
+from app.rate_limits.storage import HostStorage
 
 
 class RouteLimiter(Limiter):
@@ -23,7 +23,7 @@ class RouteLimiter(Limiter):
             warnings.simplefilter("ignore")
             super().__init__(
                 key_func=client_of_request,
-                storage_uri="lmdb://",
+                storage_uri="host://",
                 strategy="moving-window",
                 # The default key style counts each path separately: /items/1 and /items/2 would not share a limit.
                 key_style="endpoint",
@@ -35,9 +35,9 @@ class RouteLimiter(Limiter):
         return default_value
 
     @contextmanager
-    def using(self, counters: SharedMemoryCounters, *, enabled: bool) -> Iterator[None]:
+    def using(self, counters: HostCounters, *, enabled: bool) -> Iterator[None]:
         """Count in these counters until the context ends."""
-        storage = SharedMemoryStorage(counters=counters)
+        storage = HostStorage(counters=counters)
         before = self.enabled, self._storage, self._limiter
         self.enabled, self._storage, self._limiter = enabled, storage, MovingWindowRateLimiter(storage)
         try:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from math import ceil
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
@@ -13,15 +13,13 @@ from starlette.requests import Request
 
 from app.errors import RateLimitedError
 from app.rate_limits.clients import client_of
+from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.limiter import limiter
 from app.rate_limits.quotas import Quota
-from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from app.rate_limits.window import Decision
 from app.settings import Settings
 
 READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-
-_LINE_INTERVAL_SECONDS: Final = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -30,10 +28,10 @@ class RateLimitMetrics(Protocol):
     """Receives rate limit metrics."""
 
     def rate_limit_decided(self, quota: str, outcome: str) -> None:
-        """A request was `admitted`, `refused`, or `uncounted`: admitted because it could not be counted."""
+        """A request was `admitted` or `refused`."""
 
     def rate_limit_degraded(self, degraded: bool) -> None:
-        """Requests are counted over fewer workers or hosts than the settings ask for, or no longer are."""
+        """Requests are counted over fewer workers or hosts than the settings ask for, or no longer are so."""
 
 
 class NoMetrics:
@@ -59,10 +57,8 @@ class RateLimits:
         self._read = Quota("read", settings.rate_limit_read)
         self._write = Quota("write", settings.rate_limit_write)
         self._metrics = metrics or NoMetrics()
-        self._host = SharedMemoryCounters()
-        self._host_unavailable = False
+        self._host = HostCounters(lambda degraded: self._set_degraded("host", degraded))
         self._degraded = set[str]()
-        self._next_line = 0.0
         self._redis = None
         if self.enabled and settings.rate_limit_storage_uri is not None:
             # Imported only here: the client takes 7 MB in each worker, and most deployments do not use it.
@@ -82,10 +78,10 @@ class RateLimits:
             with limiter.using(self._host, enabled=False):
                 yield
             return
-        self._open_host_counters(directory)
+        self._host.open(directory)
         try:
             async with AsyncExitStack() as stack:
-                stack.enter_context(limiter.using(self._host, enabled=self._host.is_open))
+                stack.enter_context(limiter.using(self._host, enabled=True))
                 if self._redis is not None:
                     await stack.enter_async_context(self._redis.opened())
                 yield
@@ -96,15 +92,14 @@ class RateLimits:
         """The quota that a request with this method uses."""
         return self._read if method in READ_METHODS else self._write
 
-    async def hit(self, quota: Quota, client: tuple[str, int] | None) -> Decision | None:
-        """Count a request, or refuse it. None when it cannot be counted; it is admitted then."""
+    async def hit(self, quota: Quota, client: tuple[str, int] | None) -> Decision:
+        """Count a request, or refuse it."""
         key = quota.key(client_of(client))
-        decision = self._hit_host(key, quota)
-        if self._redis is not None and (decision is None or decision.admitted):
+        decision = self._host.hit(key, quota.limit, quota.window_seconds)
+        if self._redis is not None and decision.admitted:
             from_redis = await self._redis.hit(key, quota.limit, quota.window_seconds)
             decision = self._combine(key, decision, from_redis)
-        outcome = "uncounted" if decision is None else "admitted" if decision.admitted else "refused"
-        self._metrics.rate_limit_decided(quota.name, outcome)
+        self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
         return decision
 
     async def refuse(self, request: Request, error: Exception) -> NoReturn:
@@ -120,43 +115,6 @@ class RateLimits:
         reset = limiter.limiter.get_window_stats(item, *identifiers).reset_time
         raise RateLimitedError(max(1, ceil(reset - time.time())))
 
-    def _open_host_counters(self, directory: Path | None) -> None:
-        """Open the shared counters, else counters of this worker alone, else none: the worker serves in any case."""
-        for folder in dict.fromkeys((directory, None)):
-            try:
-                self._host.open(folder)
-            except self._host.errors:
-                self._host.close()
-                log.exception("rate_limit_storage_refused", directory=str(folder))
-                self._set_degraded("shared_memory", True)
-            else:
-                return
-        self._host_unavailable = True
-
-    def _hit_host(self, key: bytes, quota: Quota) -> Decision | None:
-        if self._host_unavailable:
-            return None
-        try:
-            decision = self._host.hit(key, quota.limit, quota.window_seconds)
-        except self._host.errors as error:
-            self._counting_failed(cause=str(error))
-            return None
-        if decision is None:
-            self._counting_failed(cause="Another process holds the lock of the counters.")
-        elif "counting" in self._degraded:
-            self._set_degraded("counting", False)
-            log.info("rate_limit_counting_restored")
-        return decision
-
-    def _counting_failed(self, cause: str) -> None:
-        """Report that requests are not counted: once, and again only after a while if it stops and starts."""
-        if "counting" in self._degraded:
-            return
-        self._set_degraded("counting", True)
-        if time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_INTERVAL_SECONDS
-            log.warning("rate_limit_counting_failed", cause=cause)
-
     def _set_degraded(self, cause: str, degraded: bool) -> None:
         """Add or remove one cause; the metric is 1 while there is any."""
         if degraded:
@@ -165,27 +123,23 @@ class RateLimits:
             self._degraded.discard(cause)
         self._metrics.rate_limit_degraded(bool(self._degraded))
 
-    def _combine(self, key: bytes, from_host: Decision | None, from_redis: Decision | None) -> Decision | None:
+    def _combine(self, key: bytes, from_host: Decision, from_redis: Decision | None) -> Decision:
         """The decision of Redis, or that of the host where Redis has none.
 
         The host has already counted the request, so its counters are complete when Redis becomes
         unreachable, and still hold when Redis returns without its data.
         """
-        if from_redis is None or from_host is None:
-            return from_redis or from_host
+        if from_redis is None:
+            return from_host
         if not from_redis.admitted:
-            with suppress(*self._host.errors):
-                self._host.undo_hit(key)
+            self._host.undo_hit(key)
             return from_redis
         return min(from_host, from_redis, key=lambda decision: decision.remaining)
 
     def _redis_changed(self, circuit_open: bool, reason: str) -> None:
         """Set this worker's metric, and log the change once for each host: by the first worker that sees it."""
         self._set_degraded("redis", circuit_open)
-        first = True
-        with suppress(*self._host.errors):
-            first = not self._host.is_open or self._host.set_flag("redis_circuit_open", circuit_open)
-        if not first:
+        if not self._host.set_flag("redis_circuit_open", circuit_open):
             return
         if circuit_open:
             log.warning("rate_limit_storage_lost", reason=reason)

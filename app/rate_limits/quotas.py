@@ -25,10 +25,8 @@ class Quota:
         """The key under which a client's requests of this kind are counted."""
         return (self._prefix + client).encode()
 
-    def headers(self, decision: Decision | None) -> list[tuple[bytes, bytes]]:
+    def headers(self, decision: Decision) -> list[tuple[bytes, bytes]]:
         """`RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10."""
-        if decision is None:
-            return [self._policy]
         return [self._policy, (b"ratelimit", self._state % (decision.remaining, self.wait_seconds(decision)))]
 
     def wait_seconds(self, decision: Decision) -> int:

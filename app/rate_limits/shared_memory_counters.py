@@ -2,9 +2,9 @@
 
 import fcntl
 import os
-import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import inf
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import lmdb
+import structlog
 
-from app.rate_limits.window import Decision, count_request, is_expired, pack, remove_expired, remove_latest, unpack
-from app.settings.shared_memory import temporary_folder
+from app.rate_limits.window import Decision, Log, count_request, is_expired, pack, remove_expired, remove_latest, unpack
 
 MAX_KEYS: Final = 10_000
 """Keys that are kept: one for each client and quota. A new key past this evicts one whose window ends soon."""
@@ -22,12 +22,27 @@ MAX_KEYS: Final = 10_000
 _MAP_BYTES: Final = 16 * 1024 * 1024
 """Twice the size that MAX_KEYS of the longest logs took in the worst order of inserts and deletes."""
 
+CHECK_SECONDS: Final = 0.5
+"""How often a worker looks whether the file still has a name. A deleted file is not shared with new workers."""
+
 _LOCK_TIMEOUT_SECONDS: Final = 0.05
 _START_LOCK_TIMEOUT_SECONDS: Final = 2.0
 _ENTRIES_PER_EVICTION: Final = 4
 
-_FLAG: Final = pack((inf, 0, 0, 1))
+_FLAG: Final[Log] = (inf, 0, 0, 1)
 """A log that never expires, so that it is never evicted."""
+
+_CHECKSUM_OF_ALL: Final = 0x2144DF1C
+"""The CRC-32 of any data that is followed by its own CRC-32."""
+
+_OTHER_CONTENT: Final = (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.MapResizedError)
+"""What LMDB raises when it opens a file that it has not written."""
+
+_log = structlog.get_logger(__name__)
+
+
+class DamagedError(OSError):
+    """Another program has changed the file of the counters."""
 
 
 class SharedMemoryCounters:
@@ -37,6 +52,9 @@ class SharedMemoryCounters:
     for ever. LMDB's lock is therefore off, and `flock` takes its place: the kernel releases it when its
     holder dies, and a request that does not get it in time is not counted. A process that is killed
     while it writes leaves the previous state.
+
+    Each entry has a checksum. When damage is found, the file is deleted and these counters close: the other workers
+    notice it within half a second, and a worker that is started later creates a new file.
     """
 
     errors: Final = (lmdb.Error, OSError)
@@ -44,31 +62,32 @@ class SharedMemoryCounters:
 
     def __init__(self) -> None:
         self._environment: lmdb.Environment | None = None
-        self._lock_file = -1
+        self._file = self._lock_file = -1
+        self._size = 0
+        self._next_check = 0.0
         # Synchronous handlers run in threads, and all threads of a process share one file lock.
         self._thread_lock = threading.Lock()
         self._lock_timeout = _LOCK_TIMEOUT_SECONDS
         self._eviction_cursor = b""
 
-    def open(self, directory: Path | None) -> None:
-        """Open the counters in a folder; without a folder, open counters for this process alone.
+    def open(self, directory: Path) -> None:
+        """Open the counters in a folder. A file with other content is replaced.
 
         Raises:
-            OSError: The folder cannot be written.
-            lmdb.Error: The folder contains other data.
+            OSError: The folder cannot be written, or another process holds the lock.
+            lmdb.Error: The file cannot be created.
         """
-        if directory is None:
-            with tempfile.TemporaryDirectory(prefix="rate-limits-", dir=temporary_folder()) as folder:
-                # The files exist, without a name, until they are closed.
-                self.open(Path(folder))
-            return
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_file = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         # Two workers must not create the file at the same time.
         if not self._acquire(_START_LOCK_TIMEOUT_SECONDS):
             raise TimeoutError(f"Another process holds {directory / 'lock'}.")
+        self._path = directory / "counters"
         try:
-            self._environment = _open_environment(directory / "counters")
+            self._environment = _open_environment(self._path)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            _reserve_space(self._file)
+            self._size = os.fstat(self._file).st_size
         finally:
             self._release()
 
@@ -77,9 +96,9 @@ class SharedMemoryCounters:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-        if self._lock_file >= 0:
-            os.close(self._lock_file)
-            self._lock_file = -1
+        for file in {self._file, self._lock_file} - {-1}:
+            os.close(file)
+        self._file = self._lock_file = -1
 
     def hit(self, key: bytes, limit: int, window: float, cost: int = 1) -> Decision | None:
         """Count a request, or refuse it. None when the lock was not free in time.
@@ -90,32 +109,34 @@ class SharedMemoryCounters:
             window: In seconds, always the same for one key.
             cost: How many requests this one counts as.
         """
-        environment = self._acquire_environment()
-        if environment is None:
+        if not self._acquire_in_time():
             return None
-        try:
-            with environment.begin(write=True) as transaction:
-                packed = transaction.get(key)
+        try:  # as in `_transaction`, without the cost of a generator
+            with self._checked_environment().begin(write=True) as transaction:
+                stored = transaction.get(key)
                 # Read under the lock, so that no entry has a later time than this.
                 now = time.monotonic()
-                decision, log = count_request(unpack(packed) if packed else (window, now), now, limit, cost)
+                decision, log = count_request(_unseal(stored) if stored else (window, now), now, limit, cost)
                 if not decision.admitted:
                     transaction.abort()
                     return decision
-                if packed is None:
+                if stored is None:
                     self._evict(transaction, now)
-                transaction.put(key, pack(log))
-            return decision
+                transaction.put(key, _seal(log))
+                return decision
+        except self.errors as error:
+            self._abandon_if_damaged(error)
+            raise
         finally:
             self._release()
 
     def undo_hit(self, key: bytes, cost: int = 1) -> None:
         """Remove a request that was counted here and then refused elsewhere."""
         with self._transaction() as transaction:
-            if transaction and (packed := transaction.get(key)):
-                log = remove_latest(unpack(packed), cost)
+            if transaction and (stored := transaction.get(key)):
+                log = remove_latest(_unseal(stored), cost)
                 if len(log) > 2:
-                    transaction.put(key, pack(log))
+                    transaction.put(key, _seal(log))
                 else:
                     transaction.delete(key)
 
@@ -125,14 +146,14 @@ class SharedMemoryCounters:
         with self._transaction() as transaction:
             if transaction is None:
                 return True
-            return transaction.put(key, _FLAG, overwrite=False) if on else transaction.delete(key)
+            return transaction.put(key, _seal(_FLAG), overwrite=False) if on else transaction.delete(key)
 
     def read(self, key: bytes) -> tuple[float, int] | None:
         """The age in seconds of the oldest request in the window, and the number of requests in it."""
         with self._transaction() as transaction:
-            packed = transaction.get(key) if transaction else None
+            stored = transaction.get(key) if transaction else None
         now = time.monotonic()
-        log = remove_expired(unpack(packed), now) if packed else ()
+        log = remove_expired(_unseal(stored), now) if stored else ()
         return (now - log[2], int(sum(log[3::2]))) if len(log) > 2 else None
 
     def delete(self, key: bytes) -> None:
@@ -154,25 +175,49 @@ class SharedMemoryCounters:
 
     @contextmanager
     def _transaction(self) -> Iterator[lmdb.Transaction | None]:
-        environment = self._acquire_environment()
-        if environment is None:
+        """A transaction under the lock. None if the lock was not free in time."""
+        if not self._acquire_in_time():
             yield None
             return
         try:
-            with environment.begin(write=True) as transaction:
+            with self._checked_environment().begin(write=True) as transaction:
                 yield transaction
+        except self.errors as error:
+            self._abandon_if_damaged(error)
+            raise
         finally:
             self._release()
 
-    def _acquire_environment(self) -> lmdb.Environment | None:
+    def _checked_environment(self) -> lmdb.Environment:
+        """The environment, if its file is whole: reading a page that was cut off would end the process by SIGBUS."""
+        if self._environment is None:
+            raise DamagedError("The counters were damaged, and are closed.")
+        if os.lseek(self._file, 0, os.SEEK_END) < self._size:
+            raise DamagedError("The file of the counters was truncated.")
+        if time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + CHECK_SECONDS
+            if not os.fstat(self._file).st_nlink:
+                raise DamagedError("The file of the counters was deleted.")
+        return self._environment
+
+    def _abandon_if_damaged(self, error: Exception) -> None:
+        """Close damaged counters, and delete their file unless another worker has replaced it. The lock is held."""
+        if isinstance(error, lmdb.MapFullError):
+            return
+        self._environment = None
+        with suppress(OSError):
+            if os.path.samestat(self._path.stat(), os.fstat(self._file)):
+                self._path.unlink()
+
+    def _acquire_in_time(self) -> bool:
         """Acquire the lock. After one lock timeout the following calls do not wait, until the lock is free again."""
         if self._environment is None:
             raise RuntimeError("The rate limit counters are not open. Enter the application's lifespan first.")
         if self._acquire(self._lock_timeout):
             self._lock_timeout = _LOCK_TIMEOUT_SECONDS
-            return self._environment
+            return True
         self._lock_timeout = 0.0
-        return None
+        return False
 
     def _acquire(self, timeout: float) -> bool:
         self._thread_lock.acquire()
@@ -209,7 +254,7 @@ class SharedMemoryCounters:
             for _ in range(_ENTRIES_PER_EVICTION):
                 if not found:
                     break
-                log = unpack(cursor.value())
+                log = _unseal(cursor.value())
                 if is_expired(log, now):
                     cursor.delete()
                     found = bool(cursor.key())
@@ -222,8 +267,34 @@ class SharedMemoryCounters:
             transaction.delete(soonest_key)
 
 
+def _seal(log: Log) -> bytes:
+    """Write a log as bytes, with a checksum."""
+    packed = pack(log)
+    return packed + zlib.crc32(packed).to_bytes(4, "little")
+
+
+def _unseal(stored: bytes | memoryview) -> Log:
+    """Read what `_seal` wrote.
+
+    Raises:
+        DamagedError: The checksum is another one.
+    """
+    if zlib.crc32(stored) != _CHECKSUM_OF_ALL:
+        raise DamagedError("An entry of the counters has a wrong checksum.")
+    return unpack(stored)
+
+
 def _open_environment(path: Path) -> lmdb.Environment:
-    environment = lmdb.open(
+    try:
+        return _open_file(path)
+    except _OTHER_CONTENT as error:
+        _log.warning("rate_limit_counters_replaced", cause=str(error))
+        path.unlink()
+        return _open_file(path)
+
+
+def _open_file(path: Path) -> lmdb.Environment:
+    return lmdb.open(
         str(path),
         subdir=False,
         mode=0o600,
@@ -233,11 +304,9 @@ def _open_environment(path: Path) -> lmdb.Environment:
         lock=False,
         readahead=False,
     )
-    # Reserve the space now: otherwise LMDB would fail later, during a request. Not every system can reserve it.
+
+
+def _reserve_space(file: int) -> None:
+    """Reserve the space now: otherwise LMDB would fail later, during a request. Not every system can reserve it."""
     with suppress(AttributeError):
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.posix_fallocate(file, 0, _MAP_BYTES)
-        finally:
-            os.close(file)
-    return environment
+        os.posix_fallocate(file, 0, _MAP_BYTES)

@@ -1,4 +1,4 @@
-"""The shared memory counters as a storage of the `limits` library, which slowapi needs."""
+"""The counters of this host as a storage of the `limits` library, which slowapi needs."""
 
 import time
 from hashlib import blake2b
@@ -6,29 +6,28 @@ from typing import Final
 
 from limits.storage import MovingWindowSupport, Storage
 
-from app.rate_limits.shared_memory_counters import SharedMemoryCounters
+from app.rate_limits.host_counters import HostCounters
 
 _MAX_KEY_BYTES: Final = 64
 
 
-class SharedMemoryStorage(Storage, MovingWindowSupport):
+class HostStorage(Storage, MovingWindowSupport):
     """A storage for the strategy `moving-window`; it refuses the other strategies."""
 
-    STORAGE_SCHEME = ["lmdb"]  # noqa: RUF012 -- as limits declares it
+    STORAGE_SCHEME = ["host"]  # noqa: RUF012 -- as limits declares it
 
-    def __init__(self, _uri: str | None = None, counters: SharedMemoryCounters | None = None) -> None:
+    def __init__(self, _uri: str | None = None, counters: HostCounters | None = None) -> None:
         super().__init__()
-        self._counters = counters or SharedMemoryCounters()
+        self._counters = counters or HostCounters(lambda _: None)
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
         """The exceptions that this storage may raise."""
-        return self._counters.errors
+        return ()
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Count a request, or refuse it. A request that cannot be counted in time is admitted."""
-        decision = self._counters.hit(_short(key), limit, expiry, amount)
-        return decision is None or decision.admitted
+        """Count a request, or refuse it."""
+        return self._counters.hit(_short(key), limit, expiry, amount).admitted
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:  # noqa: ARG002 -- limits' signature
         """The date of the oldest request in the window, in seconds since 1970, and the number of requests."""

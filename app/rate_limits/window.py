@@ -73,8 +73,8 @@ def pack(log: Log) -> bytes:
 
 
 def unpack(packed: bytes | memoryview) -> Log:
-    """Read what `pack` wrote."""
-    return _layout(len(packed) // 8).unpack(packed)
+    """Read what `pack` wrote, at the beginning of the bytes."""
+    return _layout(len(packed) // 8).unpack_from(packed)
 
 
 @cache

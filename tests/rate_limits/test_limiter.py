@@ -5,8 +5,8 @@ import pytest
 from limits import parse
 
 from app.rate_limits import limiter
+from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.limiter import RouteLimiter
-from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from tests.paths import ROOT
 
 
@@ -33,7 +33,7 @@ def test_the_limiter_reads_no_environment(monkeypatch, tmp_path):
         assert [] == made._default_limits == made._application_limits
         assert not made._swallow_errors
         assert not made._key_prefix
-        assert "SharedMemoryStorage" == type(made._storage).__name__
+        assert "HostStorage" == type(made._storage).__name__
         assert "MovingWindowRateLimiter" == type(made.limiter).__name__
 
 
@@ -61,10 +61,11 @@ def test_importing_opens_nothing():
     assert "True [] 1 False" == done.stdout.strip()
 
 
-def test_the_limiter_counts_only_while_counters_are_open():
+@pytest.mark.parametrize("is_shared", [True, False], ids=["shared", "alone"])
+def test_the_limiter_counts_only_while_counters_are_open(tmp_path, is_shared):
     """While counters are in use it counts in them; afterwards counting raises an error that names the lifespan."""
-    counters = SharedMemoryCounters()
-    counters.open(None)
+    counters = HostCounters(lambda _: None)
+    counters.open(tmp_path if is_shared else None)
     minute = parse("2/minute")
     with limiter.using(counters, enabled=True):
         strategy = limiter.limiter

@@ -1,12 +1,14 @@
 import fcntl
 import os
+import struct
 from pathlib import Path
+from random import Random
 
 import lmdb
 import pytest
 from structlog.testing import capture_logs
 
-from app.rate_limits import RateLimits
+from app.rate_limits import RateLimits, shared_memory_counters
 from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from app.settings import Settings
 
@@ -34,10 +36,10 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def read(limits: RateLimits, times: int) -> list[bool | None]:
+async def read(limits: RateLimits, times: int) -> list[bool]:
     """Send reading requests and return for each whether it was admitted."""
     decisions = [await limits.hit(limits.quota("GET"), CLIENT) for _ in range(times)]
-    return [decision and decision.admitted for decision in decisions]
+    return [decision.admitted for decision in decisions]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ async def test_counters_survive_the_replacement_of_a_worker(tmp_path):
 
 
 async def test_a_worker_counts_alone_if_the_folder_cannot_be_used(tmp_path):
-    """The worker serves, logs the failure and reports itself as degraded."""
+    """The worker serves, logs the failure, reports itself as degraded and holds the limit by itself."""
     (tmp_path / "file").write_text("")
     limits = Host()
     with capture_logs() as lines:
@@ -78,57 +80,96 @@ async def test_a_worker_counts_alone_if_the_folder_cannot_be_used(tmp_path):
     assert [True, "admitted", "admitted", "refused"] == limits.reported
 
 
-async def test_requests_are_admitted_uncounted_if_nothing_can_be_written(tmp_path, monkeypatch):
-    """The failure is logged, the worker is degraded, and each request is reported as uncounted."""
-
-    def refuse(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(lmdb, "open", refuse)
+async def test_a_counting_failure_is_logged_once_and_the_limit_still_holds(tmp_path, monkeypatch):
+    """While the shared counters fail, the worker counts alone. Start and end are logged, and it is degraded."""
     limits = Host()
     with capture_logs() as lines:
         async with limits.opened(tmp_path):
-            assert [None, None, None] == await read(limits, 3)
-    assert ["rate_limit_storage_refused"] * 2 == [line["event"] for line in lines]
-    assert [True, True, *["uncounted"] * 3] == limits.reported
-
-
-async def test_a_counting_failure_is_logged_once_and_admits(monkeypatch):
-    """An error of the counters fails no request. Its start and end are logged, and the worker is degraded."""
-    limits = Host()
-    with capture_logs() as lines:
-        async with limits.opened():
             with monkeypatch.context() as broken:
 
                 def fail(*_):
                     raise lmdb.MapFullError("full")
 
                 broken.setattr(SharedMemoryCounters, "hit", fail)
-                assert [None, None, None] == await read(limits, 3)
+                assert [True, True, False] == await read(limits, 3)
             assert [True, True, False] == await read(limits, 3)
 
     assert ["rate_limit_counting_failed", "rate_limit_counting_restored"] == [line["event"] for line in lines]
-    assert [True, *["uncounted"] * 3, False, "admitted", "admitted", "refused"] == limits.reported
+    counted = ["admitted", "admitted", "refused"]
+    assert [True, *counted, False, *counted] == limits.reported
 
 
-async def test_a_lock_timeout_is_reported(tmp_path):
-    """While another process holds the lock of the counters, requests are admitted and the worker is degraded."""
+async def test_a_lock_that_a_stranger_holds_is_reported(tmp_path):
+    """While another process holds the lock, the worker counts alone and is degraded; then it counts shared again."""
     limits = Host()
     with capture_logs() as lines:
         async with limits.opened(tmp_path):
             other = os.open(tmp_path / "lock", os.O_RDWR)
             fcntl.flock(other, fcntl.LOCK_EX)
-            assert [None, None, None] == await read(limits, 3)
+            assert [True, True, False] == await read(limits, 3)
             os.close(other)
             assert [True] == await read(limits, 1)
 
     assert ["rate_limit_counting_failed", "rate_limit_counting_restored"] == [line["event"] for line in lines]
-    assert [True, *["uncounted"] * 3, False, "admitted"] == limits.reported
+    assert [True, "admitted", "admitted", "refused", False, "admitted"] == limits.reported
 
 
-async def test_closing_leaves_no_file_open(tmp_path):
-    """Counters in a folder and private counters close all their files."""
+def overwrite(file: Path, data: bytes, offset: int = 0) -> None:
+    """Write over a part of the file, as another program that has it open."""
+    descriptor = os.open(file, os.O_RDWR)
+    os.pwrite(descriptor, data, offset)
+    os.close(descriptor)
+
+
+DAMAGES = {
+    "garbage everywhere": lambda file: overwrite(file, Random(1).randbytes(file.stat().st_size)),
+    "garbage after the head": lambda file: overwrite(file, Random(1).randbytes(1_000_000), 8192),
+    "zeros": lambda file: overwrite(file, bytes(file.stat().st_size)),
+    "a short text in its place": lambda file: file.write_bytes(b"something else"),
+    "truncated": lambda file: os.truncate(file, 0),
+    "truncated to a page": lambda file: os.truncate(file, 4096),
+    "deleted": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+async def test_damaged_counters_are_noticed_by_the_next_request(tmp_path, monkeypatch, damage):
+    """The worker is degraded, says so once, and holds the limit by itself. The next worker makes new counters."""
+    monkeypatch.setattr(shared_memory_counters, "CHECK_SECONDS", 0)
+    limits, new = Host(), Host()
+    async with limits.opened(tmp_path):
+        assert [True] == await read(limits, 1)
+        damage(tmp_path / "counters")
+        with capture_logs() as lines:
+            assert [True, True, False] == await read(limits, 3)
+
+    assert ["rate_limit_counting_failed"] == [line["event"] for line in lines]
+    assert ["admitted", True, "admitted", "admitted", "refused"] == limits.reported
+    async with new.opened(tmp_path):
+        assert [True, True, False] == await read(new, 3)
+    assert ["admitted", "admitted", "refused"] == new.reported
+
+
+@pytest.mark.parametrize("value", [0.0, -1e300, float("nan"), float("inf")])
+async def test_an_entry_with_other_numbers_is_damage(tmp_path, value):
+    """Numbers that another program has written into an entry admit no request beyond the limit."""
+    limits = Host()
+    async with limits.opened(tmp_path):
+        assert [True] == await read(limits, 1)
+        environment = limits._host._shared._environment
+        assert environment
+        with environment.begin(write=True) as transaction:
+            key = limits.quota("GET").key("192.0.2.1")
+            transaction.put(key, struct.pack("<4d", value, value, value, value) + b"\0\0\0\0")
+        assert [True, True, False, False] == await read(limits, 4)
+    assert True in limits.reported
+
+
+async def test_closing_leaves_no_file_open(tmp_path, monkeypatch):
+    """Counters in a folder close all their files, also after damage."""
+    monkeypatch.setattr(shared_memory_counters, "CHECK_SECONDS", 0)
     before = open_files()
-    async with Host().opened(tmp_path), Host().opened():
-        pass
+    async with Host().opened(tmp_path / "whole"), (damaged := Host()).opened(tmp_path / "damaged"):
+        (tmp_path / "damaged" / "counters").unlink()
+        await read(damaged, 1)
     assert before == open_files()

@@ -59,7 +59,7 @@ async def send(limits: RateLimits, requests: int, client: tuple[str, int] = CLIE
     async def one() -> tuple[bool, float]:
         began = time.monotonic()
         decision = await limits.hit(limits.quota("GET"), client)
-        return decision is None or decision.admitted, time.monotonic() - began
+        return decision.admitted, time.monotonic() - began
 
     answers = await asyncio.gather(*(one() for _ in range(requests)))
     return sum(admitted for admitted, _ in answers), sorted(seconds for _, seconds in answers)

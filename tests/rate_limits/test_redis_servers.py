@@ -38,7 +38,7 @@ class Host(RateLimits):
 
         async def one(client: int) -> int:
             decision = await self.hit(self.quota("GET"), (f"192.0.2.{client}", 1))
-            return decision is None or decision.admitted
+            return decision.admitted
 
         admitted = await asyncio.gather(*(one(number % clients) for number in range(requests * clients)))
         return [sum(admitted[client::clients]) for client in range(clients)]

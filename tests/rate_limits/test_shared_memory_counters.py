@@ -3,10 +3,10 @@ import os
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from random import Random
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.rate_limits import shared_memory_counters
 from app.rate_limits.shared_memory_counters import MAX_KEYS, SharedMemoryCounters
@@ -47,28 +47,20 @@ def test_only_the_owner_can_read_the_counters(counters, tmp_path):
     assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
 
 
-def test_private_counters_leave_no_files():
-    """Counters without a folder have files without a name, which end when they are closed."""
-    before = set(Path("/dev/shm").iterdir())
-    counters = SharedMemoryCounters()
-    counters.open(None)
-    assert counters.hit(b"a", 1, 60) is not None
-    assert not {path for path in set(Path("/dev/shm").iterdir()) - before if (path / "counters").exists()}
-    counters.close()
-
-
 def test_counting_before_opening_raises_an_error():
     """The error of a request without a lifespan says that the lifespan is missing."""
     with pytest.raises(RuntimeError, match="lifespan"):
         SharedMemoryCounters().hit(b"a", 1, 60)
 
 
-def test_a_file_with_other_content_is_refused(tmp_path):
-    """Opening a file that is no database raises one of `errors`."""
+def test_a_file_with_other_content_is_replaced(tmp_path):
+    """Opening a file that is no database makes a new one, and says so."""
     (tmp_path / "counters").write_bytes(b"something else" * 1000)
     counters = SharedMemoryCounters()
-    with pytest.raises(counters.errors):
+    with capture_logs() as lines:
         counters.open(tmp_path)
+    assert ["rate_limit_counters_replaced"] == [line["event"] for line in lines]
+    assert counters.hit(b"a", 1, 60)
     counters.close()
 
 
