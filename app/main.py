@@ -58,7 +58,6 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
         # It would read the environment with every request. Logs and metrics of this service are in `middleware`.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         openapi_tags=TAGS,
-        servers=[{"url": settings.root_path}] if settings.root_path else None,
         generate_unique_id_function=lambda route: route.name,
         max_body_bytes=settings.max_body_bytes,
         middleware=_middleware(settings, metrics, rate_limits),

@@ -1,6 +1,6 @@
 """The body of every error response."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class FieldProblem(BaseModel):
@@ -11,7 +11,9 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """Problem details (RFC 9457)."""
+    """Problem details (RFC 9457). Some kinds of error have further members."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str
     title: str

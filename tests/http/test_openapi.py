@@ -64,6 +64,38 @@ def test_every_schema_and_example_is_valid(document):
     assert seen >= 3
 
 
+def parts(document: Any) -> Iterator[dict[str, Any]]:
+    """Return each object in the document."""
+    for nested in document.values() if isinstance(document, dict) else document:
+        if isinstance(nested, dict | list):
+            yield from parts(nested)
+    if isinstance(document, dict):
+        yield document
+
+
+def test_every_number_has_a_format(document):
+    """Integers have 64 bits and other numbers are doubles: without a format, generators of clients take 32 bits."""
+    formats = {"integer": "int64", "number": "double"}
+    numbers = [part for part in parts(document) if part.get("type") == "integer" or part.get("type") == "number"]
+
+    assert len(numbers) > 10
+    assert all(formats[number["type"]] == number["format"] for number in numbers)
+
+
+def test_no_schema_stops_a_generator(document):
+    """The document has no `multipleOf`, which compares floats, and no schema of a body is a choice."""
+    assert not [part for part in parts(document) if "multipleOf" in part]
+    assert not [name for name, schema in document["components"]["schemas"].items() if {"anyOf", "oneOf"} & set(schema)]
+
+
+def test_the_service_is_described(document):
+    """The document names the licence, a contact and the server, and says that no authentication is needed."""
+    assert {"name", "identifier"} == set(document["info"]["license"])
+    assert document["info"]["contact"]["name"]
+    assert [{"url": "/"}] == document["servers"]
+    assert [] == document["security"]
+
+
 def test_every_operation_documents_its_errors(document):
     """Each operation has a name and a summary, documents errors as problems, and documents `X-Request-ID`."""
     names = [operation["operationId"] for _, operation in operations(document)]
@@ -102,11 +134,16 @@ def is_wrongly_refused(response) -> bool:
     body = response.json()
     if body["code"] in ("idempotency_key_reused", "precondition_failed"):
         return False  # the key was used before with another body; the item has another tag
-    # `cursor` must be one that the service made, without `page`; the greatest `page` depends on `per_page`.
-    return body["code"] != "invalid_request" or not {error["field"] for error in body["errors"]} <= {
-        "cursor",
-        "page",
-    }
+    return body["code"] != "invalid_request" or not all(map(is_beyond_schemas, body["errors"]))
+
+
+def is_beyond_schemas(error: dict[str, str]) -> bool:
+    """Return whether this part of a request breaks a rule that a schema cannot express, or generators misunderstand."""
+    if error["field"] in ("cursor", "page"):
+        # `cursor` must be one that the service made, without `page`; the greatest `page` depends on `per_page`.
+        return True
+    # Unknown fields are ignored, but an update of unknown fields alone changes nothing.
+    return "two decimals" in error["message"] or error["message"] == "Send at least one field to change"
 
 
 def failures(event: Any) -> Iterator[str]:
