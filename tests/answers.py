@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
+LINK = re.compile(r'<([^>]*)>; rel="(\w+)"')
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -26,6 +27,11 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
         assert body["errors"]
         assert all(set(error) == {"field", "message"} for error in body["errors"])
     return body
+
+
+def links(response: httpx.Response) -> dict[str, str]:
+    """The targets of the `Link` header by their relations."""
+    return {relation: target for target, relation in LINK.findall(response.headers["link"])}
 
 
 def refused_fields(response: httpx.Response) -> set[str]:

@@ -1,8 +1,9 @@
-"""All tests of the items' HTTP API, and the usual faults, through a real PgBouncer in transaction mode."""
+"""The tests of the HTTP API, and the usual faults, through a real PgBouncer in transaction mode."""
 
 import asyncio
 import shutil
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from tests.cluster import execute
 from tests.databases import connected
 from tests.deploy.poolers import SERVER_CONNECTIONS, pooler
 from tests.http import test_cursors, test_etags, test_pagination
-from tests.routers import test_idempotency, test_item
+from tests.paths import ROOT
+from tests.resources import is_about_a_resource
 
 pytestmark = pytest.mark.needs("pgbouncer")
 
@@ -25,8 +27,11 @@ SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
 
 MODES = {"1.18": "pgbouncer", "1.24": "pgbouncer", "1.24-prepared": "pgbouncer-prepared"}
 
+_files = [path for path in sorted((ROOT / "tests" / "routers").glob("test_*.py")) if is_about_a_resource(path)]
+_resources = [import_module(f"tests.routers.{path.stem}") for path in _files]
+
 # These tests run once more here, with other settings.
-for _module in (test_cursors, test_etags, test_idempotency, test_item, test_pagination):
+for _module in (test_cursors, test_etags, test_pagination, *_resources):
     for _name, _value in vars(_module).items():
         if _name.startswith("test_"):
             globals()[f"{_name}__{_module.__name__.rsplit('.')[-1]}"] = _value
@@ -44,7 +49,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="module")
 def pooled(request, images, cluster):
     """A PgBouncer before the tests' cluster, and the value of DATABASE_POOLER for it."""
-    folder = Path(tempfile.mkdtemp(prefix="items-pgbouncer-"))
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
     try:
         with pooler(images, cluster, folder, request.param.partition("-")[0]) as running:
             yield running, DatabasePooler(MODES[request.param])

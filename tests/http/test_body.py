@@ -3,12 +3,12 @@ import pytest
 from tests.answers import problem
 
 LIMIT = 65_536
-WRITES = [("POST", "/items"), ("PUT", "/items/1"), ("PATCH", "/items/1")]
+WRITES = [("POST", "/samples"), ("PUT", "/samples/1"), ("PATCH", "/samples/1")]
 JSON = {"Content-Type": "application/json"}
 
 
 def body_of(size):
-    """Return a document of the given size that is a valid new item."""
+    """Return a document of the given size that is a valid new sample."""
     empty = '{"name": "Kettle", "padding": ""}'
     return empty.replace('""', f'"{"x" * (size - len(empty))}"').encode()
 
@@ -21,7 +21,7 @@ async def chunks(*parts):
 
 @pytest.fixture(autouse=True)
 async def _item(client):
-    await client.post("/items", json={"name": "Kettle"})
+    await client.post("/samples", json={"name": "Kettle"})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ async def _item(client):
 )
 async def test_json_in_utf_8_is_accepted(client, content_type):
     """JSON in UTF-8 is accepted, in every spelling of its content type."""
-    response = await client.post("/items", content=b'{"name": "\xc3\x89cru"}', headers={"Content-Type": content_type})
+    response = await client.post("/samples", content=b'{"name": "\xc3\x89cru"}', headers={"Content-Type": content_type})
 
     assert "Écru" == response.json()["name"]
 
@@ -66,7 +66,9 @@ async def test_two_content_types_are_refused(client):
     """Two content types are 415, in either order."""
     for types in (["application/json", "text/plain"], ["text/plain", "application/json"]):
         headers = [("Content-Type", content_type) for content_type in types]
-        problem(await client.post("/items", content=b'{"name": "Pan"}', headers=headers), 415, "unsupported_media_type")
+        problem(
+            await client.post("/samples", content=b'{"name": "Pan"}', headers=headers), 415, "unsupported_media_type"
+        )
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "identity", "br", "utf-8", ""])
@@ -104,7 +106,7 @@ async def test_a_body_with_a_declared_length_above_the_limit_is_not_read(client)
         yield b""
 
     for length in (str(LIMIT + 1), "9" * 18):
-        response = await client.post("/items", content=unread(), headers=JSON | {"Content-Length": length})
+        response = await client.post("/samples", content=unread(), headers=JSON | {"Content-Length": length})
         problem(response, 413, "body_too_large")
 
 
@@ -118,7 +120,7 @@ async def test_no_more_than_the_limit_is_read(client):
             given += 10_000
             yield b" " * 10_000
 
-    problem(await client.post("/items", content=endless(), headers=JSON), 413, "body_too_large")
+    problem(await client.post("/samples", content=endless(), headers=JSON), 413, "body_too_large")
 
     assert given == 70_000
 
@@ -129,9 +131,9 @@ async def test_a_body_that_is_not_strict_json_is_malformed(client, method, path)
     bodies = [
         b"", b" ", b"{", b'{"name": "Pan"', b"{'name': 'Pan'}", b'{"name": "Pan",}', b'{"name": "Pan"} {}',
         b"name=Pan", b"undefined",
-        b'{"name": "Pan", "price": NaN}', b'{"price": Infinity}', b'{"price": -Infinity}', b'{"price": 1e999}',
-        b'{"price": 01}', b'{"price": +1}',
-        b'{"price": .5}', b'{"price": 1.}', b'{"price": 0x1}', b'{"name": "\\ud800"}', b'{"name": "\\udc00\\ud800"}',
+        b'{"name": "Pan", "amount": NaN}', b'{"amount": Infinity}', b'{"amount": -Infinity}', b'{"amount": 1e999}',
+        b'{"amount": 01}', b'{"amount": +1}',
+        b'{"amount": .5}', b'{"amount": 1.}', b'{"amount": 0x1}', b'{"name": "\\ud800"}', b'{"name": "\\udc00\\ud800"}',
         b'{"\\ud800": 1}', b'{"name": "a\nb"}', b'{"name": "\\x41"}',
         b'\xef\xbb\xbf{"name": "Pan"}', '{"name": "Pan"}'.encode("utf-16"), '{"name": "Pan"}'.encode("utf-16-le"),
         '{"name": "Pan"}'.encode("utf-32"),
@@ -148,13 +150,13 @@ async def test_a_body_that_is_not_strict_json_is_malformed(client, method, path)
 async def test_numbers_with_thousands_of_digits_are_refused(client):
     """A number with thousands of digits is refused as malformed or out of bounds."""
     for number in (b"9" * 5_000, b"-" + b"9" * 5_000, b"1." + b"0" * 5_000 + b"1e300", b"18446744073709551616"):
-        response = await client.post("/items", content=b'{"name": "Pan", "price": %b}' % number, headers=JSON)
+        response = await client.post("/samples", content=b'{"name": "Pan", "amount": %b}' % number, headers=JSON)
         assert response.status_code in (400, 422), response.text
         problem(response, response.status_code, response.json()["code"])
 
 
 async def test_the_last_of_two_members_with_one_name_counts(client):
     """If a member's name is repeated, its last value counts."""
-    response = await client.post("/items", content=b'{"name": "Kettle", "name": "Pan"}', headers=JSON)
+    response = await client.post("/samples", content=b'{"name": "Kettle", "name": "Pan"}', headers=JSON)
 
     assert "Pan" == response.json()["name"]

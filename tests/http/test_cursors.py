@@ -14,11 +14,11 @@ ALPHABET = string.ascii_letters + string.digits + string.punctuation + " \n\0é"
 
 
 @given(IDS)
-def test_a_cursor_decodes_to_its_id(item_id):
+def test_a_cursor_decodes_to_its_id(row_id):
     """Every id has a cursor, which decodes to that id and needs no quoting in a URL."""
-    cursor = cursors.encode(item_id)
+    cursor = cursors.encode(row_id)
 
-    assert item_id == cursors.decode(cursor)
+    assert row_id == cursors.decode(cursor)
     assert set(cursor) <= set(string.ascii_letters + string.digits + "-_")
 
 
@@ -28,10 +28,10 @@ def test_different_ids_have_different_cursors(one, other):
     assert (one == other) == (cursors.encode(one) == cursors.encode(other))
 
 
-@pytest.mark.parametrize("item_id", [1, 62, 63, 1000, 2**62, 2**63 - 1])
-def test_an_altered_cursor_is_refused(item_id):
+@pytest.mark.parametrize("row_id", [1, 62, 63, 1000, 2**62, 2**63 - 1])
+def test_an_altered_cursor_is_refused(row_id):
     """A cursor with one character changed, removed or added is refused."""
-    cursor = cursors.encode(item_id)
+    cursor = cursors.encode(row_id)
     altered = {
         cursor[:start] + character + cursor[end:]
         for start in range(len(cursor) + 1)
@@ -66,6 +66,6 @@ async def test_the_response_to_an_altered_cursor_names_the_field(client):
     """A list with an altered cursor is 422 and names `cursor`."""
     cursor = cursors.encode(7)
 
-    assert 200 == (await client.get("/items", params={"cursor": cursor})).status_code
-    assert {"cursor"} == refused_fields(await client.get("/items", params={"cursor": cursor.swapcase()}))
-    assert {"cursor"} == refused_fields(await client.get("/items", params={"cursor": cursor + "="}))
+    assert 200 == (await client.get("/samples", params={"cursor": cursor})).status_code
+    assert {"cursor"} == refused_fields(await client.get("/samples", params={"cursor": cursor.swapcase()}))
+    assert {"cursor"} == refused_fields(await client.get("/samples", params={"cursor": cursor + "="}))

@@ -25,7 +25,7 @@ def test_a_standard_library_record_is_an_event(lines: Lines):
 
 def test_a_record_that_cannot_be_formatted_is_logged(run_script: Script):
     """A wrong log call of a library raises nothing and writes `log_line_failed`."""
-    done = run_script("import logging\nlogging.getLogger('careless').warning('%d items', 'many')")
+    done = run_script("import logging\nlogging.getLogger('careless').warning('%d samples', 'many')")
 
     assert b"" == done.stderr
     assert {"event": "log_line_failed", "logger": "careless"}.items() <= orjson.loads(done.stdout).items()

@@ -31,8 +31,8 @@ PASSWORDS = [
     f"{SECRET}#x",
 ]
 
-PLACES = ["items:pw@127.0.0.1:{}/items", "items:pw@127.0.0.1:1/items?{}", "items:pw@127.0.0.1:1/items?sslmode={}",
-          "items:pw@127.0.0.1:1/items?target_session_attrs={}", "{}@tenant:pw@127.0.0.1:1/items"]  # fmt: skip
+PLACES = ["owner:pw@127.0.0.1:{}/samples", "owner:pw@127.0.0.1:1/samples?{}", "owner:pw@127.0.0.1:1/samples?sslmode={}",
+          "owner:pw@127.0.0.1:1/samples?target_session_attrs={}", "{}@tenant:pw@127.0.0.1:1/samples"]  # fmt: skip
 
 PARSERS: dict[str, Callable[[str], object]] = {
     "urllib": lambda url: urlsplit(url).port,
@@ -43,7 +43,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
 
 
 URLS = [
-    *(f"postgresql://items:{password}@127.0.0.1:1/items" for password in PASSWORDS),
+    *(f"postgresql://samples:{password}@127.0.0.1:1/samples" for password in PASSWORDS),
     *(f"postgresql://{place.format(SECRET)}" for place in PLACES),
 ]
 

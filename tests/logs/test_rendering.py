@@ -14,11 +14,11 @@ from tests.logs.conftest import Script
 
 def test_a_line_starts_with_event_level_and_timestamp(lines: Lines):
     """Every line is one JSON object whose first keys are `event`, `level` and `timestamp`."""
-    structlog.get_logger().info("item_created", item_id=7, level_of_stock=None)
+    structlog.get_logger().info("sample_created", sample_id=7, level_of_stock=None)
 
     (line,) = lines()
-    assert ["event", "level", "timestamp", "item_id", "level_of_stock"] == list(line)
-    assert ["item_created", "info", 7, None] == [line[k] for k in ("event", "level", "item_id", "level_of_stock")]
+    assert ["event", "level", "timestamp", "sample_id", "level_of_stock"] == list(line)
+    assert ["sample_created", "info", 7, None] == [line[k] for k in ("event", "level", "sample_id", "level_of_stock")]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["timestamp"])
 
 
@@ -54,11 +54,11 @@ def test_an_exception_is_a_field_of_its_line(lines: Lines):
 def test_a_password_in_an_event_is_not_logged(lines: Lines):
     """Passwords in exceptions, fields and headers are redacted."""
     structlog.get_logger().error(
-        "failed", exc_info=OSError("no postgresql://items:hunter2@db/items"), url="//a:hunter2@b"
+        "failed", exc_info=OSError("no postgresql://samples:hunter2@db/samples"), url="//a:hunter2@b"
     )
     structlog.get_logger().error("failed", dsn="hunter2", headers={"Cookie": "hunter2"})
 
-    structlog.get_logger().error("failed", cause=OSError("no postgresql://items:hunter2@db/items"))
+    structlog.get_logger().error("failed", cause=OSError("no postgresql://samples:hunter2@db/samples"))
 
     found = lines()
     assert 3 == len(found)
@@ -112,11 +112,11 @@ def test_an_event_with_too_many_fields_keeps_its_name(lines: Lines):
 def test_the_console_format_is_plain_text_on_a_pipe(run_script: Script):
     """The line has no colours and no control characters, and the traceback follows it."""
     done = run_script(
-        "import structlog\nlog = structlog.get_logger()\nlog.info('item_created', item_id=7)\n"
+        "import structlog\nlog = structlog.get_logger()\nlog.info('sample_created', sample_id=7)\n"
         "try: 1 / 0\nexcept ZeroDivisionError: log.exception('failed', path='/a\\x1b[31m')",
         format="console",
     )
 
-    assert re.search(rb"^\d\d:\d\d:\d\d\.\d{3} \[info +\] item_created +item_id=7$", done.stdout, re.MULTILINE)
+    assert re.search(rb"^\d\d:\d\d:\d\d\.\d{3} \[info +\] sample_created +sample_id=7$", done.stdout, re.MULTILINE)
     assert b"ZeroDivisionError: division by zero\n" in done.stdout
     assert b"\x1b" not in done.stdout

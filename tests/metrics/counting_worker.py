@@ -25,7 +25,7 @@ def main() -> None:
         answer = ""
         if command == "count":
             for _ in range(int(arguments[0])):
-                metrics.request_answered(Info(request, None, "GET", "/items", "200", 0.003))
+                metrics.request_answered(Info(request, None, "GET", "/samples", "200", 0.003))
         elif command == "spread":
             for number in range(int(arguments[0])):
                 metrics.request_answered(Info(request, None, "GET", f"/{number}", "200", 0.003))

@@ -7,8 +7,8 @@ import pytest
 from app.metrics.directory import worker_gone
 from tests.metrics.conftest import Start, Worker
 
-COUNTED = 'http_requests_total{handler="/items",method="GET",status="200"}'
-DURATION_COUNT = 'http_request_duration_seconds_count{handler="/items",method="GET"}'
+COUNTED = 'http_requests_total{handler="/samples",method="GET",status="200"}'
+DURATION_COUNT = 'http_request_duration_seconds_count{handler="/samples",method="GET"}'
 
 
 def test_every_worker_answers_a_scrape_with_the_same_sums(start: Start):

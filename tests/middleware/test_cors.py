@@ -1,9 +1,9 @@
 import httpx
 import pytest
 
-from app.main import create_app
 from app.middleware.cors import READABLE_HEADERS
 from tests.answers import problem
+from tests.sample.app import create_app
 
 ORIGIN = "https://shop.example"
 
@@ -22,14 +22,14 @@ async def browser(settings):
 def preflight(browser, origin=ORIGIN, method="PATCH", headers="if-match,content-type"):
     """Send a preflight request from this origin."""
     preflight_headers = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
-    return browser.options("/items/1", headers={"Origin": origin, **preflight_headers})
+    return browser.options("/samples/1", headers={"Origin": origin, **preflight_headers})
 
 
 async def test_an_allowed_origin_can_use_the_api(browser):
     """Its preflight is answered 200, and all answers, including errors, have the CORS headers."""
     allowed = await preflight(browser)
-    created = await browser.post("/items", json={"name": "Kettle"}, headers={"Origin": ORIGIN})
-    missing = await browser.get("/items/999", headers={"Origin": ORIGIN})
+    created = await browser.post("/samples", json={"name": "Kettle"}, headers={"Origin": ORIGIN})
+    missing = await browser.get("/samples/999", headers={"Origin": ORIGIN})
 
     assert 200 == allowed.status_code
     assert [ORIGIN] * 3 == [answer.headers["access-control-allow-origin"] for answer in (allowed, created, missing)]
@@ -70,7 +70,7 @@ async def test_a_refused_preflight_is_a_problem(browser, changes):
 
 async def test_other_origins_cannot_read_answers(browser, client):
     """Answers to an origin that is not listed have no CORS headers; without a list there are none at all."""
-    other = await browser.get("/items", headers={"Origin": "https://other.example"})
-    unset = await client.get("/items", headers={"Origin": ORIGIN})
+    other = await browser.get("/samples", headers={"Origin": "https://other.example"})
+    unset = await client.get("/samples", headers={"Origin": ORIGIN})
 
     assert ["access-control-allow-origin" in answer.headers for answer in (other, unset)] == [False, False]

@@ -70,7 +70,7 @@ async def test_a_405_lists_all_methods_of_its_path(client):
     for path, methods in declared.items():
         answered = methods | ({"HEAD"} if "GET" in methods else set())
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"):
-            response = await client.request(method, path.replace("{item_id}", "1"))
+            response = await client.request(method, path.replace("{sample_id}", "1"))
             if method in answered:
                 assert 405 != response.status_code, (method, path)
             else:

@@ -2,10 +2,10 @@ import httpx
 import pytest
 
 from app.errors import RequestError
-from app.main import create_app
 from app.middleware.hosts import HostCheck, OpsPort
 from app.settings import Settings
 from tests.answers import problem
+from tests.sample.app import create_app
 
 
 class Reached(Exception):  # noqa: N818  # not an error
@@ -17,7 +17,7 @@ async def inside(*_):
     raise Reached
 
 
-async def passes(middleware, *, hosts=("testserver",), path="/items", server=("127.0.0.1", 8000), version="1.1"):
+async def passes(middleware, *, hosts=("testserver",), path="/samples", server=("127.0.0.1", 8000), version="1.1"):
     """True if the middleware passes the request on, else the code of its refusal."""
     headers = [(b"host", host.encode()) for host in hosts]
     scope = {"type": "http", "http_version": version, "path": path, "server": server, "headers": headers}
@@ -33,17 +33,17 @@ async def passes(middleware, *, hosts=("testserver",), path="/items", server=("1
 @pytest.fixture
 def named():
     """A check with a list of names."""
-    return HostCheck(inside, allowed=["Items.example", "*.example.org", "[::1]"])
+    return HostCheck(inside, allowed=["Service.example", "*.example.org", "[::1]"])
 
 
-@pytest.mark.parametrize("path", ["/items", "/health", "/health/ready", "/"])
-@pytest.mark.parametrize("allowed", [["*"], ["items.example"]])
+@pytest.mark.parametrize("path", ["/samples", "/health", "/health/ready", "/"])
+@pytest.mark.parametrize("allowed", [["*"], ["service.example"]])
 async def test_a_request_must_have_one_host(path, allowed):
     """No Host, an empty one and two are refused on every path."""
     check = HostCheck(inside, allowed=allowed)
 
-    assert await passes(check, hosts=["items.example"], path=path) is True
-    for hosts in ([], [""], ["items.example", "items.example"], ["items.example", "other.example"]):
+    assert await passes(check, hosts=["service.example"], path=path) is True
+    for hosts in ([], [""], ["service.example", "service.example"], ["service.example", "other.example"]):
         assert "bad_host" == await passes(check, hosts=hosts, path=path)
 
 
@@ -51,11 +51,11 @@ async def test_a_request_must_have_one_host(path, allowed):
     ("allowed", "path", "result"),
     [
         (["*"], "/health", True),
-        (["*"], "/items", True),
-        (["items.example"], "/health", True),
-        (["items.example"], "/health/ready", True),
-        (["items.example"], "/items", "bad_host"),
-        (["*.example.org"], "/items", "bad_host"),
+        (["*"], "/samples", True),
+        (["service.example"], "/health", True),
+        (["service.example"], "/health/ready", True),
+        (["service.example"], "/samples", "bad_host"),
+        (["*.example.org"], "/samples", "bad_host"),
     ],
 )
 async def test_http_1_0_needs_no_host(allowed, path, result):
@@ -63,17 +63,17 @@ async def test_http_1_0_needs_no_host(allowed, path, result):
     check = HostCheck(inside, allowed=allowed)
 
     assert result == await passes(check, hosts=[], path=path, version="1.0")
-    for hosts in ([""], ["items.example", "items.example"]):
+    for hosts in ([""], ["service.example", "service.example"]):
         assert "bad_host" == await passes(check, hosts=hosts, path=path, version="1.0")
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        "items.example",
-        "ITEMS.EXAMPLE",
-        "items.example:8000",
-        "items.example.",
+        "service.example",
+        "SERVICE.EXAMPLE",
+        "service.example:8000",
+        "service.example.",
         "a.example.org.:8000",
         "a.example.org",
         "a.b.example.org:1",
@@ -90,8 +90,8 @@ async def test_a_listed_name_is_accepted(named, host):
     "host",
     [
         "other.example",
-        "items.example.evil",
-        "evilitems.example",
+        "service.example.evil",
+        "evilservice.example",
         "example.org",
         "evilexample.org",
         "127.0.0.1",
@@ -114,7 +114,7 @@ async def test_probes_may_use_an_address(named, path):
 
 @pytest.mark.parametrize(
     ("path", "at_port", "at_ops_port"),
-    [("/items", True, "not_found"), ("/docs", True, "not_found"), ("/", True, "not_found"),
+    [("/samples", True, "not_found"), ("/docs", True, "not_found"), ("/", True, "not_found"),
     ("/nowhere", True, "not_found"),
      ("/metrics", "not_found", True), ("/health/ready", "not_found", True), ("/health", True, True)],
 )  # fmt: skip
@@ -138,16 +138,16 @@ async def test_a_refusal_is_a_problem():
     """An unlisted host, two hosts and no host are answered 400, without repeating them."""
     app = create_app(
         Settings.load(
-            database_url="postgresql://a@b/c", allowed_hosts="items.example", rate_limit_enabled=False, _env_file=None
+            database_url="postgresql://a@b/c", allowed_hosts="service.example", rate_limit_enabled=False, _env_file=None
         )
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://evil.example") as client:
         other = await client.get("/")
-        two = await client.get("/", headers=[("Host", "items.example"), ("Host", "items.example")])
+        two = await client.get("/", headers=[("Host", "service.example"), ("Host", "service.example")])
         request = client.build_request("GET", "/")
         del request.headers["host"]
         none = await client.send(request)
-        served = await client.get("/", headers={"Host": "items.example"})
+        served = await client.get("/", headers={"Host": "service.example"})
 
     for answer in (other, two, none):
         assert "example" not in str(problem(answer, 400, "bad_host"))
@@ -161,7 +161,7 @@ async def test_the_application_uses_the_ops_port():
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver:8000") as client:
         problem(await client.get("/metrics"), 404, "not_found")
-        problem(await client.get("http://testserver:9000/items"), 404, "not_found")
+        problem(await client.get("http://testserver:9000/samples"), 404, "not_found")
         assert (
             200
             == (await client.get("http://testserver:9000/health")).status_code

@@ -2,6 +2,7 @@ import asyncio
 import json
 import re
 from http import HTTPStatus
+from inspect import signature
 from types import SimpleNamespace
 
 import httpx
@@ -41,7 +42,7 @@ def named_errors():
     """An example of every error that a request can be answered with."""
     arguments = {
         errors.MethodNotAllowedError: (["PUT", "GET"],),
-        errors.ItemNotFoundError: (7,),
+        **{kind: (7,) for kind in _kinds(errors.RequestError) if _takes_an_id(kind)},
         errors.PreconditionFailedError: ("note", 7),
         errors.HostError: ("No.",),
         errors.BodyTooLargeError: (10,),
@@ -52,6 +53,11 @@ def named_errors():
         **dict.fromkeys(_kinds(errors.ConstraintViolatedError), ("uq_widgets_name",)),
     }
     return [kind(*arguments[kind]) if kind in arguments else kind for kind in _kinds(errors.RequestError)]
+
+
+def _takes_an_id(kind):
+    """Whether the error is made of the id of a resource."""
+    return [name.endswith("_id") for name in list(signature(kind.__init__).parameters)[1:]] == [True]
 
 
 def _kinds(base):
@@ -91,7 +97,7 @@ def test_every_error_has_its_own_code():
 async def test_an_internal_error_shows_no_detail():
     """An unexpected exception is answered 500 with the request id; its text and traceback are only logged."""
     with capture_logs() as lines:
-        async with served(ValueError("postgresql://user:hunter2@db/items")) as client:
+        async with served(ValueError("postgresql://user:hunter2@db/samples")) as client:
             response = await client.get("/", headers={"X-Request-ID": "mine"})
 
     assert "hunter2" not in str(problem(response, 500, "internal_error"))
@@ -234,7 +240,7 @@ async def test_a_request_that_a_shutdown_cancels_is_answered_503(method, advice)
 @pytest.mark.parametrize("request_id", ["a", "A-Z.a_z-09", "x" * 128])
 async def test_a_request_keeps_its_id(client, request_id):
     """A valid request id is repeated in every answer, including errors."""
-    for path in ("/health", "/nowhere", "/items/x"):
+    for path in ("/health", "/nowhere", "/samples/x"):
         response = await client.get(path, headers={"X-Request-ID": request_id})
         assert request_id == response.headers["x-request-id"]
 

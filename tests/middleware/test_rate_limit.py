@@ -9,11 +9,12 @@ from slowapi.errors import RateLimitExceeded
 from starlette.responses import Response
 from starlette.types import Message
 
-from app.errors import ItemNotFoundError, RateLimitedError, RequestError
+from app.errors import RateLimitedError, RequestError
 from app.middleware.rate_limit import RateLimit
 from app.rate_limits import RateLimits, limiter
 from app.rate_limits.window import Decision
 from app.settings import Settings
+from tests.sample.crud import SampleNotFoundError
 
 
 class RecordedMetrics:
@@ -42,18 +43,18 @@ def application(limits: RateLimits) -> FastAPI:
     app.add_middleware(RateLimit, limits=limits)
     app.add_exception_handler(RateLimitExceeded, limits.refuse)
 
-    @app.get("/items")
-    @app.head("/items")
+    @app.get("/samples")
+    @app.head("/samples")
     async def read() -> Response:
         return Response("read", headers={"ETag": '"1"'})
 
-    @app.post("/items")
+    @app.post("/samples")
     async def write(body: dict[str, int]) -> dict[str, int]:
         return body
 
-    @app.get("/items/{item_id}")
-    async def missing(item_id: int) -> None:
-        raise ItemNotFoundError(item_id)
+    @app.get("/samples/{sample_id}")
+    async def missing(sample_id: int) -> None:
+        raise SampleNotFoundError(sample_id)
 
     for path in ("/health", "/health/ready", "/metrics"):
         app.add_api_route(path, read)
@@ -86,23 +87,23 @@ async def client(recorded):
 
 async def test_all_reading_requests_share_one_quota(client):
     """GET, HEAD and OPTIONS count together, on known and unknown paths and where the answer is 405."""
-    assert 200 == (await client.get("/items")).status_code
+    assert 200 == (await client.get("/samples")).status_code
     assert 404 == (await client.get("/nowhere")).status_code
-    assert 405 == (await client.options("/items")).status_code
+    assert 405 == (await client.options("/samples")).status_code
 
-    for request in (client.get("/items"), client.head("/items"), client.get("/nowhere")):
+    for request in (client.get("/samples"), client.head("/samples"), client.get("/nowhere")):
         with pytest.raises(RateLimitedError):
             await request
 
 
 async def test_writing_requests_have_their_own_quota(client):
     """Refused bodies and unknown methods count as writing, and reading requests are still admitted."""
-    assert 422 == (await client.post("/items", json={"a": "no number"})).status_code
-    assert 405 == (await client.request("PROPFIND", "/items")).status_code
+    assert 422 == (await client.post("/samples", json={"a": "no number"})).status_code
+    assert 405 == (await client.request("PROPFIND", "/samples")).status_code
 
     with pytest.raises(RateLimitedError):
-        await client.post("/items", json={"a": 1})
-    assert 200 == (await client.get("/items")).status_code
+        await client.post("/samples", json={"a": 1})
+    assert 200 == (await client.get("/samples")).status_code
 
 
 async def test_the_body_of_a_refused_request_is_not_read(client):
@@ -112,8 +113,8 @@ async def test_the_body_of_a_refused_request_is_not_read(client):
         raise AssertionError
 
     for _ in range(2):
-        await client.post("/items", json={})
-    scope = {"type": "http", "method": "POST", "path": "/items", "headers": [], "client": ("192.0.2.1", 1)}
+        await client.post("/samples", json={})
+    scope = {"type": "http", "method": "POST", "path": "/samples", "headers": [], "client": ("192.0.2.1", 1)}
     app = client._transport.app
     with pytest.raises(RateLimitedError):
         await app(scope, body, ignore)
@@ -132,12 +133,12 @@ async def test_probes_and_metrics_are_exempt(client, recorded):
 async def test_answers_have_rate_limit_headers(client):
     """`RateLimit-Policy` and `RateLimit` follow the IETF draft, beside the answer's own headers."""
     for remaining in (2, 1, 0):
-        answer = await client.get("/items")
+        answer = await client.get("/samples")
         assert '"read";q=3;w=60' == answer.headers["ratelimit-policy"]
         assert f'"read";r={remaining};t=60' == answer.headers["ratelimit"]
         assert '"1"' == answer.headers["etag"]
 
-    answer = await client.post("/items", json={})
+    answer = await client.post("/samples", json={})
     assert '"write";q=2;w=60' == answer.headers["ratelimit-policy"]
     assert '"write";r=1;t=60' == answer.headers["ratelimit"]
 
@@ -160,10 +161,10 @@ async def test_outer_middleware_finds_the_rate_limit_headers(client):
         return error.value, dict(scope["state"]["rate_limit_headers"])
 
     for remaining in (2, 1, 0):
-        error, headers = await send("GET", "/items/1")
-        assert isinstance(error, ItemNotFoundError)
+        error, headers = await send("GET", "/samples/1")
+        assert isinstance(error, SampleNotFoundError)
         assert b'"read";r=%d;t=60' % remaining == headers[b"ratelimit"]
-    error, headers = await send("GET", "/items/1")
+    error, headers = await send("GET", "/samples/1")
     assert isinstance(error, RateLimitedError)
     assert {b"ratelimit-policy": b'"read";q=3;w=60', b"ratelimit": b'"read";r=0;t=60'} == headers
     assert {"Retry-After": "60"} == error.headers
@@ -174,20 +175,20 @@ async def test_clients_have_separate_quotas(client):
     app = client._transport.app
     async with connect(app, ("2001:db8::1", 1)) as one, connect(app, ("2001:db8::ffff", 1)) as two:
         for _ in range(3):
-            await one.get("/items")
+            await one.get("/samples")
         with pytest.raises(RateLimitedError):
-            await two.get("/items")
+            await two.get("/samples")
     async with connect(app, ("2001:db8:0:1::1", 1)) as other:
-        assert 200 == (await other.get("/items")).status_code
+        assert 200 == (await other.get("/samples")).status_code
 
 
 async def test_decisions_are_reported_to_the_metrics(client, recorded):
     """Each decision is reported with its quota."""
     for _ in range(3):
-        await client.get("/items")
+        await client.get("/samples")
     with pytest.raises(RateLimitedError):
-        await client.get("/items")
-    await client.post("/items", json={})
+        await client.get("/samples")
+    await client.post("/samples", json={})
 
     assert [*[("read", "admitted")] * 3, ("read", "refused"), ("write", "admitted")] == recorded.decisions
 
@@ -197,12 +198,12 @@ async def test_a_client_is_admitted_after_retry_after():
     limits = declare(rate_limit_read="2/second")
     async with limits.opened(), connect(application(limits)) as client:
         for _ in range(2):
-            await client.get("/items")
+            await client.get("/samples")
         with pytest.raises(RateLimitedError) as refused:
-            await client.get("/items")
+            await client.get("/samples")
         assert 1 == refused.value.retry_after_seconds
         await asyncio.sleep(refused.value.retry_after_seconds)
-        assert 200 == (await client.get("/items")).status_code
+        assert 200 == (await client.get("/samples")).status_code
 
 
 async def test_limits_can_be_switched_off(recorded):
@@ -210,7 +211,7 @@ async def test_limits_can_be_switched_off(recorded):
     limits = declare(recorded, rate_limit_enabled=False, rate_limit_read="1/minute")
     async with limits.opened(), connect(application(limits)) as client:
         for _ in range(5):
-            answer = await client.get("/items")
+            answer = await client.get("/samples")
             assert 200 == answer.status_code
             assert "ratelimit-policy" not in answer.headers
     assert [] == recorded.decisions
@@ -220,7 +221,7 @@ async def test_a_request_without_a_lifespan_fails():
     """An application whose lifespan was not entered does not run without limits; it raises an error."""
     async with connect(application(declare())) as client:
         with pytest.raises(RuntimeError, match="lifespan"):
-            await client.get("/items")
+            await client.get("/samples")
 
 
 async def test_a_route_can_have_its_own_limit(client, recorded):

@@ -22,15 +22,15 @@ PARENT = "00f067aa0ba902b7"
 
 async def test_a_request_writes_one_line(lines: Lines):
     """The line has method, route, path, status, size, client and duration."""
-    await request(serve(201, b"four", route="/items/{item_id}"), path="/items/7")
+    await request(serve(201, b"four", route="/samples/{sample_id}"), path="/samples/7")
 
     (line,) = lines()
     assert {
         "event": "request_served",
         "level": "info",
         "method": "GET",
-        "route": "/items/{item_id}",
-        "path": "/items/7",
+        "route": "/samples/{sample_id}",
+        "path": "/samples/7",
         "status": 201,
         "bytes": 4,
         "client": "192.0.2.7",
@@ -97,12 +97,12 @@ async def test_the_trace_id_is_in_all_lines_of_a_request(lines: Lines):
     """Every line inside the request has the trace id of its traceparent."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        structlog.get_logger().info("item_created")
+        structlog.get_logger().info("sample_created")
         await serve(200)(scope, receive, send)
 
     await request(app, headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())])
 
-    assert [("item_created", TRACE), ("request_served", TRACE)] == [(x["event"], x["trace_id"]) for x in lines()]
+    assert [("sample_created", TRACE), ("request_served", TRACE)] == [(x["event"], x["trace_id"]) for x in lines()]
 
 
 async def test_two_traceparents_are_ignored(lines: Lines):
@@ -196,7 +196,7 @@ async def test_no_secret_of_a_request_is_logged(lines: Lines):
     async def app(scope: Scope, receive: Receive, _send: Send) -> None:
         await receive()
         logging.getLogger("library").warning("headers: %s", scope["headers"])
-        raise OSError("postgresql://items:hunter2@db:5432/items is unreachable")
+        raise OSError("postgresql://samples:hunter2@db:5432/samples is unreachable")
 
     await request(
         app,

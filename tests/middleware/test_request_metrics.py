@@ -16,11 +16,13 @@ async def test_a_request_is_counted_by_route_and_exact_status():
     """429 and 503 are separate from other 4xx and 5xx."""
     metrics = Metrics()
     for status in (200, 200, 429, 503):
-        await request(metrics, status, route="/items/{item_id}")
+        await request(metrics, status, route="/samples/{sample_id}")
 
-    assert {("/items/{item_id}", "200"): 2, ("/items/{item_id}", "429"): 1, ("/items/{item_id}", "503"): 1} == counted(
-        metrics
-    )
+    assert {
+        ("/samples/{sample_id}", "200"): 2,
+        ("/samples/{sample_id}", "429"): 1,
+        ("/samples/{sample_id}", "503"): 1,
+    } == counted(metrics)
 
 
 async def test_unknown_paths_are_one_series():
@@ -64,15 +66,15 @@ async def test_a_disconnected_client_is_counted_as_499():
 async def test_an_instrumentation_of_the_library_works():
     """A function written for the instrumentator gets the library's `Info`."""
     metrics = Metrics()
-    middleware = RequestMetrics(answer(201, "/items"), metrics)
+    middleware = RequestMetrics(answer(201, "/samples"), metrics)
     seen: list[Info] = []
     middleware.instrumentations = [*middleware.instrumentations, seen.append]
-    await middleware({"type": "http", "method": "POST", "path": "/items", "headers": []}, receive, send)
+    await middleware({"type": "http", "method": "POST", "path": "/samples", "headers": []}, receive, send)
 
     (info,) = seen
-    assert ("POST", "/items", "201") == (info.method, info.modified_handler, info.modified_status)
-    assert "/items" == info.request.url.path
-    assert {("/items", "201"): 1} == counted(metrics)
+    assert ("POST", "/samples", "201") == (info.method, info.modified_handler, info.modified_status)
+    assert "/samples" == info.request.url.path
+    assert {("/samples", "201"): 1} == counted(metrics)
 
 
 async def test_a_lifespan_is_not_counted():

@@ -6,15 +6,14 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
-from app.main import create_app
 from app.middleware.root_path import RootPath
 from app.settings import Settings
-from tests.answers import problem
+from tests.answers import links, problem
 from tests.log_lines import Lines
-from tests.routers.lists import links
+from tests.sample.app import create_app
 
 # The prefix is also the path of a route: it must not be taken off twice.
-PREFIXES = ["/shop", "/items", "/api/v1"]
+PREFIXES = ["/shop", "/samples", "/api/v1"]
 
 
 @pytest.fixture
@@ -36,40 +35,40 @@ async def stripped(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize(("app", "prefix"), [(prefix, prefix) for prefix in PREFIXES], indirect=["app"])
 async def test_links_have_the_prefix(stripped, prefix):
     """`Location`, `Link`, the index and the document's servers have the prefix, and the paths without it are served."""
-    created = [await stripped.post("/items", json={"name": "Kettle"}) for _ in range(2)]
-    page = await stripped.get("/items?per_page=1")
-    after = await stripped.get(f"/items?per_page=1&cursor={page.json()['next_cursor']}")
+    created = [await stripped.post("/samples", json={"name": "Kettle"}) for _ in range(2)]
+    page = await stripped.get("/samples?per_page=1")
+    after = await stripped.get(f"/samples?per_page=1&cursor={page.json()['next_cursor']}")
     index = await stripped.get("/")
     document = (await stripped.get("/openapi.json")).json()
 
-    assert [f"{prefix}/items/{answer.json()['id']}" for answer in created] == [
+    assert [f"{prefix}/samples/{answer.json()['id']}" for answer in created] == [
         answer.headers["location"] for answer in created
     ]
     assert 200 == (await stripped.get(created[0].headers["location"].removeprefix(prefix))).status_code
     for listed in (page, after):
         assert links(listed)
-        assert all(target.startswith(f"{prefix}/items?") for target in links(listed).values())
+        assert all(target.startswith(f"{prefix}/samples?") for target in links(listed).values())
     assert all(target.startswith(f"{prefix}/") for target in index.json()["links"].values())
     assert [{"url": prefix}] == document["servers"]
-    assert "/items" in document["paths"]
+    assert "/samples" in document["paths"]
 
 
 @pytest.mark.parametrize("app", PREFIXES, indirect=True)
 async def test_other_answers_and_lines_do_not_change(stripped, lines: Lines):
     """Errors, HEAD, probes and 405 are as without a prefix, and the log has the path that was received."""
-    problem(await stripped.get("/items/999"), 404, "item_not_found")
+    problem(await stripped.get("/samples/999"), 404, "sample_not_found")
     problem(await stripped.get("/nowhere"), 404, "not_found")
-    refused = await stripped.delete("/items")
+    refused = await stripped.delete("/samples")
     problem(refused, 405, "method_not_allowed")
     assert {"GET", "HEAD", "POST"} == set(refused.headers["allow"].split(", "))
     for path in ("/health", "/health/ready", "/docs", "/docs/start.js"):
         assert 200 == (await stripped.head(path)).status_code
     served = [line for line in lines() if line["event"] == "request_served"]
 
-    assert ["/items/999", "/nowhere", "/items", "/health", "/health/ready", "/docs", "/docs/start.js"] == [
+    assert ["/samples/999", "/nowhere", "/samples", "/health", "/health/ready", "/docs", "/docs/start.js"] == [
         line["path"] for line in served
     ]
-    assert ["/items/{item_id}", "none", "/items"] == [line["route"] for line in served[:3]]
+    assert ["/samples/{sample_id}", "none", "/samples"] == [line["route"] for line in served[:3]]
 
 
 @pytest.mark.parametrize("app", ["/shop"], indirect=True)

@@ -14,7 +14,7 @@ async def client():
         yield client
 
 
-@pytest.mark.parametrize("path", ["/items/%ff", "/items/%c3", "/%ed%a0%80", "/items/%ef%bf%bd"])
+@pytest.mark.parametrize("path", ["/samples/%ff", "/samples/%c3", "/%ed%a0%80", "/samples/%ef%bf%bd"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "OPTIONS"])
 async def test_a_path_that_is_not_utf_8_is_a_400(client, method, path):
     """The answer is a problem document with the request's id, and closes the connection."""

@@ -7,7 +7,7 @@ from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, TextClause, bindparam, insert, select, text
+from sqlalchemy import ARRAY, BigInteger, DateTime, Float, TextClause, bindparam, insert, select, text
 
 from app.database import StatementRunner
 from app.errors import IdempotencyKeyReusedError, InvalidFieldError, PreconditionFailedError, RequestError
@@ -61,7 +61,7 @@ WITH proposed AS (
 )
 SELECT stored.*, kept.fingerprint, created.id IS NULL AS is_replay
 FROM kept CROSS JOIN jsonb_populate_record(NULL::samples, kept.answer) AS stored LEFT JOIN created ON true
-""").bindparams(bindparam("amount", type_=BigInteger))
+""").bindparams(bindparam("amount", type_=Float(53)))
 
 
 async def create(database: StatementRunner, values: Mapping[str, Any]) -> Sample:
@@ -79,7 +79,7 @@ async def create_once(
     Raises:
         IdempotencyKeyReusedError: The key was first sent with another fingerprint.
     """
-    parameters = {"description": None, "amount": None, **values, "key": key, "fingerprint": fingerprint}
+    parameters = {"description": None, "amount": None, **values, "key": f"samples:{key}", "fingerprint": fingerprint}
     rows = await database.run(_create_once, parameters, constraint_errors=CONSTRAINT_ERRORS)
     *stored, first_fingerprint, is_replay = rows[0]
     if first_fingerprint != fingerprint:
@@ -172,4 +172,4 @@ def _change(names: tuple[str, ...]) -> TextClause:
     values = "".join(f"{name} = :{name}, " for name in names)
     version = "greatest(clock_timestamp(), samples.updated_at + interval '1 microsecond')"
     statement = _guarded(f"UPDATE samples SET {values}updated_at = {version} FROM")
-    return statement.bindparams(*[bindparam("amount", type_=BigInteger)] if "amount" in names else [])
+    return statement.bindparams(*[bindparam("amount", type_=Float(53))] if "amount" in names else [])

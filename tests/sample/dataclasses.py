@@ -12,7 +12,7 @@ class Sample:
     id: int
     name: str
     description: str | None
-    amount: int | None
+    amount: float | None
     created_at: datetime
     updated_at: datetime
 

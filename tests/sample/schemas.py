@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, StringCons
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
 Description = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
-Amount = Annotated[int, Strict(), Field(ge=0, le=2**53)]
+Amount = Annotated[float, Strict(), Field(ge=0, le=1e12, allow_inf_nan=False)]
 SampleId = Annotated[int, Field(ge=1, le=2**63 - 1, examples=[1])]
 PageNumber = Annotated[int, Field(ge=1, description="The number of the page, from 1.")]
 PerPage = Annotated[int, Field(ge=1, le=100, description="The number of samples in a page.")]
@@ -37,9 +37,7 @@ def _absent() -> Any:
 class SampleUpdate(_RequestBody):
     """The fields to change, at least one."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": [name]} for name in ("name", "description", "amount")]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"amount": 4}], "minProperties": 1})
 
     name: Name = Field(default_factory=_absent)
     description: Description | None = None
@@ -58,7 +56,7 @@ class SampleRead(BaseModel):
     id: int
     name: str
     description: str | None
-    amount: int | None
+    amount: float | None
     created_at: datetime
     updated_at: datetime
 

@@ -51,8 +51,8 @@ def test_an_origin_that_no_browser_sends_is_refused(written):
 @pytest.mark.parametrize(
     ("written", "names"),
     [
-        ("Items.Example.com", ["items.example.com"]), ("*.Example.com", ["*.example.com"]),
-        (".example.com", ["example.com", "*.example.com"]), ("items.example.com.", ["items.example.com"]),
+        ("Service.Example.com", ["service.example.com"]), ("*.Example.com", ["*.example.com"]),
+        (".example.com", ["example.com", "*.example.com"]), ("service.example.com.", ["service.example.com"]),
         (json.dumps(["a.example", "b.example"]), ["a.example", "b.example"]), ("10.0.0.1", ["10.0.0.1"]),
         ("::1", ["[::1]"]), ("[::1]", ["[::1]"]), ("[::1], localhost", ["[::1]", "localhost"]), ("*", ["*"]),
         ("a_b.example, my-host", ["a_b.example", "my-host"]),
@@ -67,7 +67,7 @@ def test_a_host_name_becomes_what_is_compared(environment, written, names):
 
 @pytest.mark.parametrize(
     "written",
-    ["items.example.com:8000", "https://items.example.com", "items.example.com/path", "a.example;b.example",
+    ["service.example.com:8000", "https://samples.example.com", "service.example.com/path", "a.example;b.example",
      "a.example b.example", "*example.com", "a.*.example", "[::1]:8000", "*.", "..example.com", "user@a.example"],
 )  # fmt: skip
 def test_what_is_no_host_name_is_refused(written):
@@ -101,7 +101,7 @@ def test_what_is_no_network_is_refused(written):
     ("written", "host"),
     [
         ("0.0.0.0", "0.0.0.0"), ("::", "::"), ("::1", "::1"), ("[::1]", "::1"), ("localhost", "localhost"),
-        ("api-1.internal", "api-1.internal"), ("unix:/run/items.sock", "unix:/run/items.sock"), ("fe80::1%eth0",) * 2,
+        ("api-1.internal", "api-1.internal"), ("unix:/run/a.sock", "unix:/run/a.sock"), ("fe80::1%eth0",) * 2,
     ],
 )  # fmt: skip
 def test_the_service_can_listen_on_an_address_a_name_or_a_socket(environment, written, host):
@@ -113,8 +113,8 @@ def test_the_service_can_listen_on_an_address_a_name_or_a_socket(environment, wr
 
 @pytest.mark.parametrize(
     "written",
-    ["0.0.0.0:8000", "[::1]:8000", "http://0.0.0.0", "*", "8000", "10.1", "0", "a b", "unix:items.sock", "unix:",
-     "unix:/nowhere/items.sock", f"unix:/tmp/{'x' * 100}", "unix:/tmp", "unix:/etc/passwd", "256.0.0.1"],
+    ["0.0.0.0:8000", "[::1]:8000", "http://0.0.0.0", "*", "8000", "10.1", "0", "a b", "unix:service.sock", "unix:",
+     "unix:/nowhere/samples.sock", f"unix:/tmp/{'x' * 100}", "unix:/tmp", "unix:/etc/passwd", "256.0.0.1"],
 )  # fmt: skip
 def test_what_cannot_be_listened_on_is_refused(written):
     """A port has a setting of its own, and the folder of a socket must exist."""

@@ -39,7 +39,7 @@ def test_a_malformed_setting_is_the_only_one_that_is_named(environment):
     [
         ({"OPS_PORT": "8000"}, "OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out."),
         (
-            {"OPS_PORT": "9000", "HOST": "unix:/tmp/items-test-socket"},
+            {"OPS_PORT": "9000", "HOST": "unix:/tmp/samples-test-socket"},
             "OPS_PORT must not be set where HOST is a Unix socket",
         ),
         ({"MAX_REQUESTS_JITTER": "10"}, "MAX_REQUESTS_JITTER does nothing without MAX_REQUESTS: set that too"),

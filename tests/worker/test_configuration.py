@@ -78,7 +78,7 @@ def test_a_file_that_the_service_cannot_run_with_is_refused(change):
     ("host", "local"),
     [
         ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("unix:/run/x.sock", True),
-        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("items.example", False),
+        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("service.example", False),
     ],
 )  # fmt: skip
 def test_only_loopback_and_unix_sockets_are_local(host, local):

@@ -21,7 +21,7 @@ def refused(check, *arguments, **named):
 
 def head(**changed):
     """The status with which a valid head is refused once this is changed in it."""
-    valid = {"method": b"GET", "target": b"/items?q=a", "version": "1.1", "headers": [HOST], "received_bytes": 100}
+    valid = {"method": b"GET", "target": b"/samples?q=a", "version": "1.1", "headers": [HOST], "received_bytes": 100}
     return refused(check_head, **valid | changed)
 
 
@@ -40,7 +40,7 @@ def head(**changed):
             {"received_bytes": MAX_HEAD_BYTES + 1, "headers": [(b"a", b"b" * MAX_HEAD_BYTES)]},
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         ),
-        ({"target": b"/items#there"}, HTTPStatus.BAD_REQUEST),
+        ({"target": b"/samples#there"}, HTTPStatus.BAD_REQUEST),
         ({"method": b"CONNECT"}, HTTPStatus.BAD_REQUEST),
         ({"version": "2.0"}, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED),
         ({"version": "1.0", "headers": [HOST, (b"transfer-encoding", b"chunked")]}, HTTPStatus.BAD_REQUEST),
@@ -63,11 +63,11 @@ def test_chunked_is_the_only_transfer_coding(coding, status):
 @pytest.mark.parametrize(
     ("target", "parts"),
     [
-        (b"/items/1", ("/items/1", b"/items/1", b"")),
-        (b"/items?q=%41", ("/items", b"/items", b"q=%41")),
-        (b"/items/%c3%a4%2531", ("/items/ä%31", b"/items/%c3%a4%2531", b"")),
-        (b"/items/%ff?q=a", ("/items/\ufffd", b"/items/%ff", b"q=a")),
-        (b"http://other/items?q=a", ("http://other/items?q=a", b"http://other/items?q=a", b"")),
+        (b"/samples/1", ("/samples/1", b"/samples/1", b"")),
+        (b"/samples?q=%41", ("/samples", b"/samples", b"q=%41")),
+        (b"/samples/%c3%a4%2531", ("/samples/ä%31", b"/samples/%c3%a4%2531", b"")),
+        (b"/samples/%ff?q=a", ("/samples/\ufffd", b"/samples/%ff", b"q=a")),
+        (b"http://other/samples?q=a", ("http://other/samples?q=a", b"http://other/samples?q=a", b"")),
         (b"*", ("*", b"*", b"")),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_target_is_split_and_its_path_decoded_once(target, parts):
 def test_a_head_is_written_without_its_upgrade_header():
     """Everything else in it is unchanged."""
     head = without_upgrade(
-        method=b"POST", target=b"/items", version="1.1", headers=[HOST, (b"upgrade", b"h2c"), (b"a", b"b")]
+        method=b"POST", target=b"/samples", version="1.1", headers=[HOST, (b"upgrade", b"h2c"), (b"a", b"b")]
     )
 
-    assert b"POST /items HTTP/1.1\r\nhost: localhost\r\na: b\r\n\r\n" == head
+    assert b"POST /samples HTTP/1.1\r\nhost: localhost\r\na: b\r\n\r\n" == head

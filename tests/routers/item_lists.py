@@ -1,11 +1,7 @@
-"""Fills the table with many items, and reads responses that list them."""
-
-import re
+"""Stores many items, and reads responses that list them."""
 
 import asyncpg
 import httpx
-
-LINK = re.compile(r'<([^>]*)>; rel="(\w+)"')
 
 
 async def fill(sql: asyncpg.Connection, count: int, name: str = "'Item ' || n", active: str = "true") -> None:
@@ -20,8 +16,3 @@ def ids(response: httpx.Response) -> list[int]:
     """Return the ids of the listed items."""
     assert 200 == response.status_code, response.text
     return [item["id"] for item in response.json()["items"]]
-
-
-def links(response: httpx.Response) -> dict[str, str]:
-    """Return the targets of the `Link` header by their relations."""
-    return {relation: target for target, relation in LINK.findall(response.headers["link"])}

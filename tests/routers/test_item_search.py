@@ -1,6 +1,6 @@
 import pytest
 
-from tests.routers.lists import fill, ids
+from tests.routers.item_lists import fill, ids
 
 
 async def test_filters_must_be_repeated_with_a_cursor(client, sql):
