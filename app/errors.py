@@ -314,6 +314,17 @@ class OverloadedError(PoolExhaustedError):
         RequestError.__init__(self, "This service has more requests than it can serve at the moment. Try again later.")
 
 
+class SlowRequestsBusyError(OverloadedError):
+    """Too many searches and exact counts run or wait already. Other requests are served."""
+
+    code = "slow_requests_busy"
+
+    def __init__(self) -> None:
+        RequestError.__init__(
+            self, "Too many searches and exact counts run at the moment. Try again later; other requests are served."
+        )
+
+
 class ShuttingDownError(RequestError):
     """The worker shuts down, and the request has not ended within GRACEFUL_SECONDS."""
 
@@ -335,6 +346,17 @@ class StatementTimeoutError(RequestError):
     def __init__(self, *, write_in_doubt: bool = False) -> None:
         in_doubt = f" {_IN_DOUBT}" if write_in_doubt else ""
         super().__init__(f"The database did not answer within the time that a statement may take.{in_doubt}")
+
+
+class SlowStatementTimeoutError(StatementTimeoutError):
+    """A search or an exact count ran past its time, which is shorter than that of other statements."""
+
+    def __init__(self, seconds: float) -> None:
+        RequestError.__init__(
+            self,
+            f"A search or an exact count may take {seconds:g} s in the database, and this one took longer. "
+            "Search for a longer text, or leave out count=exact.",
+        )
 
 
 class NotReadyError(RequestError):

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from app.crud.item import columns
 from app.crud.item_search import Search, has_trigram
-from app.database import StatementRunner
+from app.database import StatementRunner, slow
 from app.dataclasses.item import Item, ItemPage
 from app.models.item import ItemRow
 
@@ -86,7 +86,8 @@ def _page(is_active: bool | None, count_exactly: bool) -> Select[Any]:
         .offset(bindparam("offset", type_=BigInteger))
         .subquery("found")
     )
-    return select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id)
+    page = select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id)
+    return slow(page) if count_exactly else page
 
 
 @cache
@@ -106,13 +107,13 @@ def _searched(is_active: bool | None, by_letter_pairs: bool, count_exactly: bool
     )
     total = (search.exact_total() if count_exactly else search.total()).subquery("total")
     found = select(*columns).where(_items.c.id.in_(search.ids())).subquery("items")
-    return select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id)
+    return slow(select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id))
 
 
 @cache
 def _searched_after(is_active: bool | None, by_letter_pairs: bool) -> Select[Any]:
     search = Search(is_active, by_letter_pairs=by_letter_pairs, after_id=True, count_up_to=1)
-    return select(*columns).where(_items.c.id.in_(search.ids())).order_by(_items.c.id)
+    return slow(select(*columns).where(_items.c.id.in_(search.ids())).order_by(_items.c.id))
 
 
 def _filters(is_active: bool | None) -> list[ColumnElement[bool]]:

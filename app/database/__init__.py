@@ -2,18 +2,34 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import asyncpg
 from sqlalchemy.sql.elements import ClauseElement
 
+from app.database.clients import current_client
 from app.database.connection import Connector
 from app.database.executor import Executor
 from app.database.failures import NONE_KNOWN, ConstraintErrors
+from app.database.lanes import slow
 from app.database.pool import Pool, PoolObserver, PoolState
 from app.database.statements import StatementCompiler
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
+
+__all__ = (
+    "Database",
+    "PoolObserver",
+    "PoolState",
+    "StatementRunner",
+    "Transaction",
+    "connect",
+    "current_client",
+    "slow",
+)
+
+SLOW_STATEMENT_SHARE: Final = 5
+"""A slow statement may run for this part of a statement's time."""
 
 
 class StatementRunner(Protocol):
@@ -37,10 +53,12 @@ class Database:
     `Connection.execute` takes twice the CPU time.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, slow_seconds: float) -> None:
         self._pool = pool
+        self._quick = pool.lane(is_slow=False)
+        self._slow = pool.lane(is_slow=True)
         self._compiler = StatementCompiler()
-        self._executor = Executor(pool)
+        self._executor = Executor(pool, slow_seconds=slow_seconds)
 
     @property
     def state(self) -> PoolState:
@@ -66,6 +84,7 @@ class Database:
         Raises:
             OverloadedError: Too many requests wait for a connection already.
             PoolExhaustedError: No connection came free in time.
+            SlowRequestsBusyError: Either of these, for a statement that is marked as `slow`.
             StatementTimeoutError: The statement ran past its time.
             DatabaseUnavailableError: The server is out of reach or refuses to write.
             SchemaOutdatedError: The server lacks a table, column or function that the statement names.
@@ -76,13 +95,13 @@ class Database:
             DatabaseRefusedError: The server reported an unknown error.
         """
         compiled = self._compiler.compile(statement)
-        connection = await self._pool.acquire(sheddable=sheddable)
+        client, lane = current_client.get(), self._slow if compiled.is_slow else self._quick
+        connection = await self._pool.acquire(client, lane, sheddable=sheddable)
         try:
             return await self._executor.fetch(connection, compiled, parameters, constraint_errors)
         finally:
-            # After a cancellation, too: asyncpg cancels the statement in the server, and the next user of the
-            # connection waits for that. If it were closed, the statement would go on beside a new connection.
-            self._pool.release(connection)
+            # After a cancellation, too: asyncpg cancels the statement in the server, and the pool waits for that.
+            self._pool.release(connection, client, lane)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -93,12 +112,13 @@ class Database:
         Raises:
             RequestError: As `run` does.
         """
-        connection = await self._pool.acquire()
+        client = current_client.get()
+        connection = await self._pool.acquire(client, self._quick)
         try:
             async with transaction_on(connection, self._executor, self._compiler) as transaction:
                 yield transaction
         finally:
-            self._pool.release(connection)
+            self._pool.release(connection, client, self._quick)
 
 
 @asynccontextmanager
@@ -120,7 +140,8 @@ async def connect(
         connections: How many connections may be open at the same time.
         wait_seconds: How long a request waits for a free connection.
         statement_seconds: How long a statement may run. The server cancels it then; if the server does
-            not answer at all, the client closes the connection half a second later.
+            not answer at all, the client closes the connection half a second later. A slow statement may run
+            for a fifth of it.
         connection_seconds: How old a connection may become. It is replaced then.
         through_pgbouncer: Whether the URL leads to PgBouncer. It refuses the settings that limit a
             statement, so the role must have them.
@@ -138,6 +159,6 @@ async def connect(
     )
     pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
-        yield Database(pool)
+        yield Database(pool, slow_seconds=statement_seconds / SLOW_STATEMENT_SHARE)
     finally:
         await pool.close()

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import asyncpg
 import structlog
+from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
 from app.database.connecting import connect
@@ -47,7 +48,7 @@ class Connection(asyncpg.Connection):
 
     __slots__ = ("_statement_numbers", "expires_at", "opened_at", "statement_prefix")
 
-    _protocol: Any
+    _protocol: DriverProtocol | None
     _transport: Any
     opened_at: float
     """Before it was opened, by `perf_counter`."""
@@ -69,6 +70,24 @@ class Connection(asyncpg.Connection):
     def executions(self) -> int:
         """How many statements were sent to be executed; preparing one does not count. -1 after `terminate`."""
         return -1 if self._protocol is None else self._protocol.queries_count
+
+    def is_cancelling(self) -> bool:
+        """Whether the server has been asked to cancel the last statement, and has not answered yet."""
+        return self._protocol is not None and self._protocol._is_cancelling()  # noqa: SLF001
+
+    async def cancelled(self, seconds: float) -> bool:
+        """Wait until the server has ended the cancelled statement. If it takes longer, close the connection.
+
+        Returns:
+            Whether the server has answered in time.
+        """
+        if self._protocol is not None:
+            try:
+                await self._protocol._wait_for_cancellation(seconds)  # noqa: SLF001
+            except TimeoutError:
+                self.terminate()
+                return False
+        return True
 
     def keep_alive(self) -> None:
         """Have the operating system probe the connection while it is idle."""

@@ -19,13 +19,21 @@ from app.database.failures import (
 )
 from app.database.pool import Pool
 from app.database.statements import CompiledStatement
+from app.errors import SlowStatementTimeoutError
 
 
 class Executor:
     """Runs what it is given on a connection. A connection whose state is unknown afterwards is closed."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, slow_seconds: float) -> None:
+        """Run statements.
+
+        Args:
+            pool: The pool of the connections.
+            slow_seconds: How long a statement of the slow lane may run.
+        """
         self._pool = pool
+        self._slow_seconds = slow_seconds
 
     async def fetch(
         self,
@@ -38,15 +46,21 @@ class Executor:
     ) -> Sequence[asyncpg.Record]:
         """Run one statement and fetch all its rows.
 
+        A slow statement that runs past its time is cancelled in the server by a request on a connection of its own, as
+        a statement of a client that is gone: behind a pooler the server cannot be told another time.
+
         A statement whose plan is stale, because the schema has changed, is retried once outside a transaction.
         """
         values = statement.values(parameters)
+        seconds = self._slow_seconds if statement.is_slow else None
         may_retry = not in_transaction
         while True:
             executions = connection.executions
             try:
-                return await connection.fetch(statement.sql, *values)
+                return await connection.fetch(statement.sql, *values, timeout=seconds)
             except DRIVER_ERRORS as error:
+                if statement.is_slow and isinstance(error, TimeoutError):
+                    raise SlowStatementTimeoutError(self._slow_seconds) from error
                 if may_retry and is_stale_plan(error, may_write=statement.may_write):
                     may_retry = False
                     continue

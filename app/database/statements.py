@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Dialect, SelectBase
+from sqlalchemy import Dialect, Executable, SelectBase
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
+
+from app.database.lanes import SLOW_OPTION
 
 COMPILED_STATEMENTS = 200
 """More than this code has. A statement that is built again for each call would fill the memory unnoticed."""
@@ -26,6 +28,9 @@ class CompiledStatement:
 
     may_write: bool
     """Whether running it may change the database. False for a SELECT without INSERT, UPDATE or DELETE in it."""
+
+    is_slow: bool
+    """Whether it runs in the slow lane."""
 
     def values(self, parameters: Mapping[str, Any]) -> list[Any]:
         """The values of the parameters, in the order of their numbers."""
@@ -56,7 +61,10 @@ def _compile(statement: ClauseElement) -> CompiledStatement:
     compiled = cast(SQLCompiler, statement.compile(dialect=_dialect))
     names = compiled.positiontup or ()
     return CompiledStatement(
-        sql=compiled.string, defaults={name: compiled.params[name] for name in names}, may_write=_may_write(statement)
+        sql=compiled.string,
+        defaults={name: compiled.params[name] for name in names},
+        may_write=_may_write(statement),
+        is_slow=isinstance(statement, Executable) and SLOW_OPTION in statement.get_execution_options(),
     )
 
 

@@ -27,6 +27,7 @@ from app.errors import (
     RateLimitedError,
     RequestError,
     SchemaOutdatedError,
+    SlowRequestsBusyError,
     StatementTimeoutError,
     UnsupportedMediaTypeError,
 )
@@ -174,6 +175,8 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
         yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
         yield StatementTimeoutError()
+        if "q" in names:
+            yield SlowRequestsBusyError()
 
 
 def _dependencies(declared: Dependant) -> Iterator[Dependant]:

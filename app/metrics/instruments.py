@@ -53,13 +53,20 @@ class Metrics:
         self._pool_open = self._gauge("database_pool_open", "Open connections.")
         self._pool_in_use = self._gauge("database_pool_in_use", "Connections on which a statement runs.")
         self._pool_waiting = self._gauge("database_pool_waiting", "Requests that wait for a connection.")
+        self._slow_size = self._gauge("database_pool_slow_size", "The most connections that slow statements may use.")
+        self._slow_in_use = self._gauge("database_pool_slow_in_use", "Connections on which a slow statement runs.")
+        self._slow_waiting = self._gauge(
+            "database_pool_slow_waiting", "Requests that wait for a connection for a slow statement."
+        )
         self._pool_wait = Histogram(
             "database_pool_wait_seconds",
             "Wait for a connection, of the requests that had to wait and got one.",
             buckets=DURATION_BUCKETS,
             registry=self.registry,
         )
-        self._pool_timeouts = self._counter("database_pool_timeouts_total", "Requests that got no connection in time.")
+        self._pool_timeouts = self._counter(
+            "database_pool_timeouts_total", "Requests that got no connection in time, apart from slow ones."
+        )
         self._pool_opened = self._counter("database_pool_connections_opened_total", "Connections opened.")
         self._pool_closed = self._counter("database_pool_connections_closed_total", "Connections closed or lost.")
 
@@ -158,6 +165,12 @@ class Metrics:
         self._pool_open.set(open)
         self._pool_in_use.set(in_use)
         self._pool_waiting.set(waiting)
+
+    def set_slow_pool_state(self, *, size: int, in_use: int, waiting: int) -> None:
+        """Set the part of slow statements in the pool's connections and waiting requests."""
+        self._slow_size.set(size)
+        self._slow_in_use.set(in_use)
+        self._slow_waiting.set(waiting)
 
     def rate_limit_decided(self, bucket: str, outcome: str) -> None:
         """A rate limit admitted or refused a request."""

@@ -23,6 +23,22 @@ LAG_SAMPLES: Final = 15
 _MEMORY: Final = Path("/proc/self/statm")
 
 
+class LaneState(Protocol):
+    """One kind of statements in the database pool at one moment."""
+
+    @property
+    def size(self) -> int:
+        """The most connections that they may use."""
+
+    @property
+    def in_use(self) -> int:
+        """Connections on which one of them runs."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection for one of them."""
+
+
 class PoolState(Protocol):
     """The state of the database pool at one moment."""
 
@@ -41,6 +57,10 @@ class PoolState(Protocol):
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
+
+    @property
+    def slow(self) -> LaneState:
+        """The part of slow statements in these numbers."""
 
 
 @asynccontextmanager
@@ -92,6 +112,8 @@ class _Sampler:
         metrics.sample_in_progress()
         pool = self._pool()
         metrics.set_pool_state(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
+        slow = pool.slow
+        metrics.set_slow_pool_state(size=slow.size, in_use=slow.in_use, waiting=slow.waiting)
         dropped, cpu_seconds = self._lines_dropped(), time.process_time()
         metrics.lines_dropped.inc(dropped - self._dropped)
         metrics.cpu.inc(cpu_seconds - self._cpu_seconds)

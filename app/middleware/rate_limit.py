@@ -2,8 +2,10 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.database import current_client
 from app.errors import RateLimitedError
 from app.health import paths
+from app.rate_limits.clients import client_of
 from app.rate_limits.limits import RateLimits
 
 
@@ -27,7 +29,12 @@ class RateLimit:
         Raises:
             RateLimitedError: The client has used up its quota.
         """
-        if scope["type"] != "http" or not self._limits.enabled or scope["path"] in paths.PROBES:
+        if scope["type"] != "http" or scope["path"] in paths.PROBES:
+            await self._app(scope, receive, send)
+            return
+        # The database shares its connections between the clients, also if their requests are not limited.
+        current_client.set(client_of(scope["client"]))
+        if not self._limits.enabled:
             await self._app(scope, receive, send)
             return
         quota = self._limits.quota(scope["method"])

@@ -55,7 +55,7 @@ class Settings(FromEnvironment):
     """How long a request waits for a free connection. After that the answer is 503."""
 
     database_statement_seconds: Seconds = 5.0
-    """How long a statement may run. After that the answer is 504."""
+    """How long a statement may run, and a search or an exact count a fifth of that. After it the answer is 504."""
 
     database_connection_seconds: Seconds = 1800.0
     """How old a database connection may become. After that it is replaced, so that a change of address or of the

@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from app.database.pool import WAITING_PER_CONNECTION, Pool
-from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedError
+from app.database.pool import Pool
+from app.errors import DatabaseUnavailableError, PoolExhaustedError
 from tests.databases import PoolEvents
 
 
@@ -22,6 +22,10 @@ class OpenConnection:
         """It never is."""
         return False
 
+    def is_cancelling(self):
+        """It never is."""
+        return False
+
 
 async def connect():
     """A new connection."""
@@ -33,39 +37,27 @@ def make_pool(size=1, wait_seconds=5.0, connect=connect):
     return Pool(connect, size=size, wait_seconds=wait_seconds, observer=PoolEvents())
 
 
+async def acquire(pool):
+    """A connection for the service itself."""
+    return await pool.acquire(None, pool.lane(is_slow=False), sheddable=False)
+
+
+def release(pool, connection):
+    """Return a connection of `acquire`."""
+    pool.release(connection, None, pool.lane(is_slow=False))
+
+
 def counts(pool):
     """Connections in use, and requests that wait."""
     return pool.state.in_use, pool.state.waiting
 
 
-async def test_connections_are_given_in_the_order_of_arrival():
-    """A released connection goes to the request that has waited longest."""
-    pool, order = make_pool(), []
-    held = await pool.acquire()
-
-    async def request(number):
-        connection = await pool.acquire()
-        order.append(number)
-        await asyncio.sleep(0)
-        pool.release(connection)
-
-    requests = [asyncio.create_task(request(number)) for number in range(5)]
-    await asyncio.sleep(0.01)
-    assert (1, 5) == counts(pool)
-    assert [] == order
-    pool.release(held)
-    await asyncio.gather(*requests)
-
-    assert list(range(5)) == order
-    assert (0, 0) == counts(pool)
-
-
 async def test_the_connection_used_last_is_used_next():
     """A second connection is opened only when the first is in use, and stays idle when it is not needed."""
     pool = make_pool(size=3)
-    first, second = await pool.acquire(), await pool.acquire()
-    pool.release(first)
-    pool.release(second)
+    first, second = await acquire(pool), await acquire(pool)
+    release(pool, first)
+    release(pool, second)
 
     assert [second] * 3 == [await acquired_and_released(pool) for _ in range(3)]
     assert 2 == pool.state.open
@@ -73,71 +65,9 @@ async def test_the_connection_used_last_is_used_next():
 
 async def acquired_and_released(pool):
     """The connection that the next request gets."""
-    connection = await pool.acquire()
-    pool.release(connection)
+    connection = await acquire(pool)
+    release(pool, connection)
     return connection
-
-
-async def test_every_wait_has_the_same_limit():
-    """One timer serves all waiters: each ends after its own wait, not after that of the first."""
-    pool = make_pool(wait_seconds=0.2)
-    await pool.acquire()
-    now, waits = asyncio.get_running_loop().time, []
-
-    async def request(delay):
-        await asyncio.sleep(delay)
-        started = now()
-        with pytest.raises(PoolExhaustedError):
-            await pool.acquire()
-        waits.append(now() - started)
-
-    await asyncio.gather(*(request(delay) for delay in (0, 0.05, 0.1, 0.3)))
-
-    assert 4 == len(waits)
-    assert all(0.19 < seconds < 0.38 for seconds in waits), waits
-    assert (1, 0) == counts(pool)
-
-
-async def test_a_wait_ends_in_time_after_an_earlier_waiter_was_served():
-    """The timer that was set for a waiter who has a connection now does not forget the next waiter."""
-    pool = make_pool(wait_seconds=0.2)
-    held = await pool.acquire()
-    first = asyncio.create_task(pool.acquire())
-    await asyncio.sleep(0.1)
-    pool.release(held)
-    await first
-
-    with pytest.raises(PoolExhaustedError):
-        await asyncio.wait_for(pool.acquire(), 0.4)
-
-
-@pytest.mark.parametrize("sheddable", [True, False])
-async def test_the_queue_is_bounded(sheddable):
-    """When it is full, a sheddable request is refused, and any other waits."""
-    pool = make_pool(wait_seconds=0.1)
-    await pool.acquire()
-    waiting = [asyncio.create_task(pool.acquire()) for _ in range(WAITING_PER_CONNECTION)]
-    await asyncio.sleep(0)
-
-    with pytest.raises(OverloadedError if sheddable else PoolExhaustedError):
-        await pool.acquire(sheddable=sheddable)
-    await asyncio.gather(*waiting, return_exceptions=True)
-
-
-async def test_a_cancelled_waiter_takes_no_connection():
-    """Cancelled before the connection came free or at the same moment: the next waiter gets it."""
-    pool = make_pool()
-    held = await pool.acquire()
-    before, after, last = (asyncio.create_task(pool.acquire()) for _ in range(3))
-    await asyncio.sleep(0)
-    before.cancel()
-    pool.release(held)  # passes over the cancelled waiter, whose task has not run since
-    after.cancel()  # has been given the slot, and its task has not run since
-    await asyncio.wait_for(last, 1)
-
-    assert (1, 0) == counts(pool)
-    assert before.cancelled()
-    assert after.cancelled()
 
 
 async def test_a_failed_connect_frees_its_slot():
@@ -148,15 +78,56 @@ async def test_a_failed_connect_frees_its_slot():
         raise DatabaseUnavailableError
 
     pool = make_pool(connect=fail)
-    cancelled = asyncio.create_task(pool.acquire())
+    cancelled = asyncio.create_task(acquire(pool))
     await asyncio.sleep(0)
     cancelled.cancel()
 
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError):
-            await pool.acquire()
+            await acquire(pool)
     assert (0, 0) == counts(pool)
     assert 0 == pool.state.open
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_connection_stays_in_use_until_its_statement_is_cancelled(is_answered):
+    """Its slot is free when the server has ended the statement, or when the connection is closed."""
+
+    class Cancelling(OpenConnection):
+        answered = asyncio.Event()
+        closed = False
+
+        def is_closed(self):
+            return self.closed
+
+        def is_cancelling(self):
+            return not self.answered.is_set() and not self.closed
+
+        async def cancelled(self, _seconds):
+            await self.answered.wait()
+            self.closed = not is_answered
+            return is_answered
+
+        def terminate(self):
+            self.closed = True
+
+    async def connect():
+        return Cancelling()
+
+    pool = make_pool(connect=connect)
+    connection = await acquire(pool)
+    release(pool, connection)
+    waiting = asyncio.create_task(acquire(pool))
+    await asyncio.sleep(0.05)
+    assert (1, 1) == counts(pool)
+    assert not waiting.done()
+
+    connection.answered.set()
+    given = await asyncio.wait_for(waiting, 5)
+
+    assert is_answered == (given is connection)
+    assert (1, 0) == counts(pool)
+    assert 1 == pool.state.open
 
 
 async def test_no_connection_is_lost():
@@ -165,12 +136,12 @@ async def test_no_connection_is_lost():
 
     async def request():
         nonlocal most
-        connection = await pool.acquire(sheddable=False)
+        connection = await acquire(pool)
         try:
             most = max(most, pool.state.in_use)
             await asyncio.sleep(source.random() / 500)
         finally:
-            pool.release(connection)
+            release(pool, connection)
 
     requests = []
     for _ in range(500):

@@ -1,13 +1,14 @@
 import asyncio
 
 import pytest
-from sqlalchemy import delete, insert, select, text, union_all, update
+from sqlalchemy import bindparam, delete, insert, select, text, union_all, update
 
 from app import NAME
 from app.crud import item as items
-from app.database.pool import WAITING_PER_CONNECTION
+from app.database import slow
+from app.database.lanes import WAITING_PER_CONNECTION
 from app.database.statements import StatementCompiler
-from app.errors import DatabaseUnavailableError, RequestError, StatementTimeoutError
+from app.errors import DatabaseUnavailableError, RequestError, SlowStatementTimeoutError, StatementTimeoutError
 from app.models.item import ItemRow
 from tests.cluster import as_role
 from tests.databases import (
@@ -24,6 +25,7 @@ from tests.databases import (
 )
 from tests.proxy import proxied
 
+SLOW_SLEEP = slow(text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds")))
 IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
 
@@ -146,10 +148,56 @@ async def test_a_cancelled_request_returns_its_connection(database, sql):
 
     await assert_all_connections_work(database)
     await asyncio.sleep(0.1)
-    assert 0 == await sql.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
-    )
+    assert 0 == await sql.fetchval(ACTIVE)
     assert await sql.fetchval(BACKENDS) <= 3
+
+
+ACTIVE = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
+
+
+async def test_a_slow_statement_past_its_time_is_cancelled(database_url, sql):
+    """A fifth of a statement's time; then it is 504 with a sentence of its own, and cancelled in the server."""
+    async with connected(database_url, connections=1, statement_seconds=2.0, wait_seconds=5) as database:
+        pid = (await database.run(PID, {}))[0][0]
+
+        with pytest.raises(SlowStatementTimeoutError, match=r"may take 0\.4 s"):
+            await database.run(SLOW_SLEEP, {"seconds": 10})
+
+        # The next statement gets the connection when the server has ended the other one.
+        assert pid == (await database.run(PID, {}))[0][0]
+        assert 0 == await sql.fetchval(ACTIVE)
+        assert pid == (await database.run(PID, {}))[0][0]
+        assert database.state.open == 1
+
+
+async def test_slow_statements_run_on_a_part_of_the_connections(database_url):
+    """Others do not wait for them, and a refusal says which requests are too many."""
+    async with connected(database_url, connections=3, statement_seconds=5.0, wait_seconds=0.3) as database:
+        slow = [asyncio.create_task(outcome(database.run(SLOW_SLEEP, {"seconds": 0.8}))) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert (1, 1, 2) == (database.state.slow.size, database.state.slow.in_use, database.state.slow.waiting)
+
+        assert ["ok"] * 20 == await outcomes(*(database.run(ONE, {}) for _ in range(20)))
+
+        assert (1, 2) == (database.state.slow.in_use, database.state.slow.waiting)
+        assert ["ok", "slow_requests_busy", "slow_requests_busy"] == [code for code, _ in await asyncio.gather(*slow)]
+
+
+async def test_cancelled_statements_do_not_exceed_the_connections(database_url, sql):
+    """Requests that are cancelled faster than the server ends their statements stay within the limit."""
+    async with connected(database_url, connections=2, wait_seconds=5, statement_seconds=5.0) as database:
+        most = 0
+        for _ in range(30):
+            running = asyncio.create_task(sleep(database, 3))
+            await asyncio.sleep(0.01)
+            running.cancel()
+            most = max(most, await sql.fetchval(BACKENDS))
+        await asyncio.gather(running, return_exceptions=True)
+
+        assert ["ok"] * 2 == await outcomes(*(database.run(ONE, {}) for _ in range(2)))
+        await assert_all_connections_work(database)
+        assert 0 == await sql.fetchval(ACTIVE)
+        assert most <= 2
 
 
 async def test_statements_built_for_each_call_are_refused(database):

@@ -46,6 +46,7 @@ def measure_all(metrics: Metrics) -> None:
     for report in (metrics.pool_opened, metrics.pool_closed, metrics.pool_timed_out):
         report()
     metrics.pool_waited(0.01)
+    metrics.set_slow_pool_state(size=3, in_use=1, waiting=2)
     metrics.rate_limit_decided("read", "refused")
     metrics.rate_limit_degraded(True)
     metrics.request_shed("queue")

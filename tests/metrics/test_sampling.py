@@ -12,12 +12,14 @@ from tests.metrics.conftest import series
 
 pytestmark = pytest.mark.anyio
 
+SLOW = SimpleNamespace(size=2, in_use=1, waiting=3)
+
 
 async def test_samples_show_the_current_state(monkeypatch: pytest.MonkeyPatch):
     """Pool, process and dropped lines are sampled at the start, at every interval and at the end."""
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.05)
     metrics = Metrics()
-    pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0)
+    pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0, slow=SLOW)
     dropped = [3]
 
     async with sampling(metrics, pool=lambda: pool, lines_dropped=lambda: dropped[0]):
@@ -32,6 +34,7 @@ async def test_samples_show_the_current_state(monkeypatch: pytest.MonkeyPatch):
     assert [5, 7, 4] == [
         second[n] for n in ("database_pool_in_use", "database_pool_waiting", "log_lines_dropped_total")
     ]
+    assert [2, 1, 3] == [first[f"database_pool_slow_{name}"] for name in ("size", "in_use", "waiting")]
     assert 0 == last["database_pool_open"]
     assert 0 < second['worker_cpu_seconds_total{worker="0"}']
     assert 1 << 20 < second['worker_resident_memory_bytes{worker="0"}'] < 1 << 32
@@ -43,7 +46,7 @@ async def test_a_blocked_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
     metrics = Metrics()
     async with sampling(
-        metrics, pool=lambda: SimpleNamespace(size=0, open=0, in_use=0, waiting=0), lines_dropped=lambda: 0
+        metrics, pool=lambda: SimpleNamespace(size=0, open=0, in_use=0, waiting=0, slow=SLOW), lines_dropped=lambda: 0
     ):
         await asyncio.sleep(0)
         time.sleep(0.2)  # noqa: ASYNC251
@@ -57,7 +60,7 @@ async def test_sampling_continues_after_a_failed_sample(monkeypatch: pytest.Monk
     """An exception in one sample does not stop the following ones."""
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
     metrics = Metrics()
-    pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0)
+    pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0, slow=SLOW)
     async with sampling(metrics, pool=lambda: pool, lines_dropped=lambda: 0):
         del pool.waiting
         await asyncio.sleep(0.05)
