@@ -110,6 +110,11 @@ class PreflightRefusedError(RequestError):
     def __init__(self) -> None:
         super().__init__("This origin, or this method or header of a cross-origin request, is not allowed here.")
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """`Vary`, because another origin may be allowed."""
+        return {"Vary": "Origin"}
+
 
 class MalformedBodyError(RequestError):
     """The body is not one JSON document in UTF-8."""

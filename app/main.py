@@ -1,6 +1,7 @@
 """Builds the application: routes, middleware and error responses. Opens nothing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +17,8 @@ from app.lifespan import lifespan
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
 from app.middleware import problems
-from app.middleware.cors import CrossOrigin
+from app.middleware.cors import CrossOrigin, Preflights
+from app.middleware.forwarded import ForwardedCheck
 from app.middleware.head import HeadAsGet
 from app.middleware.hosts import HostCheck, OpsPort
 from app.middleware.problems import Problems
@@ -60,7 +62,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         max_body_bytes=settings.max_body_bytes,
-        middleware=_middleware(settings, metrics, rate_limits),
+        middleware=_middleware(settings, metrics, rate_limits, [router.prefix for router in resources]),
         exception_handlers={
             404: not_found,
             405: method_not_allowed,
@@ -80,22 +82,26 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
     return app
 
 
-def _middleware(settings: Settings, metrics: Metrics, rate_limits: RateLimits) -> list[Middleware]:
-    """Return the middleware, outermost first."""
-    cors = []
+def _middleware(
+    settings: Settings, metrics: Metrics, rate_limits: RateLimits, resources: Sequence[str]
+) -> list[Middleware]:
+    """Return the middleware, outermost first. No middleware outside of the rate limit answers a request by itself."""
+    cors, preflights = [], []
     if settings.cors_allow_origins:
-        cors = [Middleware(CrossOrigin, origins=settings.cors_allow_origins, headers=settings.cors_allow_headers)]
+        policy: dict[str, Any] = {"origins": settings.cors_allow_origins, "headers": settings.cors_allow_headers}
+        cors, preflights = [Middleware(CrossOrigin, **policy)], [Middleware(Preflights, **policy)]
     ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
     root_path = [Middleware(RootPath, prefix=settings.root_path)] if settings.root_path else []
     return [
-        Middleware(RequestLog),
+        Middleware(RequestLog, resources=resources, forwarded=ForwardedCheck(settings.forwarded_allow_ips, metrics)),
         Middleware(RequestMetrics, metrics=metrics),
         *cors,
         Middleware(Problems),
+        Middleware(RateLimit, limits=rate_limits, ops_port=settings.ops_port),
         Middleware(TargetCheck),
         Middleware(HostCheck, allowed=settings.allowed_hosts),
         *ops_port,
-        Middleware(RateLimit, limits=rate_limits),
+        *preflights,
         Middleware(HeadAsGet),
         *root_path,
     ]

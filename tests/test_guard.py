@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -23,8 +24,13 @@ from tests.log_lines import Lines, reading_lines
 NOT_LIMITED = {"/health", "/health/ready", "/metrics"}
 """Monitoring must work when clients are refused."""
 
-NOT_DOCUMENTED = {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"}
+ASSETS = ("/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
+
+NOT_DOCUMENTED = {"/docs", "/openapi.json", *ASSETS}
 """The routes of the documentation are not part of it."""
+
+CACHED = dict.fromkeys(ASSETS, "public, max-age=86400")
+"""The routes with a `Cache-Control` of their own."""
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -69,9 +75,21 @@ class Guard:
         self.responses.append((method, template, response))
         self.counted[method, template, str(response.status_code)] += 1
         limited = {"ratelimit", "ratelimit-policy"} <= set(response.headers)
-        self.expect(limited == (template not in NOT_LIMITED), method, template, "limited as it should be", response)
+        expected = template not in NOT_LIMITED or method not in {"GET", "HEAD"}
+        self.expect(limited == expected, method, template, "limited as it should be", response)
+        self.expect_headers(method, template, response)
         self.expect("x-request-id" in response.headers, method, template, "an id", response)
         return response
+
+    def expect_headers(self, method: str, template: str, response: httpx.Response) -> None:
+        """Expect the headers that every response has, once each."""
+        sniffing = response.headers.get_list("x-content-type-options")
+        self.expect(["nosniff"] == sniffing, method, template, "nosniff", response)
+        is_resource = template.startswith(tuple(self.app.state.resources))
+        caching = "private, no-cache" if is_resource else "no-store"
+        if response.status_code == HTTPStatus.OK:
+            caching = CACHED.get(template, caching)
+        self.expect([caching] == response.headers.get_list("cache-control"), method, template, caching, response)
 
     async def send_valid(self, route: Route, method: str, path: str) -> None:
         """A valid request succeeds, and the operation is documented."""

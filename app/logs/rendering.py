@@ -5,6 +5,7 @@ import sys
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Final
 
 import orjson
@@ -118,6 +119,11 @@ class _ConsoleLine:
 
 
 def _printable(value: object) -> object:
-    """The value, escaped if it contains control characters that a terminal would interpret."""
+    """The value, escaped if it contains control characters that a terminal would interpret. A number is a number.
+
+    The renderer would show an enumeration's member, such as a status, by its name.
+    """
+    if isinstance(value, Enum) and isinstance(value, int | float | str):
+        value = value.value
     text = str(value)
     return value if text.replace("\n", "").isprintable() else ascii(value)

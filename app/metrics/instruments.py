@@ -76,6 +76,10 @@ class Metrics:
             "bucket",
             "outcome",
         )
+        self.forwarded_for_ignored = self._counter(
+            "forwarded_for_ignored_total",
+            "Requests whose X-Forwarded-For was ignored, because FORWARDED_ALLOW_IPS does not name the peer.",
+        )
         self._limits_degraded = self._gauge(
             "rate_limit_storage_degraded",
             "1 while a worker cannot use the shared rate limit storage and counts without it.",

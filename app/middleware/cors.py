@@ -1,4 +1,4 @@
-"""CORS: Starlette's middleware, with problem details as the answer to a refused preflight."""
+"""CORS: Starlette's middleware in two parts, so that preflights are rate limited and refused with a problem."""
 
 from http import HTTPStatus
 
@@ -7,7 +7,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import PreflightRefusedError
-from app.middleware import problems
 
 READABLE_HEADERS = (
     "ETag",
@@ -22,8 +21,8 @@ READABLE_HEADERS = (
 """Response headers that a page of an allowed origin may read."""
 
 
-class CrossOrigin(CORSMiddleware):
-    """Answers preflights, and adds the CORS headers to every other answer, including errors."""
+class _Policy(CORSMiddleware):
+    """What pages of other origins may do."""
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...], headers: tuple[str, ...]) -> None:
         super().__init__(
@@ -34,15 +33,38 @@ class CrossOrigin(CORSMiddleware):
             expose_headers=READABLE_HEADERS,
         )
 
+
+class CrossOrigin(_Policy):
+    """Adds the CORS headers to every response, including errors, except to preflights."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a refused preflight with a problem; Starlette does the rest."""
-        if scope.get("method") == "OPTIONS":
-            headers = Headers(scope=scope)
-            if "origin" in headers and "access-control-request-method" in headers:
-                response = self.preflight_response(request_headers=headers)
-                if response.status_code != HTTPStatus.OK:
-                    response = problems.answer(scope, PreflightRefusedError())
-                    response.headers["Vary"] = "Origin"
-                await response(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+        """Pass a preflight on; Starlette does the rest."""
+        if _is_preflight(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+class Preflights(_Policy):
+    """Answers preflights. It is an inner middleware, so they are rate limited."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or pass another request on.
+
+        Raises:
+            PreflightRefusedError: The origin, the method or a header is not allowed.
+        """
+        if not _is_preflight(scope):
+            await self.app(scope, receive, send)
+            return
+        response = self.preflight_response(request_headers=Headers(scope=scope))
+        if response.status_code != HTTPStatus.OK:
+            raise PreflightRefusedError
+        await response(scope, receive, send)
+
+
+def _is_preflight(scope: Scope) -> bool:
+    if scope.get("method") != "OPTIONS":
+        return False
+    headers = Headers(scope=scope)
+    return "origin" in headers and "access-control-request-method" in headers

@@ -58,8 +58,13 @@ class OpsPort:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on if its path is served on the port it arrived at."""
         if scope["type"] == "http":
-            server = scope.get("server")
-            at_ops_port = server is not None and server[1] == self._port
+            at_ops_port = at_port(scope, self._port)
             if scope["path"] != paths.LIVE and at_ops_port != (scope["path"] in paths.OPS_PORT_ONLY):
                 raise NotFoundError
         await self.app(scope, receive, send)
+
+
+def at_port(scope: Scope, port: int) -> bool:
+    """Whether the request arrived at this port."""
+    server = scope.get("server")
+    return server is not None and server[1] == port

@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.database import current_client
 from app.errors import RateLimitedError
 from app.health import paths
+from app.middleware.hosts import at_port
 from app.rate_limits.clients import client_of
 from app.rate_limits.limits import RateLimits
 
@@ -12,14 +13,17 @@ from app.rate_limits.limits import RateLimits
 class RateLimit:
     """Counts every request against its client, and refuses it past the limit, before its body is read.
 
+    Only middleware that answers nothing by itself is outside of this one. Reading a probe is not counted.
+
     Not slowapi's middleware: it lets every route of an included router pass (laurentS/slowapi#281).
     Not slowapi's decorators: they count only requests that reach a handler, so refused bodies
     and unknown paths would not be limited.
     """
 
-    def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: RateLimits, ops_port: int | None = None) -> None:
         self._app = app
         self._limits = limits
+        self._ops_port = ops_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise.
@@ -29,7 +33,7 @@ class RateLimit:
         Raises:
             RateLimitedError: The client has used up its quota.
         """
-        if scope["type"] != "http" or scope["path"] in paths.PROBES:
+        if scope["type"] != "http" or self._is_probe(scope):
             await self._app(scope, receive, send)
             return
         # The database shares its connections between the clients, also if their requests are not limited.
@@ -50,3 +54,10 @@ class RateLimit:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+    def _is_probe(self, scope: Scope) -> bool:
+        """Whether the request reads a probe at a port where it is served."""
+        path = scope["path"]
+        if path not in paths.PROBES or scope["method"] not in {"GET", "HEAD"}:
+            return False
+        return self._ops_port is None or path == paths.LIVE or at_port(scope, self._ops_port)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from random import getrandbits
 from time import perf_counter
 from typing import Any, Final
@@ -11,7 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.health import paths
 from app.logs.rendering import current_request
+from app.middleware.forwarded import ForwardedCheck
 from app.middleware.problems import MEDIA_TYPE, internal_error_body
+from app.middleware.response_headers import ResponseHeaders
 from app.middleware.response_recorder import ResponseRecorder
 
 _PATH_CHARACTERS: Final = 200
@@ -24,11 +27,13 @@ log = structlog.get_logger(__name__)
 class RequestLog:
     """Gives each request an id, and writes `request_served` when it has ended.
 
-    It is the outermost middleware, so every response has an id and a log line.
+    Every response passes it, so every response has an id, a log line and the `ResponseHeaders`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, resources: Sequence[str] = (), forwarded: ForwardedCheck | None = None) -> None:
         self.app = app
+        self._forwarded = forwarded
+        self._headers = ResponseHeaders(resources)
         self._log: Any = None
         self._debug_enabled = self._info_enabled = False
 
@@ -37,14 +42,17 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id, trace_id = _identify(scope)
+        request_id, trace_id, is_forwarded = _identify(scope)
+        if is_forwarded and self._forwarded is not None:
+            self._forwarded.check(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         token = current_request.set((request_id, trace_id))
         header = (b"x-request-id", request_id.encode())
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
+                headers = message.get("headers", ())
+                message["headers"] = [*headers, header, *self._headers.missing(scope["path"], headers)]
             await send(message)
 
         recorder = ResponseRecorder(receive, send_named)
@@ -101,18 +109,22 @@ class RequestLog:
         return self._log
 
 
-def _identify(scope: Scope) -> tuple[str, str | None]:
-    """The request id, from the request's header or a new one, and the trace id."""
+def _identify(scope: Scope) -> tuple[str, str | None, bool]:
+    """The request id, from the request's header or a new one, the trace id, and whether there is an X-Forwarded-For."""
     given = traceparent = None
     traceparents = 0
+    is_forwarded = False
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             given = value
         elif name == b"traceparent":
             traceparent = value
             traceparents += 1
+        elif name == b"x-forwarded-for":
+            is_forwarded = True
     request_id = given.decode() if given is not None and _ID.fullmatch(given) else _new_id()
-    return request_id, _trace_id(traceparent) if traceparent is not None and traceparents == 1 else None
+    trace_id = _trace_id(traceparent) if traceparent is not None and traceparents == 1 else None
+    return request_id, trace_id, is_forwarded
 
 
 def _new_id() -> str:

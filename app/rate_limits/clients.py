@@ -1,7 +1,7 @@
 """The client that a request is counted against."""
 
 from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -10,6 +10,12 @@ UNKNOWN: Final = "unknown"
 """Requests without a valid client address share this one key."""
 
 _MAX_ADDRESS_LENGTH: Final = 64
+
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+"""The addresses that NAT64 gives to clients with IPv4: each is another client."""
+
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+"""The same, for translation inside of a network (RFC 8215)."""
 
 
 def client_of(client: tuple[str, int] | None) -> str:
@@ -31,7 +37,7 @@ def client_of_request(request: Request) -> str:
 
 @lru_cache(maxsize=4096)
 def _network(host: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address, because one customer gets at least a /64."""
+    """An IPv4 address, also within IPv6, or the /64 of an IPv6 address, because one customer gets at least a /64."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -40,4 +46,22 @@ def _network(host: str) -> str:
         return str(address)
     if address.ipv4_mapped:
         return str(address.ipv4_mapped)
+    if address in _NAT64:
+        return str(IPv4Address(int(address) & 0xFFFFFFFF))
+    if address in _LOCAL_NAT64:
+        return _client_of_local_nat64(address)
     return str(IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def _client_of_local_nat64(address: IPv6Address) -> str:
+    """The IPv4 address in an address of a network's own translator, at the places that RFC 6052 allows.
+
+    It is at the end, or directly behind the prefix of 48 bits. In other places its begin is not known, and the
+    whole address is the key.
+    """
+    number = int(address)
+    if number & 0xFFFFFF:
+        return str(IPv4Address(number & 0xFFFFFFFF))
+    if not number & 0xFFFFFFFFFF and not number >> 56 & 0xFF:  # bits 64 to 71 are always zero
+        return str(IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF))
+    return str(address)

@@ -1,9 +1,10 @@
 """The routes /openapi.json and /docs: the OpenAPI document, and a page for it that loads nothing from other hosts."""
 
+from http import HTTPStatus
 from importlib.resources import files
 
-from fastapi import APIRouter, Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import FileResponse, HTMLResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
 from app import TITLE
 from app.http.responses import json_response
@@ -49,10 +50,23 @@ _PAGE_HEADERS = {
     # Swagger UI's icons are inline images (`data:`).
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_ASSET_HEADERS = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+_ASSET_HEADERS = {"Cache-Control": "public, max-age=86400"}
+
+
+class Asset(FileResponse):
+    """A file. A range that it does not have is refused with a problem; Starlette would answer in plain text."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader as error:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, error.content) from None
+        except RangeNotSatisfiable:
+            headers = {"Content-Range": f"bytes */{file_size}"}
+            raise HTTPException(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers) from None
 
 
 @router.get("/openapi.json")
@@ -70,16 +84,16 @@ async def docs_page() -> Response:
 @router.get("/docs/start.js")
 async def docs_script() -> Response:
     """The script of the page. It is a file of its own so that the policy can forbid inline scripts."""
-    return Response(_SCRIPT, media_type="text/javascript", headers={"X-Content-Type-Options": "nosniff"})
+    return Response(_SCRIPT, media_type="text/javascript", headers=_ASSET_HEADERS)
 
 
 @router.get("/docs/swagger-ui-bundle.js")
 async def swagger_ui_script() -> Response:
     """The script of Swagger UI."""
-    return FileResponse(str(_ASSETS / "swagger-ui-bundle.js"), media_type="text/javascript", headers=_ASSET_HEADERS)
+    return Asset(str(_ASSETS / "swagger-ui-bundle.js"), media_type="text/javascript", headers=_ASSET_HEADERS)
 
 
 @router.get("/docs/swagger-ui.css")
 async def swagger_ui_style() -> Response:
     """The style sheet of Swagger UI."""
-    return FileResponse(str(_ASSETS / "swagger-ui.css"), media_type="text/css", headers=_ASSET_HEADERS)
+    return Asset(str(_ASSETS / "swagger-ui.css"), media_type="text/css", headers=_ASSET_HEADERS)

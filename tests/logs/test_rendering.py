@@ -109,6 +109,17 @@ def test_an_event_with_too_many_fields_keeps_its_name(lines: Lines):
     assert ["event", "level", "timestamp", "truncated"] == list(line)
 
 
+def test_the_console_format_shows_numbers_as_numbers(run_script: Script):
+    """An integer, a float and an HTTP status are digits, a boolean is True or False."""
+    done = run_script(
+        "import structlog\nfrom http import HTTPStatus\n"
+        "structlog.get_logger().info('made', status=HTTPStatus.CREATED, seconds=0.25, count=7, done=True)",
+        format="console",
+    )
+
+    assert re.search(rb"made +count=7 done=True seconds=0\.25 status=201$", done.stdout, re.MULTILINE)
+
+
 def test_the_console_format_is_plain_text_on_a_pipe(run_script: Script):
     """The line has no colours and no control characters, and the traceback follows it."""
     done = run_script(

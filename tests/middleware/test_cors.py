@@ -68,6 +68,23 @@ async def test_a_refused_preflight_is_a_problem(browser, changes):
     assert "x-request-id" in refused.headers
 
 
+async def test_preflights_count_against_the_client(settings):
+    """Allowed and refused preflights use the quota of reading requests; past it the answer is 429."""
+    changes = {"cors_allow_origins": (ORIGIN,), "rate_limit_read": "2/minute", "rate_limit_enabled": True}
+    app = create_app(settings.model_copy(update=changes))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as browser,
+    ):
+        allowed, refused = await preflight(browser), await preflight(browser, origin="https://other.example")
+        limited = await preflight(browser)
+
+    assert [200, 400] == [allowed.status_code, refused.status_code]
+    assert ['"read";r=1;t=60', '"read";r=0;t=60'] == [answer.headers["ratelimit"] for answer in (allowed, refused)]
+    problem(limited, 429, "rate_limited")
+    assert 1 <= int(limited.headers["retry-after"]) <= 60
+
+
 async def test_other_origins_cannot_read_answers(browser, client):
     """Answers to an origin that is not listed have no CORS headers; without a list there are none at all."""
     other = await browser.get("/samples", headers={"Origin": "https://other.example"})

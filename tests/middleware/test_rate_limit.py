@@ -14,6 +14,7 @@ from app.middleware.rate_limit import RateLimit
 from app.rate_limits import RateLimits, limiter
 from app.rate_limits.window import Decision
 from app.settings import Settings
+from tests.sample.app import create_app
 from tests.sample.crud import SampleNotFoundError
 
 
@@ -128,6 +129,60 @@ async def test_probes_and_metrics_are_exempt(client, recorded):
         assert "ratelimit" not in answer.headers
 
     assert [] == recorded.decisions
+
+
+async def test_only_reading_a_probe_is_exempt(recorded):
+    """Other methods at a probe are counted, and so are the probes of the operators' port at another port."""
+    limits = declare(recorded, rate_limit_read="1/minute")
+    app = application(limits)
+    async with limits.opened(), connect(app) as client:
+        assert 405 == (await client.options("/health")).status_code
+        assert 405 == (await client.post("/metrics")).status_code
+    assert [("read", "admitted"), ("write", "admitted")] == recorded.decisions
+
+
+@pytest.mark.parametrize(("port", "counted"), [(9000, []), (8000, ["/health/ready", "/metrics"])])
+async def test_a_probe_is_exempt_only_at_the_port_that_serves_it(recorded, port, counted):
+    """With OPS_PORT, readiness and metrics at the main port are not found, and counted as all such paths."""
+    limits = declare(recorded)
+    found = []
+
+    async def app(*_: Any) -> None:
+        """Answer nothing."""
+
+    middleware: Any = RateLimit(app, limits, ops_port=9000)
+    async with limits.opened():
+        for path in ("/health", "/health/ready", "/metrics"):
+            scope: dict[str, Any] = {
+                "type": "http",
+                "method": "GET",
+                "path": path,
+                "client": ("192.0.2.2", 1),
+                "state": {},
+            }
+            await middleware(scope | {"server": ("127.0.0.1", port)}, app, app)
+            found += [path] if recorded.decisions else []
+            recorded.decisions.clear()
+    assert counted == found
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [("/samples", {"Host": "other.example"}, 400), ("/samples", {}, 404), ("/%ff", {}, 400), ("/metrics", {}, 200)],
+    ids=["a refused host", "another port's path", "a malformed path", "a probe"],
+)
+async def test_refusals_of_every_middleware_count(settings, path, headers, status):
+    """Whatever refuses the request, it counts against the client's address. A probe at its port does not."""
+    changes = {"allowed_hosts": ("testserver",), "ops_port": 9000, "rate_limit_read": "2/minute"}
+    app = create_app(settings.model_copy(update={**changes, "rate_limit_enabled": True}))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://testserver:9000") as client,
+    ):
+        statuses = [(await client.get(path, headers=headers)).status_code for _ in range(3)]
+
+    assert [status, status, status if path == "/metrics" else 429] == statuses
 
 
 async def test_answers_have_rate_limit_headers(client):

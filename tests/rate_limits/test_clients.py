@@ -13,6 +13,14 @@ from app.settings.addresses import with_mapped_networks
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("64:ff9b::192.0.2.7", "192.0.2.7"),
+        ("64:ff9b::c000:208", "192.0.2.8"),
+        ("64:ff9b:1::192.0.2.7", "192.0.2.7"),
+        ("64:ff9b:1:fffe::192.0.2.8", "192.0.2.8"),
+        ("64:ff9b:1:c000:2:700::", "192.0.2.7"),
+        ("64:ff9b:1:c0:0:207::", "64:ff9b:1:c0:0:207::"),
+        ("64:ff9b:2::192.0.2.7", "64:ff9b:2::/64"),
+        ("64:ff9b::1:c000:207", "64:ff9b::/64"),
         ("", UNKNOWN),
         ("/run/service.sock", UNKNOWN),
         ("192.0.2.7, 10.0.0.1", UNKNOWN),
@@ -20,7 +28,7 @@ from app.settings.addresses import with_mapped_networks
     ],
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_network(host, client):
-    """IPv4 clients are counted by address, IPv6 clients by their /64, and everything else together."""
+    """IPv4 clients are counted by address, also behind NAT64; IPv6 clients by their /64; everything else together."""
     assert client == client_of((host, 1))
 
 

@@ -3,6 +3,7 @@ import re
 import pytest
 
 from app import TITLE
+from tests.answers import problem
 
 ASSETS = ["/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"]
 
@@ -35,6 +36,34 @@ async def test_each_asset_has_its_content_type(client, path):
     assert "nosniff" == asset.headers["x-content-type-options"]
     assert len(asset.content) == int(asset.headers["content-length"]) == int(head.headers["content-length"])
     assert b"" == head.content
+
+
+@pytest.mark.parametrize("path", ASSETS[1:])
+@pytest.mark.parametrize(
+    ("wanted", "status", "code"),
+    [
+        ("bytes=99999999-", 416, "requested_range_not_satisfiable"),
+        ("bytes=5-2", 400, "bad_request"),
+        ("bytes=x", 400, "bad_request"),
+        ("lines=1-2", 400, "bad_request"),
+        ("5", 400, "bad_request"),
+    ],
+)
+async def test_a_range_that_cannot_be_served_is_a_problem(client, path, wanted, status, code):
+    """A range beyond the end is 416 with the size of the file, a malformed one is 400."""
+    whole, refused = await client.head(path), await client.get(path, headers={"Range": wanted})
+
+    problem(refused, status, code)
+    if status == 416:
+        assert f"bytes */{whole.headers['content-length']}" == refused.headers["content-range"]
+
+
+async def test_a_part_of_an_asset_is_served(client):
+    """A range within the file is answered 206, with the caching of the whole."""
+    part = await client.get("/docs/swagger-ui.css", headers={"Range": "bytes=0-3"})
+
+    assert (206, 4) == (part.status_code, len(part.content))
+    assert "public, max-age=86400" == part.headers["cache-control"]
 
 
 async def test_the_page_shows_this_document(client):

@@ -1,0 +1,30 @@
+"""The headers that every response has: caching, and no guessing of content types."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+_Headers = list[tuple[bytes, bytes]]
+
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+_PRIVATE: Final[_Headers] = [_NO_SNIFF, (b"cache-control", b"private, no-cache")]
+_NO_STORE: Final[_Headers] = [_NO_SNIFF, (b"cache-control", b"no-store")]
+_CACHED_AS_SET: Final[_Headers] = [_NO_SNIFF]
+
+
+class ResponseHeaders:
+    """Chooses the headers for a response.
+
+    A client may keep what a resource has answered, and must ask whether it is still current. All other responses are
+    not stored, unless a route sets `Cache-Control` itself.
+    """
+
+    def __init__(self, resources: Sequence[str]) -> None:
+        """Take the prefixes of the resources' paths."""
+        self._resources = tuple(prefix for prefix in resources if prefix)
+
+    def missing(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
+        """Return what a response to this path lacks. The list is shared: it must not be changed."""
+        for name, _ in headers:
+            if name == b"cache-control":
+                return _CACHED_AS_SET
+        return _PRIVATE if path.startswith(self._resources) else _NO_STORE
