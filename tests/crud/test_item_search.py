@@ -93,7 +93,7 @@ async def test_a_search_with_few_matches_uses_an_index(database, sql, names, q, 
 
     after = await used(sql)
     assert {index} == {name for name, scans in after.items() if scans > before[name]} - {"pk_items"}
-    assert before["items"] == after["items"]
+    assert before["the whole table"] == after["the whole table"]
 
 
 async def used(sql):
@@ -105,7 +105,7 @@ async def used(sql):
         await sql.execute(f"SELECT pg_terminate_backend({pid['pid']}, 1000)")
     rows = await sql.fetch(
         "SELECT indexrelname AS name, idx_scan AS scans FROM pg_stat_user_indexes WHERE relname = 'items' "
-        "UNION ALL SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname = 'items'"
+        "UNION ALL SELECT 'the whole table', seq_scan FROM pg_stat_user_tables WHERE relname = 'items'"
     )
     return {row["name"]: row["scans"] for row in rows}
 

@@ -60,8 +60,8 @@ def test_alembic_check_finds_a_difference(owner_url, statement, difference):
 def test_objects_of_others_are_left_alone(owner_url, revisions_copy):
     """Tables, indexes and constraints of others are no difference, and autogenerate drops none of them."""
     for statement in (
-        "CREATE TABLE orders (id bigint PRIMARY KEY, item_id bigint REFERENCES items (id))",
-        "CREATE INDEX orders_by_item ON orders (item_id)",
+        "CREATE TABLE others (id bigint PRIMARY KEY, item_id bigint REFERENCES items (id))",
+        "CREATE INDEX others_by_item ON others (item_id)",
         "CREATE INDEX dba_price ON items (price)",
         "CREATE UNIQUE INDEX dba_name ON items (name, id)",
         "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)",

@@ -1,0 +1,75 @@
+"""The project that a program writes to: whether it may, and what it runs there."""
+
+import subprocess  # nosec B404
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class RefusedError(Exception):
+    """The program does not run. The message says why, and what to do."""
+
+
+def run(root: Path, *command: str | Path) -> str:
+    """The output of a command in the project's folder.
+
+    Raises:
+        RefusedError: The command fails.
+    """
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603  # nosec B603
+    except FileNotFoundError:
+        raise RefusedError(f"{command[0]} is missing: install it.") from None
+    if done.returncode:
+        raise RefusedError(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}".rstrip())
+    return done.stdout
+
+
+def require_clean(root: Path) -> None:
+    """Refuse a tree with changes that are not committed: what the program writes could not be told from them.
+
+    Raises:
+        RefusedError: There are such changes, or the folder is not a git repository.
+    """
+    if not (root / ".git").exists():
+        raise RefusedError(f"{root} is not a git repository: run `git init`, then commit everything.")
+    if run(root, "git", "status", "--porcelain"):
+        raise RefusedError("The tree has changes that are not committed: commit or stash them first.")
+
+
+def install(root: Path) -> None:
+    """Make the environment of the project, if there is none."""
+    if not (root / ".venv" / "bin" / "ruff").exists():
+        run(root, "make", "install")
+
+
+def write(files: Mapping[Path, str]) -> None:
+    """Write these files."""
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def format_files(root: Path, paths: Sequence[Path]) -> None:
+    """Sort imports, format, and mark texts that a longer name has made too long."""
+    ruff = root / ".venv" / "bin" / "ruff"
+    files = [path for path in paths if path.suffix == ".py"]
+    run(root, ruff, "check", "--quiet", "--fix", "--select", "I", *files)
+    run(root, ruff, "format", "--quiet", *files)
+    run(root, ruff, "check", "--quiet", "--select", "E501", "--add-noqa", *files)
+    run(root, ruff, "format", "--quiet", *files)
+
+
+@contextmanager
+def restored_after_failure(new: Sequence[Path], changed: Sequence[Path]) -> Iterator[None]:
+    """Remove the new files and restore the changed ones if the block fails."""
+    before = {path: path.read_text("utf-8") for path in changed}
+    try:
+        yield
+    except BaseException:
+        write(before)
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,99 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.conftest import commit, git
+
+pytestmark = pytest.mark.needs("git")
+
+
+def new_resource(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program."""
+    command = [sys.executable, "scripts/new_resource.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def check(folder: Path, program: str, *arguments: str) -> None:
+    """Assert that a program of the environment succeeds."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "PYTEST"))}
+    done = subprocess.run(
+        [folder / ".venv" / "bin" / program, *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert 0 == done.returncode, f"{program}: {done.stdout}{done.stderr}"
+
+
+def test_resources_pass_the_checks_and_their_own_tests(repository):
+    """Two resources, named by a word of Python and one of SQL: format, lint, types and the tests of the second one."""
+    for singular in ("class", "reference"):
+        done = new_resource(repository, singular)
+        assert 0 == done.returncode, done.stderr
+        commit(repository)
+    written = git(repository, "diff", "--name-only", "--diff-filter=A", "HEAD~2").split()
+    own_tests = [
+        "tests/crud/test_reference.py",
+        "tests/crud/test_reference_idempotency.py",
+        "tests/routers/test_reference.py",
+    ]
+
+    assert {"app/crud/class_.py", "app/routers/reference.py", *own_tests} <= set(written)
+    check(repository, "ruff", "format", "--check")
+    check(repository, "ruff", "check")
+    check(repository, "mypy", *(path for path in written if path.endswith(".py")))
+    check(repository, "pytest", "-q", "-p", "no:cacheprovider", *own_tests, "tests/docs/test_layout.py",
+          "tests/migrations/test_revisions.py::test_the_models_match_the_revisions")  # fmt: skip
+
+
+def test_a_name_that_cannot_be_used_is_refused(repository):
+    """One sentence says why, and nothing is written."""
+    for arguments, reason in [
+        (["item"], "/items exists already"),
+        (["sample"], "/samples has another use"),
+        (["page"], "Lists have a member pages"),
+        (["Order"], "'Order' is not a name"),
+        (["doc"], "/docs has another use"),
+    ]:
+        done = new_resource(repository, *arguments)
+        assert 1 == done.returncode
+        assert done.stderr.startswith("Error: ")
+        assert reason in done.stderr
+        assert 1 == len(done.stderr.splitlines())
+    assert "" == git(repository, "status", "--porcelain")
+
+
+def test_a_dry_run_writes_nothing(repository):
+    """It lists what would be written."""
+    done = new_resource(repository, "--dry-run", "category")
+
+    assert 0 == done.returncode, done.stderr
+    assert "new      app/crud/category.py" in done.stdout
+    assert "changed  app/main.py" in done.stdout
+    assert "" == git(repository, "status", "--porcelain")
+
+
+def test_a_tree_with_changes_is_refused(repository):
+    """What the program writes could not be told from the changes."""
+    (repository / "README.md").write_text("changed")
+
+    done = new_resource(repository, "order")
+
+    assert (1, "Error: The tree has changes that are not committed: commit or stash them first.\n") == (
+        done.returncode, done.stderr,
+    )  # fmt: skip
+    assert " M README.md\n" == git(repository, "status", "--porcelain")
+
+
+def test_a_failure_leaves_the_tree_as_it_was(repository):
+    """If a step fails, the new files are removed and the changed ones restored."""
+    model = repository / "app" / "models" / "item.py"
+    model.write_text(model.read_text() + "\nassert not __import__('sys').argv[1:2] == ['orders']\n")
+    commit(repository)
+
+    done = new_resource(repository, "order")
+
+    assert 1 == done.returncode
+    assert "AssertionError" in done.stderr
+    assert "" == git(repository, "status", "--porcelain")
