@@ -81,9 +81,9 @@ class Output:
                 thread = threading.Thread(target=self._run, name="log-output", daemon=True)
                 self._thread = thread
                 thread.start()
-        except RuntimeError:  # The interpreter is ending and starts no more threads.
+        except RuntimeError:  # The interpreter is ending, or the system has no thread to give.
             self._thread = None
-            self.dropped += 1
+            self._write_ready()
         finally:
             self._starting.release()
 
@@ -142,6 +142,18 @@ class Output:
                 item = self._queue.get_nowait()
         self._write_batch(batch)
         return False
+
+    def _write_ready(self) -> None:
+        """Write queued lines in this thread, as many as the reader takes without delay."""
+        ready = select.poll()
+        ready.register(self.descriptor, select.POLLOUT)
+        with suppress(Empty):
+            while ready.poll(0):
+                item = self._queue.get_nowait()
+                if isinstance(item, _Marker):
+                    item.reached.set()
+                else:
+                    self._write_batch(bytearray(item))
 
     def _write_batch(self, batch: bytearray) -> None:
         if not batch:

@@ -1,6 +1,7 @@
 """Gunicorn's master, changed to replace workers one at a time: a new one serves before an old one stops."""
 
 import importlib
+import os
 import signal
 import sys
 import time
@@ -131,11 +132,21 @@ class RollingArbiter(Arbiter):
             for worker, stage in stages.items()
         )
         for _ in range(min(self.num_workers - current, self.num_workers + 1 - len(self.WORKERS))):
-            self.spawn_worker()
-        self._has_spawned = True
+            try:
+                self.spawn_worker()
+            except OSError as error:
+                if os.getpid() != self.pid:  # the new worker itself
+                    raise
+                self._note_failed_fork(error)
+                return
+            self._has_spawned = True
 
     def spawn_worker(self) -> int:
-        """Start one worker."""
+        """Start one worker.
+
+        Raises:
+            OSError: The system has no process, memory or file for it at the moment.
+        """
         pid = super().spawn_worker()
         worker = self.WORKERS[pid]
         worker.spawned_at = time.monotonic()
@@ -158,6 +169,26 @@ class RollingArbiter(Arbiter):
             if worker.pid not in self.WORKERS and worker.stop_by is None and stage < Stage.DRAINING:
                 self._note_failure(worker, stage)
 
+    def _note_failed_fork(self, error: OSError) -> None:
+        """Count a worker that could not be started as one that failed to start, and try again after the pause."""
+        self.events.add(Event.START_FAILED)
+        self._failures += 1
+        self._failed_at = time.monotonic()
+        pause = self._pause_next_start()
+        self.log.error(
+            "A worker could not be started: %s. %s workers keep serving. The next start is in %s seconds. "
+            "Raise the limits on processes and memory of this service, or stop other processes.",
+            error,
+            len(self.WORKERS),
+            pause,
+        )
+
+    def _pause_next_start(self) -> float:
+        """Set when the next worker may start. The first failure in a row costs no pause."""
+        pause = 0.0 if self._failures <= 1 else min(_MAX_PAUSE_SECONDS, 0.5 * 2 ** (self._failures - 2))
+        self._spawn_after = time.monotonic() + pause
+        return pause
+
     def _note_failure(self, worker: Worker, stage: Stage) -> None:
         now = time.monotonic()
         has_served = stage >= Stage.SERVING
@@ -168,8 +199,7 @@ class RollingArbiter(Arbiter):
         if worker.spawned_at > self._failed_at:
             self._failures += 1
         self._failed_at = now
-        pause = 0.0 if self._failures <= 1 else min(_MAX_PAUSE_SECONDS, 0.5 * 2 ** (self._failures - 2))
-        self._spawn_after = now + pause
+        pause = self._pause_next_start()
         if self._has_served and not has_served:
             self.log.error(
                 "Worker (pid:%s) ended before it served. %s workers keep serving. The next start is in %s seconds.",

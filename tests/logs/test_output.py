@@ -55,6 +55,24 @@ log.info("master_stopped")
     assert 1202 == len(own)
 
 
+def test_lines_are_written_without_a_thread(run_script: Script):
+    """While the system has no thread to give, the caller writes its lines itself, in order and at once."""
+    done = run_script("""
+import os, structlog, threading
+def refuse(self): raise RuntimeError("can't start new thread")
+start, threading.Thread.start = threading.Thread.start, refuse
+log = structlog.get_logger()
+log.error("first_failed")
+log.info("second_counted")
+threading.Thread.start = start
+os.write(1, b'{"event": "between"}\\n')
+log.info("third_counted")
+""")
+
+    events = [orjson.loads(line)["event"] for line in done.stdout.splitlines()]
+    assert ["first_failed", "second_counted", "between", "third_counted"] == events
+
+
 def test_the_last_line_of_a_process_is_written(run_script: Script):
     """Lines that are logged just before the interpreter ends are written, in order."""
     done = run_script("import structlog\nfor n in range(50): structlog.get_logger().info('counted', n=n)")
