@@ -221,3 +221,17 @@ def test_an_import_against_the_contract_is_refused(copy, module, imported):
 
     assert done.returncode == 1
     assert f"is not allowed to import {imported}" in done.stdout
+
+
+def test_actions_and_images_are_pinned():
+    """Each action of the workflows is pinned by commit, with its tag beside it, and no image is named `latest`."""
+    used = [line for file in ROOT.glob(".github/workflows/*.y*ml") for line in file.read_text().splitlines()]
+    actions = [line for line in used if re.search(r"\buses:", line)]
+    assert actions
+    assert not [line for line in actions if not re.search(r"uses: [\w/.-]+@[0-9a-f]{40}  # v[\d.]+$", line)]
+
+    files = [*ROOT.glob("**/Dockerfile"), *ROOT.glob("deploy/compose/*.yaml"), *ROOT.glob(".github/workflows/*.y*ml")]
+    texts = [file.read_text() for file in files if ".venv" not in file.parts]
+    images = [name for text in texts for name in re.findall(r"(?:^FROM|\bimage:) (\S+)", text, re.MULTILINE)]
+    assert len(images) > 7
+    assert not [name for name in images if ":" not in name or name.endswith(":latest")]

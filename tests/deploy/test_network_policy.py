@@ -1,0 +1,65 @@
+"""Which servers the pods of the production overlay may connect to."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app import NAME
+from tests.deploy.manifests import FOLDER, KUBECTL, manifest, manifests
+
+OVERLAY = "production"
+
+SERVERS = {"POSTGRESQL": "203.0.113.7/32", "REDIS": "2001:db8::9/128"}
+
+
+def egress(policies: list[dict[str, Any]]) -> dict[str, list[tuple[int, str]]]:
+    """The ports and networks that each policy allows, except for DNS. A selector of pods is `pods`."""
+    return {
+        policy["metadata"]["name"]: [
+            (port["port"], peer.get("ipBlock", {}).get("cidr", "pods"))
+            for rule in policy["spec"]["egress"]
+            for port in rule["ports"]
+            if port["port"] != 53
+            for peer in rule["to"]
+        ]
+        for policy in policies
+        if policy["kind"] == "NetworkPolicy"
+    }
+
+
+def rendered_with(servers: dict[str, str], folder: Path) -> list[dict[str, Any]]:
+    """The overlay with other networks for its servers."""
+    shutil.copytree(FOLDER, folder / "kubernetes")
+    file = folder / "kubernetes" / "overlays" / OVERLAY / "kustomization.yaml"
+    lines = [
+        f"{line.partition('=')[0]}={servers[name]}" if (name := line.strip(" -").partition("=")[0]) in servers else line
+        for line in file.read_text().splitlines()
+    ]
+    file.write_text("\n".join(lines))
+    done = subprocess.run([KUBECTL, "kustomize", str(file.parent)], capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_pods_connect_to_the_named_servers_only(tmp_path):
+    """PgBouncer and the migration reach PostgreSQL, the service reaches PgBouncer and Redis, at the named networks."""
+    found = egress(rendered_with(SERVERS, tmp_path))
+
+    pooler = manifest(OVERLAY, "Service", "pgbouncer")["spec"]["selector"]["app.kubernetes.io/name"]
+    assert {
+        NAME: [(6432, "pods"), (6379, SERVERS["REDIS"])],
+        f"{NAME}-migration": [(5432, SERVERS["POSTGRESQL"])],
+        pooler: [(5432, SERVERS["POSTGRESQL"])],
+    } == found
+
+
+def test_every_policy_of_the_overlay_names_its_networks():
+    """No rule allows every address, and the parameters themselves are not applied to the cluster."""
+    found = egress(manifests(OVERLAY))
+
+    networks = {network for rules in found.values() for _, network in rules}
+    assert networks
+    assert not networks & {"0.0.0.0/0", "::/0", "0.0.0.0/32"}
+    assert 1 == sum(one["kind"] == "ConfigMap" for one in manifests(OVERLAY))
