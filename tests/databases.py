@@ -17,8 +17,8 @@ from app.errors import RequestError
 ONE = text("SELECT 1 AS one")
 PID = text("SELECT pg_backend_pid() AS pid")
 SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
-COUNT = text("SELECT count(*) FROM items")
-INSERT = text("INSERT INTO items (name) VALUES ('Kettle') RETURNING id")
+COUNT = text("SELECT count(*) FROM samples")
+INSERT = text("INSERT INTO samples (name) VALUES ('Kettle') RETURNING id")
 BACKENDS = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{NAME}'"
 
 

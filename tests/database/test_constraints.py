@@ -21,8 +21,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import ClauseElement
 
-from app.crud import item as items
-from app.crud import item_idempotency
 from app.errors import (
     ConstraintViolatedError,
     InvalidFieldError,
@@ -167,26 +165,6 @@ async def test_a_caller_names_the_constraints_that_it_knows(with_tables):
         await with_tables.run(new_author, VALUES | {"email": None}, constraint_errors=known)
 
 
-@pytest.mark.parametrize(
-    ("values", "field"),
-    [({"name": ""}, "name"), ({"description": "x" * 10_001}, "description"), ({"price": -1}, "price")],
-)
-async def test_a_constraint_of_items_names_its_field(database, values, field):
-    """A script may pass crud a value that the HTTP API would have refused: the error names the field."""
-    values = {"name": "Kettle", "description": None, "price": None, "is_active": True} | values
-    item = await items.create(database, {"name": "Kettle"})
-
-    for write in (
-        items.create(database, values),
-        items.change(database, item.id, values),
-        items.change(database, item.id, values, versions=[item.updated_at]),
-        item_idempotency.create_once(database, values, key="k", fingerprint=b"f"),
-    ):
-        with pytest.raises(InvalidFieldError) as raised:
-            await write
-        assert [field] == [error["field"] for error in raised.value.errors]
-
-
 async def test_a_text_that_the_encoding_lacks_is_unprocessable(cluster):
     """In a database that is not UTF-8 some characters cannot be stored: 422, and never NUL in any."""
     await asyncio.to_thread(
@@ -207,10 +185,10 @@ async def test_a_text_that_the_encoding_lacks_is_unprocessable(cluster):
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
 async def test_a_violation_is_answered_with_its_code(client, sql, headers):
     """A constraint that was added to the table is 409 over HTTP, and neither the answer nor the log shows a row."""
-    await sql.execute("ALTER TABLE items ADD CONSTRAINT uq_items_name UNIQUE (name)")
-    assert 201 == (await client.post("/items", json={"name": "hunter2"})).status_code
+    await sql.execute("ALTER TABLE samples ADD CONSTRAINT uq_samples_name UNIQUE (name)")
+    assert 201 == (await client.post("/samples", json={"name": "hunter2"})).status_code
 
-    answer = await client.post("/items", json={"name": "hunter2"}, headers=headers)
+    answer = await client.post("/samples", json={"name": "hunter2"}, headers=headers)
 
     assert (409, "unique_violated") == (answer.status_code, answer.json()["code"])
     assert "hunter2" not in answer.text
@@ -219,9 +197,9 @@ async def test_a_violation_is_answered_with_its_code(client, sql, headers):
 
 async def test_a_missing_privilege_is_answered_with_its_code(client, sql):
     """Reads go on, and a write that the role may not do is 503, not an internal error."""
-    await sql.execute("REVOKE INSERT ON items FROM items_app")
+    await sql.execute("REVOKE INSERT ON samples FROM items_app")
 
-    answer = await client.post("/items", json={"name": "Kettle"})
+    answer = await client.post("/samples", json={"name": "Kettle"})
 
     assert (503, "database_permission_denied") == (answer.status_code, answer.json()["code"])
-    assert 200 == (await client.get("/items")).status_code
+    assert 200 == (await client.get("/samples")).status_code

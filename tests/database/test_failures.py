@@ -36,7 +36,7 @@ async def reported(sql, sqlstate):
 
 def failure(error, *, write_in_doubt=False):
     """What is raised in the place of this error."""
-    return statement_failure(error, "DELETE FROM items", write_in_doubt=write_in_doubt, constraint_errors={})
+    return statement_failure(error, "DELETE FROM samples", write_in_doubt=write_in_doubt, constraint_errors={})
 
 
 def code_of(error):

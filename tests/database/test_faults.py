@@ -192,17 +192,17 @@ async def test_every_write_to_a_read_only_server_is_unavailable(database_url, sq
 
 async def test_no_request_fails_when_a_plan_becomes_stale(database, sql):
     """A migration changes the columns that a running service reads, and no request fails."""
-    everything = text("SELECT *, pg_sleep(0.01) FROM items")
+    everything = text("SELECT *, pg_sleep(0.01) FROM samples")
     await database.run(INSERT, {})
     for column in ("one", "two"):
         assert ["ok"] * 9 == await outcomes(*(database.run(everything, {}) for _ in range(9)))
-        await sql.execute(f"ALTER TABLE items ADD COLUMN {column} int")
+        await sql.execute(f"ALTER TABLE samples ADD COLUMN {column} int")
     assert ["ok"] * 9 == await outcomes(*(database.run(everything, {}) for _ in range(9)))
 
     assert "two" in (await database.run(everything, {}))[0]
 
 
-@pytest.mark.parametrize("statement", ["SELECT * FROM nothing", "SELECT nothing FROM items", "SELECT nothing()"])
+@pytest.mark.parametrize("statement", ["SELECT * FROM nothing", "SELECT nothing FROM samples", "SELECT nothing()"])
 async def test_a_missing_table_column_or_function_is_an_outdated_schema(database, statement):
     """It is 503, not a defect: a migration may add it."""
     with pytest.raises(SchemaOutdatedError):

@@ -4,12 +4,10 @@ import pytest
 from sqlalchemy import bindparam, delete, insert, select, text, union_all, update
 
 from app import NAME
-from app.crud import item as items
 from app.database import slow
 from app.database.lanes import WAITING_PER_CONNECTION
 from app.database.statements import StatementCompiler
 from app.errors import DatabaseUnavailableError, RequestError, SlowStatementTimeoutError, StatementTimeoutError
-from app.models.item import ItemRow
 from tests.cluster import as_role
 from tests.databases import (
     BACKENDS,
@@ -24,6 +22,8 @@ from tests.databases import (
     sleep,
 )
 from tests.proxy import proxied
+from tests.sample import crud
+from tests.sample.table import samples
 
 SLOW_SLEEP = slow(text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds")))
 IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
@@ -44,7 +44,7 @@ async def test_a_statement_commits_by_itself(database, sql):
     """When `run` returns, other connections see the row, and no transaction is open."""
     await database.run(INSERT, {})
 
-    assert 1 == await sql.fetchval("SELECT count(*) FROM items")
+    assert 1 == await sql.fetchval("SELECT count(*) FROM samples")
     assert [("idle", None)] == [
         tuple(row)
         for row in await sql.fetch(f"SELECT state, xact_start FROM pg_stat_activity WHERE application_name = '{NAME}'")
@@ -214,20 +214,20 @@ LOST = {"cut": "database_unavailable", "silent": "statement_timeout"}
 async def test_a_write_without_an_answer_is_in_doubt(database_url, sql, how):
     """A write whose connection broke or timed out after it was sent may have been applied, and the error says so."""
     async with proxied(database_url) as proxy, connected(proxy.url, connections=1, statement_seconds=0.3) as database:
-        item = await items.create(database, {"name": "lost"})
+        sample = await crud.create(database, {"name": "lost"})
         proxy.lose_answers(b"lost", how)
-        before = await sql.fetchval("SELECT count(*) FROM items")
+        before = await sql.fetchval("SELECT count(*) FROM samples")
 
         with pytest.raises(RequestError, match=IN_DOUBT) as raised:
-            await items.create(database, {"name": "lost"})
+            await crud.create(database, {"name": "lost"})
 
         assert LOST[how] == raised.value.code
-        assert before + 1 == await sql.fetchval("SELECT count(*) FROM items")
+        assert before + 1 == await sql.fetchval("SELECT count(*) FROM samples")
         proxy.keep_answers()
-        await items.get(database, item.id)
+        await crud.get(database, sample.id)
         proxy.freeze()
         with pytest.raises(StatementTimeoutError) as raised:
-            await items.get(database, item.id)
+            await crud.get(database, sample.id)
         assert IN_DOUBT not in str(raised.value)
 
 
@@ -237,13 +237,13 @@ async def test_a_write_that_was_not_sent_is_not_in_doubt(database_url):
         await database.run(ONE, {})
         proxy.freeze()
         with pytest.raises(StatementTimeoutError) as not_prepared:
-            await items.create(database, {"name": "Kettle"})
+            await crud.create(database, {"name": "Kettle"})
         proxy.thaw()
         with pytest.raises(StatementTimeoutError) as cancelled:
-            await database.run(text("INSERT INTO items (name) SELECT 'Kettle' FROM pg_sleep(9)"), {})
+            await database.run(text("INSERT INTO samples (name) SELECT 'Kettle' FROM pg_sleep(9)"), {})
     async with connected("postgresql://a@127.0.0.1:1/b") as database:
         with pytest.raises(DatabaseUnavailableError) as not_connected:
-            await items.create(database, {"name": "Kettle"})
+            await crud.create(database, {"name": "Kettle"})
 
     for raised in (not_prepared, cancelled, not_connected):
         assert IN_DOUBT not in str(raised.value)
@@ -252,13 +252,13 @@ async def test_a_write_that_was_not_sent_is_not_in_doubt(database_url):
 @pytest.mark.parametrize(
     ("statement", "may_write"),
     [
-        (select(ItemRow.id), False),
-        (union_all(select(ItemRow.id), select(ItemRow.id)), False),
-        (insert(ItemRow), True),
-        (update(ItemRow).values(name="Pan"), True),
-        (delete(ItemRow), True),
-        (select(delete(ItemRow).returning(ItemRow.id).cte("deleted").c.id), True),
-        (select(select(insert(ItemRow).returning(ItemRow.id).cte("made").c.id).subquery("ids").c.id), True),
+        (select(samples.c.id), False),
+        (union_all(select(samples.c.id), select(samples.c.id)), False),
+        (insert(samples), True),
+        (update(samples).values(name="Pan"), True),
+        (delete(samples), True),
+        (select(delete(samples).returning(samples.c.id).cte("deleted").c.id), True),
+        (select(select(insert(samples).returning(samples.c.id).cte("made").c.id).subquery("ids").c.id), True),
         (text("SELECT 1"), True),
     ],
 )

@@ -6,11 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from app import NAME
-from app.crud import item as items
-from app.crud import item_idempotency, item_page
 from app.errors import (
     DatabaseUnavailableError,
-    ItemNotFoundError,
     PoolExhaustedError,
     SchemaOutdatedError,
     StatementTimeoutError,
@@ -24,8 +21,9 @@ from tests.databases import (
     outcomes,
 )
 from tests.proxy import proxied
+from tests.sample import crud
 
-COUNT = "SELECT count(*) FROM items"
+COUNT = "SELECT count(*) FROM samples"
 IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
 
@@ -55,39 +53,28 @@ async def test_a_transaction_that_raises_is_rolled_back(database, sql, error):
 async def test_crud_works_in_a_transaction(database, sql):
     """Every operation runs in it, sees what the others have written, and is committed with them."""
     async with database.transaction() as transaction:
-        kettle = await items.create(transaction, {"name": "Kettle"})
-        pan, _ = await item_idempotency.create_once(
-            transaction,
-            {"name": "Pan", "description": None, "price": 1.5, "is_active": True},
-            key="k",
-            fingerprint=b"f",
-        )
-        kettle = await items.change(transaction, kettle.id, {"price": 2}, versions=[kettle.updated_at])
-        kettle = await items.deactivate(transaction, kettle.id)
-        assert kettle == await items.get(transaction, kettle.id)
-        page = await item_page.page(transaction, limit=5, offset=0, is_active=None, q="a", count_exactly=True)
-        assert [pan] == page.items
-        after = await item_page.page_after(transaction, 0, limit=5, is_active=None, q=None)
-        assert [kettle, pan] == after.items
-        assert pan == await items.delete_permanently(transaction, pan.id)
+        kettle = await crud.create(transaction, {"name": "Kettle"})
+        pan, _ = await crud.create_once(transaction, {"name": "Pan"}, key="k", fingerprint=b"f")
+        kettle = await crud.change(transaction, kettle.id, {"amount": 2}, versions=[kettle.updated_at])
+        assert kettle == await crud.get(transaction, kettle.id)
+        assert [kettle, pan] == (await crud.page(transaction, limit=5, offset=0)).samples
+        assert pan == await crud.delete(transaction, pan.id)
         assert 0 == await sql.fetchval(COUNT)
 
-    assert [(kettle.id, "Kettle", False)] == [
-        tuple(row) for row in await sql.fetch("SELECT id, name, is_active FROM items")
-    ]
+    assert [("Kettle", 2)] == [tuple(row) for row in await sql.fetch("SELECT name, amount FROM samples")]
 
 
 async def test_crud_is_rolled_back_with_its_transaction(database, sql):
     """What crud has written before an error is gone, and its own errors roll back, too."""
-    item = await items.create(database, {"name": "Kettle"})
+    sample = await crud.create(database, {"name": "Kettle"})
 
-    with pytest.raises(ItemNotFoundError):  # noqa: PT012  # a block fails at its end
+    with pytest.raises(crud.SampleNotFoundError):  # noqa: PT012  # a block fails at its end
         async with database.transaction() as transaction:
-            await items.change(transaction, item.id, {"name": "Pan"})
-            await items.create(transaction, {"name": "Pot"})
-            await items.deactivate(transaction, 99)
+            await crud.change(transaction, sample.id, {"name": "Pan"})
+            await crud.create(transaction, {"name": "Pot"})
+            await crud.delete(transaction, 99)
 
-    assert item == await items.get(database, item.id)
+    assert sample == await crud.get(database, sample.id)
     assert 1 == await sql.fetchval(COUNT)
     await assert_all_connections_work(database)
 
@@ -159,10 +146,10 @@ async def test_an_error_caught_inside_a_transaction_is_not_taken_for_a_commit(da
 
 async def test_a_stale_plan_in_a_transaction_is_unavailable(database_url, sql):
     """Its statement cannot be retried alone: the whole transaction is 503, and succeeds when it is repeated."""
-    everything = text("SELECT * FROM items")
+    everything = text("SELECT * FROM samples")
     async with connected(database_url, connections=1) as database:
         await database.run(everything, {})
-        await sql.execute("ALTER TABLE items ADD COLUMN one int")
+        await sql.execute("ALTER TABLE samples ADD COLUMN one int")
         with pytest.raises(DatabaseUnavailableError) as raised:  # noqa: PT012  # a block fails at its end
             async with database.transaction() as transaction:
                 await transaction.run(INSERT, {})

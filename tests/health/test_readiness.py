@@ -125,37 +125,37 @@ async def test_each_change_is_reported_once(database, sql, short_times):
     """The metrics receive the schema's state when it changes, and not otherwise."""
     states = SchemaStates()
     worker = readiness_of(database, states)
-    for revision in (HEAD, HEAD, "items_9999", "items_9999"):
+    for revision in (HEAD, HEAD, "9999", "9999"):
         await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = $1", revision)
         await worker.checks()
 
     assert ["current", "ahead"] == states
 
 
-async def test_the_revisions_are_named(database, sql):
+async def test_the_revisions_are_named(database, sql, revisions):
     """The result and the event name the revision found and the one needed, and what the database lacks."""
-    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'items_0002'; DROP FUNCTION letter_pair_of(text)")
+    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'two'; DROP TABLE idempotency_keys")
 
     with capture_logs() as lines:
-        checks = await readiness_of(database).checks()
+        checks = await Readiness(database, revisions, observer=SchemaStates()).checks()
 
-    assert Checks(database="ok", schema="behind", revision_found="items_0002", revision_needed=HEAD) == checks
+    assert Checks(database="ok", schema="behind", revision_found="two", revision_needed="three") == checks
     assert [
         {
             "event": "readiness_changed",
             "log_level": "warning",
             "database": "ok",
             "schema": "behind",
-            "revision_found": "items_0002",
-            "revision_needed": HEAD,
-            "cause": "The database lacks the function letter_pair_of(text).",
+            "revision_found": "two",
+            "revision_needed": "three",
+            "cause": "The database lacks the table idempotency_keys.",
         }
     ] == lines
 
 
 @pytest.mark.parametrize(
     ("revoke", "found"),
-    [("INSERT ON items", ("current", HEAD)), (f"SELECT ON {VERSION_TABLE}", ("unknown", None))],
+    [("INSERT ON idempotency_keys", ("current", HEAD)), (f"SELECT ON {VERSION_TABLE}", ("unknown", None))],
 )
 @pytest.mark.usefixtures("short_times")
 async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
@@ -179,9 +179,13 @@ async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
 
 async def test_a_request_without_a_privilege_is_answered_503(client, sql):
     """Readiness and the request have the same code. It is not the 500 of a defect."""
-    await sql.execute("REVOKE INSERT ON items FROM items_app")
+    await sql.execute("REVOKE INSERT ON idempotency_keys FROM items_app")
 
-    ready, created = await client.get("/health/ready"), await client.post("/items", json={"name": "Kettle"})
+    key = {"Idempotency-Key": "k"}
+    ready, created = (
+        await client.get("/health/ready"),
+        await client.post("/samples", json={"name": "Kettle"}, headers=key),
+    )
 
     assert "database_permission_denied" == problem(ready, 503, "not_ready")["checks"]["database"]
     problem(created, 503, "database_permission_denied")

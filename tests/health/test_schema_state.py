@@ -1,10 +1,10 @@
 from dataclasses import replace
-from pathlib import Path
-from textwrap import dedent
 
 import pytest
+from sqlalchemy import BigInteger, Column, MetaData, Table
 
 from app import NAME
+from app.health import schema_state
 from app.health.schema_state import VERSION_TABLE, Revisions, Schema, SchemaState, read_schema
 from tests.databases import INSERT, connected
 from tests.proxy import proxied
@@ -13,16 +13,13 @@ SCHEMA = Schema(revision="three", role="items_app", missing=(), missing_privileg
 
 
 @pytest.fixture
-def revisions(tmp_path):
-    """Three revisions, one after the other."""
-    (tmp_path / "versions").mkdir()
-    for number, (name, before) in enumerate([("one", None), ("two", "one"), ("three", "two")]):
-        script = f"""
-            revision = {name!r}
-            down_revision = {before!r}
-        """
-        Path(tmp_path, "versions", f"{number}.py").write_text(dedent(script))
-    return Revisions(tmp_path)
+async def needing_a_function(sql, monkeypatch):
+    """Compare the schema with another one that needs the table `samples` and a function."""
+    await sql.execute("CREATE FUNCTION twice(n bigint) RETURNS bigint LANGUAGE sql RETURN 2 * n")
+    metadata = MetaData()
+    Table("samples", metadata, Column("id", BigInteger), info={"functions": ("twice(bigint)",)})
+    statement = schema_state._statement(revision=schema_state._REVISION, schemas=schema_state._NONE, metadata=metadata)
+    monkeypatch.setattr(schema_state, "_with_revision", statement)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +34,7 @@ def test_the_state_follows_from_the_revision(revisions, revision, state):
 @pytest.mark.parametrize("revision", ["three", "four"])
 def test_a_database_without_a_needed_table_is_behind(revisions, revision):
     """Neither the newest revision nor an unknown one makes up for a missing table."""
-    assert SchemaState.BEHIND == revisions.state(replace(SCHEMA, revision=revision, missing=("the table items",)))
+    assert SchemaState.BEHIND == revisions.state(replace(SCHEMA, revision=revision, missing=("the table notes",)))
 
 
 def test_the_version_table_is_named_after_the_service():
@@ -63,12 +60,12 @@ async def test_the_schema_is_read_in_one_statement(database_url):
 
 
 async def test_an_empty_database_has_no_revision(empty_database_url):
-    """The revision is None, and the tables and functions are missing, which is not an error."""
+    """The revision is None, and the tables are missing, which is not an error."""
     async with connected(empty_database_url) as database:
         schema = await read_schema(database)
 
     assert schema.revision is None
-    assert {"the table items", "the table idempotency_keys", "the function letter_pairs(text)"} <= set(schema.missing)
+    assert "the table idempotency_keys" in schema.missing
     assert () == schema.missing_privileges
 
 
@@ -79,7 +76,8 @@ async def test_a_downgraded_database_has_no_revision(database, sql):
     assert (await read_schema(database)).revision is None
 
 
-@pytest.mark.parametrize("statement", ["DROP TABLE idempotency_keys", "DROP FUNCTION estimated_items(boolean, text)"])
+@pytest.mark.parametrize("statement", ["DROP TABLE samples", "DROP FUNCTION twice(bigint)"])
+@pytest.mark.usefixtures("needing_a_function")
 async def test_a_missing_object_is_named(database, sql, statement):
     """A dropped table or function is missing, although the revision is the newest."""
     await sql.execute(statement)
@@ -92,33 +90,42 @@ async def test_a_missing_object_is_named(database, sql, statement):
 @pytest.mark.parametrize(
     ("revoke", "missing"),
     [
-        ("SELECT ON items", "SELECT on items"),
-        ("INSERT ON items", "INSERT on items"),
-        ("UPDATE ON items", "UPDATE on items"),
+        ("SELECT ON idempotency_keys", "SELECT on idempotency_keys"),
+        ("INSERT ON idempotency_keys", "INSERT on idempotency_keys"),
+        ("UPDATE ON idempotency_keys", "UPDATE on idempotency_keys"),
         ("DELETE ON idempotency_keys", "DELETE on idempotency_keys"),
         (f"SELECT ON {VERSION_TABLE}", f"SELECT on {VERSION_TABLE}"),
-        ("EXECUTE ON FUNCTION letter_pairs(text)", "EXECUTE on function letter_pairs(text)"),
         ("USAGE ON SCHEMA public", "USAGE on schema public"),
     ],
 )
 async def test_a_missing_privilege_is_named(database, sql, revoke, missing):
-    """The privileges on the schema, the tables and the functions are checked one by one."""
+    """The privileges on the schema and the tables are checked one by one."""
     await sql.execute(f"REVOKE {revoke} FROM items_app, PUBLIC")
 
     assert (missing,) == (await read_schema(database)).missing_privileges
 
 
+@pytest.mark.usefixtures("needing_a_function")
+async def test_a_missing_privilege_on_a_function_is_named(database, sql):
+    """A function that the tables' statements call needs EXECUTE."""
+    await sql.execute("REVOKE EXECUTE ON FUNCTION twice(bigint) FROM items_app, PUBLIC")
+
+    assert ("EXECUTE on function twice(bigint)",) == (await read_schema(database)).missing_privileges
+
+
 async def test_a_sequence_of_a_default_needs_a_privilege(database, sql):
     """A default that calls nextval needs USAGE on its sequence."""
-    await sql.execute("CREATE SEQUENCE numbers; ALTER TABLE items ADD number bigint DEFAULT nextval('numbers')")
+    await sql.execute("CREATE SEQUENCE numbers")
+    await sql.execute("ALTER TABLE idempotency_keys ADD number bigint DEFAULT nextval('numbers')")
     await sql.execute("REVOKE ALL ON SEQUENCE numbers FROM items_app")
 
     assert ("USAGE on sequence numbers",) == (await read_schema(database)).missing_privileges
 
 
+@pytest.mark.usefixtures("needing_a_function")
 async def test_the_sequence_of_an_identity_column_needs_no_privilege(database, sql):
     """PostgreSQL does not check it, so an insert works without it and readiness does not demand it."""
-    await sql.execute("REVOKE ALL ON SEQUENCE items_id_seq FROM items_app")
+    await sql.execute("REVOKE ALL ON SEQUENCE samples_id_seq FROM items_app")
 
     assert 1 == len(await database.run(INSERT, {}))
     assert () == (await read_schema(database)).missing_privileges
