@@ -11,6 +11,7 @@ from app import connection_budget, database, logs
 from app.health.budget_check import checking_budget
 from app.health.readiness import Readiness
 from app.health.schema_state import Revisions
+from app.jobs.idempotency_purge import purging_keys
 from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
 from app.settings import DatabasePooler, Settings
@@ -43,6 +44,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
         sampling(metrics, pool=lambda: app.state.database.state, lines_dropped=logs.lines_dropped),
         checking_budget(app.state.database, settings, metrics),
+        purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
     ):
         app.state.readiness = Readiness(app.state.database, Revisions(), observer=metrics)
         log.info(

@@ -101,6 +101,15 @@ class Metrics:
             mode="max",
         )
 
+        self._keys_purged = self._counter(
+            "idempotency_keys_purged_total", "Expired idempotency keys that were deleted."
+        )
+        self._purged_at = self._gauge(
+            "idempotency_purge_last_run_timestamp_seconds",
+            "When expired idempotency keys were last deleted, in Unix time.",
+            mode="max",
+        )
+
         self.loop_lag = self._worker_gauge(
             "worker_loop_lag_seconds", "Delay of a timer on the event loop, the highest of the last 15 seconds."
         )
@@ -197,6 +206,11 @@ class Metrics:
         for kind, connections in [("instance", instance), ("wanted", wanted), ("available", available)]:
             self._budget.labels(kind).set(connections)
         self._budget_fits.set(wanted <= available)
+
+    def keys_purged(self, keys: int) -> None:
+        """Expired idempotency keys were deleted just now; 0 if there were none."""
+        self._keys_purged.inc(keys)
+        self._purged_at.set_to_current_time()
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)

@@ -1,0 +1,35 @@
+"""Delete expired idempotency keys."""
+
+from sqlalchemy import text
+
+from app.database import StatementRunner, slow
+
+# The lock ends with the statement, so it works behind PgBouncer, too. A key that a request uses again at this moment is
+# skipped. An expired key counts as unused, deleted or not: see docs/decisions/0004-idempotency-in-one-statement.md.
+_delete_expired = slow(
+    text("""
+WITH permit AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtextextended('purge of idempotency_keys', 0)) AS is_granted
+), expired AS MATERIALIZED (
+    SELECT key FROM idempotency_keys
+    WHERE created_at < now() - interval '24 hours' AND (SELECT is_granted FROM permit)
+    ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM idempotency_keys USING expired WHERE idempotency_keys.key = expired.key RETURNING expired.key
+)
+SELECT is_granted, (SELECT count(*) FROM deleted) AS keys FROM permit
+""")
+)
+
+
+async def delete_expired(database: StatementRunner, *, limit: int) -> int | None:
+    """Delete expired keys, those that expired first, and return how many.
+
+    Args:
+        limit: The most keys to delete.
+
+    Returns:
+        None if another worker is deleting at this moment.
+    """
+    ((is_granted, keys),) = await database.run(_delete_expired, {"limit": limit})
+    return keys if is_granted else None

@@ -1,0 +1,1 @@
+"""The periodic jobs that run beside the requests."""
