@@ -18,6 +18,9 @@ _MARK_OF_SEGMENT = {"item": "word", "items": "words", "ITEM": "WORD", "ITEMS": "
 _KEY_PREFIX = ('KEY_PREFIX = ""', 'KEY_PREFIX = "@words@ "')
 """The idempotency keys of the first resource have no prefix, those of every other resource have one."""
 
+_TESTED = ("crud", "dataclasses", "http", "models", "routers", "schemas")
+"""The folders in `tests/` whose tests each resource has. Others test the bundle with the first resource alone."""
+
 _NOT_THE_RESOURCE = ("getitem", "modifyitems")
 
 
@@ -112,7 +115,7 @@ def _mark_of_singular(before: str, after: str) -> str:
 
 def mark_files(root: Path) -> dict[str, str]:
     """The templates of the resource's files, by their paths, which are templates too."""
-    paths = [*root.glob("app/**/*.py"), *root.glob("tests/**/*.py")]
+    paths = [*root.glob("app/**/*.py"), *(path for folder in _TESTED for path in root.glob(f"tests/{folder}/*.py"))]
     found = [path for path in paths if "item" in path.stem.split("_")]
     sources = {mark_path(str(path.relative_to(root))): path.read_text("utf-8") for path in sorted(found)}
     return {path: mark_python(source).replace(*_KEY_PREFIX) for path, source in sources.items()}
