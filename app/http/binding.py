@@ -184,7 +184,7 @@ def _is_simple_parameter(field: ModelField) -> bool:
     annotation = info.annotation
     return (
         (field_annotation_is_scalar(annotation) or field_annotation_is_scalar_sequence(annotation))
-        and not any(type(item) is Json for item in info.metadata)
+        and not any(type(entry) is Json for entry in info.metadata)
         and info.validation_alias in (None, field.alias)
         and not field.config
         and not info.validate_default

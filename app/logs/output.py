@@ -111,10 +111,10 @@ class Output:
 
     def _run(self) -> None:
         while True:
-            item = self._queue.get()
-            if isinstance(item, bytes):
+            entry = self._queue.get()
+            if isinstance(entry, bytes):
                 self._collect()
-            if self._write_queued(item):
+            if self._write_queued(entry):
                 return
 
     def _collect(self) -> None:
@@ -123,23 +123,23 @@ class Output:
             while True:
                 self._wake_up.get_nowait()
 
-    def _write_queued(self, item: "bytes | _Marker") -> bool:
-        """Write this item and all that follow in the queue. True when the thread must end."""
+    def _write_queued(self, entry: "bytes | _Marker") -> bool:
+        """Write this entry and all that follow in the queue. True when the thread must end."""
         batch = bytearray()
         with suppress(Empty):
             while True:
-                if isinstance(item, _Marker):
+                if isinstance(entry, _Marker):
                     self._write_batch(batch)
-                    if item.last:
+                    if entry.last:
                         self._thread = None
-                    item.reached.set()
-                    if item.last:
+                    entry.reached.set()
+                    if entry.last:
                         return True
                 else:
-                    if len(batch) + len(item) > select.PIPE_BUF:
+                    if len(batch) + len(entry) > select.PIPE_BUF:
                         self._write_batch(batch)
-                    batch += item
-                item = self._queue.get_nowait()
+                    batch += entry
+                entry = self._queue.get_nowait()
         self._write_batch(batch)
         return False
 
@@ -149,11 +149,11 @@ class Output:
         ready.register(self.descriptor, select.POLLOUT)
         with suppress(Empty):
             while ready.poll(0):
-                item = self._queue.get_nowait()
-                if isinstance(item, _Marker):
-                    item.reached.set()
+                entry = self._queue.get_nowait()
+                if isinstance(entry, _Marker):
+                    entry.reached.set()
                 else:
-                    self._write_batch(bytearray(item))
+                    self._write_batch(bytearray(entry))
 
     def _write_batch(self, batch: bytearray) -> None:
         if not batch:

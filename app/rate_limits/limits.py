@@ -111,8 +111,8 @@ class RateLimits:
         if not isinstance(error, RateLimitExceeded):
             raise error
         self._metrics.rate_limit_decided("route", "refused")
-        item, identifiers = request.state.view_rate_limit
-        reset = limiter.limiter.get_window_stats(item, *identifiers).reset_time
+        entry, identifiers = request.state.view_rate_limit
+        reset = limiter.limiter.get_window_stats(entry, *identifiers).reset_time
         raise RateLimitedError(max(1, ceil(reset - time.time())))
 
     def _set_degraded(self, cause: str, degraded: bool) -> None:

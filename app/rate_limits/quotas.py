@@ -12,10 +12,10 @@ class Quota:
 
     def __init__(self, name: str, limit: str) -> None:
         """Parse a limit as it is written in the settings, like `600/minute`."""
-        item = parse(limit)
+        entry = parse(limit)
         self.name = name
-        self.limit = item.amount
-        self.window_seconds = item.get_expiry()
+        self.limit = entry.amount
+        self.window_seconds = entry.get_expiry()
         # The key contains the limit, so counting starts from zero when a reload changes the limit.
         self._prefix = f"{name}/{self.limit}/{self.window_seconds}/"
         self._policy = b"ratelimit-policy", f'"{name}";q={self.limit};w={self.window_seconds}'.encode()

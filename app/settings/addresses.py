@@ -66,21 +66,21 @@ ListenHost = Annotated[str, AfterValidator(_listen_host)]
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
-        return tuple(item if item == "*" else _network(item) for item in value)
+        return tuple(entry if entry == "*" else _network(entry) for entry in value)
     except ValueError:
         raise ValueError(
             "must be addresses or networks like 10.0.0.0/8, without bits of a host, separated by commas, or * for all"
         ) from None
 
 
-def _network(item: str) -> str:
+def _network(entry: str) -> str:
     """The address or the network in its usual form."""
-    return str(ip_network(item)) if "/" in item else str(ip_address(item))
+    return str(ip_network(entry)) if "/" in entry else str(ip_address(entry))
 
 
 def with_mapped_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     """The networks, and each IPv4 network as IPv6 as well: on a socket for both, 10.0.0.1 is ::ffff:10.0.0.1."""
-    mapped = [ip_network(item) for item in networks if "." in item and ":" not in item]
+    mapped = [ip_network(entry) for entry in networks if "." in entry and ":" not in entry]
     return *networks, *(f"::ffff:{network.network_address}/{96 + network.prefixlen}" for network in mapped)
 
 
@@ -92,11 +92,11 @@ def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(_origin, value))
 
 
-def _origin(item: str) -> str:
+def _origin(entry: str) -> str:
     """The origin as browsers send it: in lower case, without the scheme's own port and without a slash at the end."""
-    if item == "*":
-        return item
-    parts = _ORIGIN.fullmatch(item.lower())
+    if entry == "*":
+        return entry
+    parts = _ORIGIN.fullmatch(entry.lower())
     if parts is None:
         raise ValueError(
             "must be origins like https://app.example.com, without a path or a wildcard, separated by commas, "
@@ -111,24 +111,24 @@ Origins = Annotated[List, AfterValidator(_origins)]
 
 
 def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for item in value for name in _names_of(item.lower()))
+    return tuple(name for entry in value for name in _names_of(entry.lower()))
 
 
-def _names_of(item: str) -> tuple[str, ...]:
-    """The names that the item allows, as they are compared: `.example.com` means the name itself and all below it."""
-    if item == "*":
-        return (item,)
-    if item.startswith(".") and _NAME.fullmatch(item[1:]):
-        return item[1:].removesuffix("."), f"*{item.removesuffix('.')}"
-    bare = item.removeprefix("[").removesuffix("]")
+def _names_of(entry: str) -> tuple[str, ...]:
+    """The names that the entry allows, as they are compared: `.example.com` means the name itself and all below it."""
+    if entry == "*":
+        return (entry,)
+    if entry.startswith(".") and _NAME.fullmatch(entry[1:]):
+        return entry[1:].removesuffix("."), f"*{entry.removesuffix('.')}"
+    bare = entry.removeprefix("[").removesuffix("]")
     if _is_address(bare):
         return (f"[{bare}]" if ":" in bare else bare,)
-    if not _NAME.fullmatch(item.removeprefix("*.")):
+    if not _NAME.fullmatch(entry.removeprefix("*.")):
         raise ValueError(
             "must be host names like items.example.com or *.example.com, without a scheme, a port or a path, "
             "separated by commas"
         )
-    return (item.removesuffix("."),)
+    return (entry.removesuffix("."),)
 
 
 HostNames = Annotated[List, AfterValidator(_host_names)]

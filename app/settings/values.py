@@ -144,7 +144,7 @@ _TOKEN: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def _header_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(item.lower() for item in value))
+    names = tuple(dict.fromkeys(entry.lower() for entry in value))
     if not all(map(_TOKEN.fullmatch, names)):
         raise ValueError("must be names of headers, separated by commas, or * for every header")
     return names
