@@ -21,6 +21,15 @@ _PATH_CHARACTERS: Final = 200
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
+ADDED_FIELDS: Final = "log_fields"
+"""Where the fields that handlers add are kept in the request's state: `app.http.log_fields`."""
+
+OWN_FIELDS: Final = frozenset({
+    "event", "level", "timestamp", "method", "route", "path", "status", "duration_seconds", "bytes", "client",
+    "request_id", "trace_id",
+})  # fmt: skip
+"""The fields of every `request_served` line."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -90,6 +99,7 @@ class RequestLog:
             client=client and client[0],
             request_id=request_id,
             trace_id=trace_id,
+            **scope["state"].get(ADDED_FIELDS, {}),
         )
 
     def _create_logger(self) -> Any:
