@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app import logs
 from app.connection_budget import worker_share
@@ -105,6 +106,7 @@ def post_fork(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
         receive_seconds=_settings.request_receive_seconds,
         keep_alive_seconds=_settings.keep_alive_seconds,
         graceful_seconds=_settings.graceful_seconds,
+        whole_body_bytes=min(_settings.max_body_bytes, HIGH_WATER_LIMIT),
     )
 
 

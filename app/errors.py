@@ -14,8 +14,8 @@ class StartupError(Exception):
 class RequestError(Exception):
     """A request is refused. The class has the code and the status, the instance the details."""
 
-    code: ClassVar[str]
-    status: ClassVar[HTTPStatus]
+    code: str
+    status: HTTPStatus
     retry_after_seconds: int | None = None
     """How long a client should wait before it retries; None where a retry cannot help."""
 
@@ -28,6 +28,27 @@ class RequestError(Exception):
     def members(self) -> Mapping[str, Any]:
         """The members of the body besides those that all problems have."""
         return {}
+
+
+_REFUSALS = {
+    HTTPStatus.BAD_REQUEST: ("malformed_request", "The request is malformed or was not sent completely."),
+    HTTPStatus.REQUEST_TIMEOUT: ("request_timeout", "The request did not arrive completely in time."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("body_too_large", "The request sends too much besides its body."),
+    HTTPStatus.REQUEST_URI_TOO_LONG: ("target_too_long", "The request target is too long."),
+    HTTPStatus.TOO_MANY_REQUESTS: ("too_many_pipelined", "Too many requests wait on this connection."),
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("head_too_large", "The head of the request is too large."),
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: ("http_version_unsupported", "Send the request by HTTP/1.1."),
+}
+
+
+class RequestRefusedError(RequestError):
+    """The server refuses the request, because it is malformed, too large or too slow. The connection closes."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        code, detail = _REFUSALS[status]
+        super().__init__(detail)
+        self.status = status
+        self.code = code
 
 
 class NotFoundError(RequestError):

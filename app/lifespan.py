@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -14,13 +15,15 @@ from app.health.schema_state import Revisions
 from app.jobs.idempotency_purge import purging_keys
 from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
+from app.middleware.refusals import refusals
 from app.settings import DatabasePooler, Settings
+from app.state_keys import ANSWER_REFUSED
 
 log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Open the parts of one worker in the order they depend on each other.
 
     None of them requires the database: without it a worker starts and is not ready.
@@ -54,5 +57,5 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             version=settings.build_version,
             revision=settings.build_revision,
         )
-        yield
+        yield {ANSWER_REFUSED: refusals(metrics)}
     log.info("worker_stopped", slot=metrics.worker)

@@ -15,15 +15,23 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import NotReadyError, OverloadedError, RequestError, ShuttingDownError, root_cause
+from app.errors import (
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    RequestRefusedError,
+    ShuttingDownError,
+    root_cause,
+)
+from app.state_keys import CLIENT_DISCONNECTED
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-_LOGGED_ELSEWHERE = (NotReadyError, OverloadedError)
+_LOGGED_ELSEWHERE = (NotReadyError, OverloadedError, RequestRefusedError)
 """Errors without a line of their own. Readiness logs its changes, not each probe. Refusals under load are
-counted; logging them would add to the load."""
+counted; logging them would add to the load. A version of HTTP that is refused (505) is no failure of the service."""
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -54,8 +62,9 @@ class Problems:
         except ClientDisconnect:
             return  # The client has disconnected, so there is no one to answer.
         except asyncio.CancelledError:
-            # Uvicorn cancels the requests that still run at the end of GRACEFUL_SECONDS.
-            if not started:
+            # The server cancels the requests that still run at the end of GRACEFUL_SECONDS, and a request that
+            # only reads when its client disconnects.
+            if not started and CLIENT_DISCONNECTED not in scope["state"]:
                 await _respond(scope, ShuttingDownError(write_in_doubt=scope["method"] in _WRITES), receive, send)
             raise
         except Exception as error:
@@ -74,7 +83,7 @@ async def _respond(scope: Scope, error: Exception, receive: Receive, send: Send)
 
 def _find_route(scope: Scope) -> None:
     """Set the route of a request that was refused before routing, for its log line and metrics."""
-    if "route" not in scope:
+    if "route" not in scope and "app" in scope:  # without "app" the server itself has refused the request
         for route in scope["app"].routes:
             match, child_scope = route.matches(scope)
             if match is not Match.NONE:

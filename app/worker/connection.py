@@ -1,18 +1,23 @@
 """One client's connection: Uvicorn's HTTP/1.1 protocol, with a limit on everything a client may send."""
 
 import asyncio
-import math
+import contextvars
 from http import HTTPStatus
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
+from app.errors import RequestRefusedError
+from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED
+from app.worker.head import HeadRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
 from app.worker.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
-from app.worker.response import RequestCycle, ResponseTransport, plain_text_response
+from app.worker.response import RequestCycle, RequestCycle10, await_refusal
 from app.worker.timeouts import ClientTimeouts
 
-_CHECKED_HEADERS = frozenset({b"expect", b"transfer-encoding"})
+_CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"transfer-encoding"})
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 _UNIX_PEER = ("127.0.0.1", 0)
 """The client address of a peer on a Unix socket, which has none: a process on this machine, as on the loopback
@@ -20,7 +25,12 @@ interface. FORWARDED_ALLOW_IPS trusts it by this address. Gunicorn accepts no na
 
 
 class Connection(ClientTimeouts):
-    """Uvicorn's protocol with limits. Gunicorn's `limit_request_*` settings do not apply to Uvicorn workers."""
+    """Uvicorn's protocol with limits. Gunicorn's `limit_request_*` settings do not apply to Uvicorn workers.
+
+    The parser's callbacks put each request whose head has arrived into `pipeline`. After each event `_after_event`
+    starts the oldest of them, once it is complete or too long to be kept and the response before it has been taken.
+    So a request that is refused has not begun, unless its body is long; then the application's `receive` raises.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,35 +38,56 @@ class Connection(ClientTimeouts):
         self._head_bytes = 0
         self._chunk_bytes = 0
         self._discarded_bytes = 0
+        self._declared_bytes = 0
         self._upgrade_requested = False
-        self._input_refused = False
-        """Input is discarded: a request was refused, and the connection closes after its answer."""
-        self._refusal_status: HTTPStatus | None = None
-        """The status of a refusal that waits for the responses to earlier requests."""
+        self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
         if self.server is not None and self.server[1] is None:
             self.client = _UNIX_PEER
-        self._response_transport = ResponseTransport(transport, self.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell all requests that their client is gone. One that only reads is cancelled, with its SQL statement."""
+        self._closing = True
+        self._response_transport.drop_writes()
+        for cycle, _ in self.pipeline:
+            cycle.disconnected = True
+        self.pipeline.clear()
+        if self._running is not None and self._task is not None:
+            self._running.disconnect()
+            if self._running.scope["method"] in _SAFE_METHODS:
+                self._running.scope["state"][CLIENT_DISCONNECTED] = True
+                self._task.cancel("The client has disconnected.")
+            self._running = self._task = None
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and refuse what is malformed or too large."""
         if self._input_refused or self._closing:
             self._discard(len(data))
-            return
-        self._chunk_bytes = len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            reason = error.__context__
-            self._refuse(reason.status if isinstance(reason, RequestRefusedError) else HTTPStatus.BAD_REQUEST)
         else:
-            if self._receiving:
-                self._check_unfinished(len(data))
+            self._parse(data)
+        self._after_event()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer the requests that are complete: the client may still read. Refuse an incomplete one."""
+        self._half_closed = True
+        if self._receiving:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+        self._end_with_last_response()
+        self._after_event()
+        return not self._closing
+
+    def shutdown(self) -> None:
+        """Begin to drain: the next response says `Connection: close`.
+
+        An idle connection stays open for LINGER_SECONDS. If it were closed at
+        once, a request that its client is just sending would be lost.
+        """
+        self._end_with_last_response()
+        self._after_event()
 
     def on_message_begin(self) -> None:
         """Start the timeout for the whole request."""
@@ -65,8 +96,8 @@ class Connection(ClientTimeouts):
         self._head_complete = False
         self._head_bytes = 0
         self._discarded_bytes = 0
-        if not self.flow.write_paused:
-            self._set_deadline(self.limits.receive_seconds)
+        self._declared_bytes = 0
+        self._start_request_time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field. A trailer is dropped: a proxy in front does not check it as it checks a header."""
@@ -77,34 +108,37 @@ class Connection(ClientTimeouts):
             value = value.strip()
             if name == b"expect":
                 self.expect_100_continue = value.lower() == b"100-continue"
+            elif name == b"content-length":
+                self._declared_bytes = int(value)  # the parser accepts nothing but digits
             else:
                 check_transfer_encoding(value)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Start the application with the request, unless its head is refused."""
+        """Put the request into the pipeline, unless its head is refused."""
         parser, scope = self.parser, self.scope
         version, method, target = parser.get_http_version(), parser.get_method(), self.url
         received = self._head_bytes + self._chunk_bytes
+        scope["method"] = method.decode("ascii")
+        scope["http_version"] = version
         check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
         if parser.should_upgrade():
             self._upgrade_requested = True
             return
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise RequestRefusedError(HTTPStatus.TOO_MANY_REQUESTS)
-        scope["method"] = method.decode("ascii")
-        scope["http_version"] = version
+            raise HeadRefusedError(HTTPStatus.TOO_MANY_REQUESTS)
         scope["path"], scope["raw_path"], scope["query_string"] = split_target(target)
         self._head_complete = True
-        previous, self.cycle = self.cycle, self._new_cycle(keep_alive=version == "1.1" and parser.should_keep_alive())
-        if previous is None or previous.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
+        cycle = self.cycle = self._new_cycle(keep_alive=version == "1.1" and parser.should_keep_alive())
+        cycle.is_long = self._declared_bytes > self.limits.whole_body_bytes
+        if self._running is not None:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        self.pipeline.appendleft((cycle, self.app))
 
     def _new_cycle(self, *, keep_alive: bool) -> RequestCycle:
-        return RequestCycle(
+        version = self.scope["http_version"]
+        cycle_class = RequestCycle10 if version == "1.0" else RequestCycle
+        return cycle_class(
             scope=self.scope,
             transport=self._response_transport,  # type: ignore[arg-type]
             flow=self.flow,
@@ -113,44 +147,102 @@ class Connection(ClientTimeouts):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=keep_alive and not self.server_state.draining,
+            expect_100_continue=self.expect_100_continue and version != "1.0",
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, unless the response is already complete."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._discarded_bytes -= len(body)
-            super().on_body(body)
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return
+        self._discarded_bytes -= len(body)
+        cycle.body += body
+        kept = len(cycle.body)
+        if kept > self.limits.whole_body_bytes:
+            cycle.is_long = True
+        if kept > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """Stop the timeout: from now on the connection waits for the application."""
+        """Note that the request has arrived completely."""
         if self._upgrade_requested:
             return
         self._receiving = False
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            self._wait_for_next_request()
-            return
-        cycle.more_body = False
-        cycle.message_event.set()
-        if not self.flow.write_paused:
-            self.deadline = math.inf
+        if self.cycle is not None:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """Start the next request, or wait for it."""
         self.server_state.total_requests += 1
-        if self._closing or self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
-        elif self._refusal_status is not None:
-            self._close_with(self._refusal_status)
+        self._running = self._task = None
+        self._after_event()
+
+    def _after_event(self) -> None:
+        """Start what can start, close what has ended, and update the deadline."""
+        if self._running is None and not self._closing:
+            self._advance()
+        self._update_deadline()
+
+    def _advance(self) -> None:
+        if self.flow.write_paused:
+            # The client must first take the response before. Until then it gets no other one.
+            if self.pipeline:
+                self.flow.pause_reading()
+        elif not self.pipeline:
+            if self._half_closed:
+                self.close()
+            else:
+                self.flow.resume_reading()
         else:
-            self._wait_for_next_request()
+            cycle, app = self.pipeline[-1]
+            if cycle.more_body and not cycle.is_long:  # type: ignore[attr-defined]
+                cycle.continue_request()  # type: ignore[attr-defined]
+                self.flow.resume_reading()
+            else:
+                self.pipeline.pop()
+                if cycle.more_body:
+                    cycle.scope["state"][BODY_INCOMPLETE] = True
+                self._start_asgi_task(cycle, app)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        self._end_with_last_response()
+        # Not a copy of this context: asyncio could leak variables from one request to the next
+        # (python/cpython#140947).
+        self._task = self.loop.create_task(cycle.run_asgi(app), context=contextvars.Context())
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    def _end_with_last_response(self) -> None:
+        """While draining, and for a client that sends nothing more, let the last response say `Connection: close`.
+
+        A response that has started has already said that the connection is kept.
+        """
+        cycle = self._running
+        if (
+            cycle is not None
+            and not self.pipeline
+            and not cycle.response_started
+            and (self._half_closed or self.server_state.draining)
+        ):
+            cycle.keep_alive = False
+
+    def _parse(self, data: bytes) -> None:
+        self._chunk_bytes = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            reason = error.__context__
+            self._refuse(reason.status if isinstance(reason, HeadRefusedError) else HTTPStatus.BAD_REQUEST)
+        else:
+            if self._receiving:
+                self._check_unfinished(len(data))
 
     def _check_unfinished(self, received_bytes: int) -> None:
         if self._head_complete:
@@ -182,34 +274,35 @@ class Connection(ClientTimeouts):
         )
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(head + rest)
+        self._parse(head + rest)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answer the request without the application, after the responses to earlier requests, and close."""
-        self._input_refused = True
-        self.deadline = math.inf
-        cycle = self.cycle
-        busy = cycle is not None and not cycle.response_complete
-        if not (self._receiving and self._head_complete):
-            # The application has not received this request.
-            if busy:
-                self._refusal_status = status
-            else:
-                self._close_with(status)
-        elif self.pipeline:
-            self.pipeline.popleft()
-            self._refusal_status = status
-        elif cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            self._close_with(None if cycle.response_started else status)
-        else:
-            self._close_with(None)
+        """Refuse the request that is arriving, and close after its answer.
 
-    def _close_with(self, status: HTTPStatus | None) -> None:
-        """Write a refusal, unless a response has started, and close."""
-        if status is not None:
-            self.transport.write(plain_text_response(status, self.server_state.default_headers))
-        # The client may still be sending, so the close has to linger.
-        self._receiving = True
-        self.close()
+        The answer comes after the responses to the requests before. The application gives it: a request that has
+        begun finds the refusal when it asks for more of the body, any other one is not executed.
+        """
+        cycle = self.cycle if self._receiving and self._head_complete else None
+        self._input_refused = True
+        if cycle is None:
+            self._answer_refused(status)
+        elif cycle.response_complete:
+            self.close()
+        elif cycle is self._running:
+            cycle.refuse(RequestRefusedError(status))
+        else:
+            self.pipeline.popleft()
+            self._answer_refused(status)
+        self._receiving = False
+
+    def _answer_refused(self, status: HTTPStatus) -> None:
+        if not self._receiving:
+            self.on_message_begin()  # What has arrived is not the beginning of a request.
+        scope: Any = self.scope
+        for name, unknown in (("method", "none"), ("path", "none"), ("raw_path", b""), ("query_string", b"")):
+            scope.setdefault(name, unknown)
+        refused = self._new_cycle(keep_alive=False)
+        refused.more_body = False
+        refused.refuse(RequestRefusedError(status))
+        self.cycle = refused
+        self.pipeline.appendleft((refused, self.app_state.get(ANSWER_REFUSED, await_refusal)))

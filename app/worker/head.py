@@ -11,8 +11,8 @@ from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class RequestRefusedError(Exception):
-    """The request must not reach the application."""
+class HeadRefusedError(Exception):
+    """The head of a request is refused."""
 
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(status.phrase)
@@ -25,7 +25,7 @@ def check_transfer_encoding(value: bytes) -> None:
     The parser accepts any list that ends in it, and would pass on a body that is still encoded.
     """
     if value.lower() != b"chunked":
-        raise RequestRefusedError(HTTPStatus.BAD_REQUEST)
+        raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
 
 
 def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, received_bytes: int) -> None:
@@ -39,17 +39,17 @@ def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, 
         received_bytes: The size of the head, or more: what was received together with it counts too.
     """
     if len(target) > MAX_TARGET_BYTES:
-        raise RequestRefusedError(HTTPStatus.REQUEST_URI_TOO_LONG)
+        raise HeadRefusedError(HTTPStatus.REQUEST_URI_TOO_LONG)
     if len(headers) > MAX_HEADERS or (received_bytes > MAX_HEAD_BYTES and _size(target, headers) > MAX_HEAD_BYTES):
-        raise RequestRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        raise HeadRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     if b"#" in target or method == b"CONNECT":
-        raise RequestRefusedError(HTTPStatus.BAD_REQUEST)
+        raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
     if version != "1.1":
         if version != "1.0":
-            raise RequestRefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+            raise HeadRefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         # HTTP/1.0 has no chunks: an HTTP/1.0 proxy would find the end of the body elsewhere.
         if any(name == b"transfer-encoding" for name, _ in headers):
-            raise RequestRefusedError(HTTPStatus.BAD_REQUEST)
+            raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
 
 
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:

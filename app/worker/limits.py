@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -27,7 +28,7 @@ connection that is being closed waits for its client before it is aborted."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The timeouts that an operator may change, in seconds."""
+    """The limits that an operator may change."""
 
     receive_seconds: float
     """One timeout for three waits. On a new connection the first request must begin in this time. A request
@@ -39,6 +40,9 @@ class Limits:
 
     graceful_seconds: float
     """How long requests in flight may take while draining."""
+
+    whole_body_bytes: int = HIGH_WATER_LIMIT
+    """The application begins with a request whose body has at most this many bytes when it has arrived completely."""
 
 
 class State(ServerState):

@@ -2,40 +2,151 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from app.errors import RequestRefusedError
+
+_PLAIN_TEXT = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ResponseTransport:
-    """The transport that a response is written to. Closing it closes the connection gracefully."""
+    """What a response may do with its connection. Closing it closes the connection gracefully."""
 
-    __slots__ = ("close", "is_closing", "write")
+    __slots__ = ("close", "is_closing", "resume_reading", "write")
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+    def __init__(
+        self, transport: asyncio.Transport, *, close: Callable[[], None], resume_reading: Callable[[], None]
+    ) -> None:
+        self.write: Callable[[bytes], None] = transport.write
         self.is_closing = transport.is_closing
         self.close = close
+        self.resume_reading = resume_reading
+
+    def drop_writes(self) -> None:
+        """Drop what is written from now on. The transport of a closed connection raises an error instead."""
+        self.write = _drop
+
+
+def _drop(_: bytes) -> None:
+    pass
 
 
 class RequestCycle(RequestResponseCycle):
     """One request and its response."""
 
-    async def send_500_response(self) -> None:
-        """Answer a request whose application has failed: 503 when draining has cancelled it, else 500."""
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            await super().send_500_response()
+    is_long = False
+    """The application begins before the body has arrived completely."""
+
+    refusal: RequestRefusedError | None = None
+    """Why the rest of the request was refused."""
+
+    async def run_asgi(self, app: Any) -> None:
+        """Have the application answer the request, and answer for it if it fails."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as error:  # noqa: BLE001  # there is no one else to handle it
+            await self._answer_failure(error)
+        else:
+            if not self.response_complete and not self.disconnected:
+                self.logger.error("The application has returned without a complete response.")
+                await self._answer_internal_error()
+        finally:
+            self.on_response = _ignore
+
+    async def receive(self) -> Any:
+        """Wait for the next part of the body, or for the end of the request.
+
+        Raises:
+            RequestRefusedError: The rest of the request was refused. The application must not act on what it has got.
+        """
+        if self.refusal is None and not self.disconnected and not self.response_complete:
+            self.continue_request()
+            self.transport.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        if self.refusal is not None:
+            raise self.refusal
+        message = {"type": "http.request", "body": bytes(self.body), "more_body": self.more_body}
+        self.body = bytearray()
+        return message
+
+    def continue_request(self) -> None:
+        """Send `100 Continue` if the client waits for it."""
+        if self.waiting_for_100_continue:
+            self.waiting_for_100_continue = False
+            if self.more_body and not self.body:
+                self.transport.write(_CONTINUE)
+
+    def refuse(self, refusal: RequestRefusedError) -> None:
+        """Have the application answer this refusal, as soon as it asks for the rest of the request."""
+        self.refusal = refusal
+        self.keep_alive = False
+        self.message_event.set()
+
+    def disconnect(self) -> None:
+        """The client is gone. What the application sends is dropped."""
+        self.disconnected = True
+        self.message_event.set()
+
+    async def _answer_failure(self, error: BaseException) -> None:
+        if self.disconnected and isinstance(error, asyncio.CancelledError):
+            return  # cancelled because the client is gone
+        if error is self.refusal and not self.response_started:
+            await self._answer(self.refusal.status, str(self.refusal).encode(), [])
             return
-        headers = [(b"content-length", b"0"), (b"connection", b"close"), (b"retry-after", b"1")]
-        await self.send({"type": "http.response.start", "status": 503, "headers": headers})
-        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        if error is not self.refusal:
+            self.logger.error("Exception in ASGI application\n", exc_info=error)
+        await self._answer_internal_error()
+
+    async def _answer_internal_error(self) -> None:
+        """Answer 503 if draining has cancelled the application, else 500. A response that has started is cut off."""
+        if self.response_started:
+            self.transport.close()
+            return
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await self._answer(503, b"", [(b"retry-after", b"1")])
+        else:
+            await self._answer(500, b"Internal Server Error", [])
+
+    async def _answer(self, status: int, text: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.keep_alive = False
+        length = (b"content-length", b"%d" % len(text))
+        headers = [*_PLAIN_TEXT, length, *headers]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": text, "more_body": False})
 
 
-def plain_text_response(status: HTTPStatus, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A complete response of the server itself. It says `Connection: close`."""
-    text = f"{status.phrase}\n".encode()
-    lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % header for header in default_headers)]
-    lines.append(b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n")
-    lines.append(b"content-length: %d\r\n\r\n" % len(text))
-    return b"".join([*lines, text])
+class RequestCycle10(RequestCycle):
+    """A request by HTTP/1.0, which has no chunks: a response without Content-Length ends when the connection closes."""
+
+    _ends_with_close = False
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the response."""
+        if message["type"] == "http.response.start":
+            if all(name.lower() != b"content-length" for name, _ in message.get("headers", ())):
+                self._ends_with_close = True
+                self.chunked_encoding = False
+        elif self._ends_with_close:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+async def await_refusal(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # an ASGI application
+    """Raise the error with which the server has refused this request."""
+    await receive()
+
+
+def _ignore() -> None:
+    pass

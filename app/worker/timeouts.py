@@ -7,20 +7,24 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.worker.limits import LINGER_SECONDS, State
+from app.worker.limits import State
+from app.worker.response import RequestCycle, ResponseTransport
+from app.worker.waits import Wait, current_wait, wait_seconds
 
 
 class ClientTimeouts(HttpToolsProtocol):
     """Uvicorn's protocol with one deadline for each connection.
 
-    The server's heartbeat calls `handle_timeout` once `deadline` has passed. So a
-    request costs two clock readings, and no timer.
+    Every event ends with `_update_deadline`, which derives the deadline from the state of the connection. Nothing
+    else sets it. The server's heartbeat calls `handle_timeout` once the deadline has passed. So a request costs one
+    clock reading, and no timer.
     """
 
     server_state: State
-    cycle: RequestResponseCycle | None  # type: ignore[assignment]
+    cycle: RequestCycle | None  # type: ignore[assignment]
+    """The latest request whose head has arrived."""
 
     def __init__(
         self,
@@ -32,100 +36,119 @@ class ClientTimeouts(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.limits = server_state.limits
         self.deadline = math.inf
-        """By the loop's clock: when the client must have done what the connection waits for."""
+        """By the loop's clock: when what the connection waits for must have happened."""
+        self._wait: Wait | None = None
+        """What `deadline` was set for. None if it must be set again."""
+        self._request_seconds_left = 0.0
+        """What is left of the time for the request that is arriving. While the connection waits for something else,
+        this does not decrease."""
+        self._unsent_bytes = 0
         self._receiving = False
         """A request has begun to arrive and has not arrived completely."""
-        self._unsent_bytes = 0
+        self._input_refused = False
+        """Input is discarded: a request was refused, and the connection closes after its answer."""
+        self._half_closed = False
+        """The client has sent its last byte. It may still read."""
+        self._running: RequestCycle | None = None
+        """The request that the application answers."""
         self._closing = False
         """Nothing more is answered on this connection."""
 
     @abstractmethod
     def _refuse(self, status: HTTPStatus) -> None:
-        """Answer the request without the application, and close."""
+        """Answer the request that is arriving with this status, and close."""
+
+    @abstractmethod
+    def _after_event(self) -> None:
+        """Do what the state now allows, then update the deadline."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
-        self._set_deadline(LINGER_SECONDS if self.server_state.draining else self.limits.receive_seconds)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Drop the pipelined requests: their client is gone."""
-        self.pipeline.clear()
-        self.deadline = math.inf
-        super().connection_lost(exc)
+        self._response_transport = ResponseTransport(transport, close=self.close, resume_reading=self._resume_reading)
+        self._update_deadline()
 
     def pause_writing(self) -> None:
         """Wait for the client to take its response."""
         super().pause_writing()
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._set_deadline(self.limits.receive_seconds)
+        self._after_event()
 
     def resume_writing(self) -> None:
-        """Wait for what the connection waited for before the write buffer was full."""
+        """Go on: the client has taken most of what was written."""
         super().resume_writing()
-        if self._closing:
-            return
-        if self._receiving:
-            self._set_deadline(self.limits.receive_seconds)
-        elif self.cycle is None or self.cycle.response_complete:
-            self._wait_for_next_request()
-        else:
-            self.deadline = math.inf
-
-    def shutdown(self) -> None:
-        """Begin to drain: the next response says `Connection: close`.
-
-        An idle connection stays open for LINGER_SECONDS. If it were closed at
-        once, a request that its client is just sending would be lost.
-        """
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            # A response that has started has already said that the connection is kept.
-            if not cycle.response_started:
-                cycle.keep_alive = False
-        elif not self._receiving:
-            self.deadline = min(self.deadline, self.loop.time() + LINGER_SECONDS)
+        self._after_event()
 
     def handle_timeout(self) -> None:
         """Act on a deadline that has passed."""
-        unsent = self.transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent_bytes:
-            # The client is slow, but it reads.
-            self._unsent_bytes = unsent
-            self._set_deadline(self.limits.receive_seconds)
-        elif self._closing or self.flow.write_paused:
-            self.deadline = math.inf
-            self.transport.abort()
-        elif not self._receiving:
-            self.close()
-        elif self.flow.read_paused:
-            # The application is slow to read, not the client to send.
-            self._set_deadline(self.limits.receive_seconds)
-        else:
+        wait = self._wait
+        if wait is Wait.READER or wait is Wait.CLOSE:
+            if self.transport.get_write_buffer_size() < self._unsent_bytes:
+                self._wait = None  # The client is slow, but it reads: it gets the time again.
+            else:
+                self.transport.abort()
+        elif wait is Wait.REST_OF_REQUEST:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self.close()
+        self._after_event()
 
     def close(self) -> None:
-        """Close when everything written has been sent.
+        """Close when everything written has been sent. What the application still writes is dropped.
 
-        While the client is still sending, only the sending side is closed, and
+        While the client may still be sending, only the sending side is closed, and
         input is discarded for LINGER_SECONDS. Closing both sides would reset the
         connection, and the client could lose the response.
         """
         if self._closing or self.transport.is_closing():
             return
         self._closing = True
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._set_deadline(LINGER_SECONDS)
-        if self._receiving and self.transport.can_write_eof():
+        self._response_transport.drop_writes()
+        may_send = (self._receiving or self._input_refused) and not self._half_closed
+        if may_send and self.transport.can_write_eof():
             self.flow.resume_reading()
             self.transport.write_eof()
         else:
             self.transport.close()
+        self._update_deadline()
 
-    def _set_deadline(self, seconds: float) -> None:
-        self.deadline = self.loop.time() + seconds
+    def _resume_reading(self) -> None:
+        """Read on, because the application has asked for the rest of a body."""
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+            self._update_deadline()
 
-    def _wait_for_next_request(self) -> None:
-        """Start the idle timeout, unless a request is arriving or a response is still being sent."""
-        if not self._receiving and not self.flow.write_paused:
-            self._set_deadline(LINGER_SECONDS if self.server_state.draining else self.limits.keep_alive_seconds)
+    def _update_deadline(self) -> None:
+        """Derive the deadline from the state. It stays as it is while the connection waits for the same."""
+        flow = self.flow
+        closing = self._closing
+        wait = current_wait(
+            unread=flow.write_paused or (closing and self.transport.get_write_buffer_size() > 0),
+            closing=closing,
+            receiving=self._receiving,
+            busy=self._running is not None,
+            read_paused=flow.read_paused,
+            draining=self.server_state.draining,
+            is_new=self.cycle is None,
+        )
+        previous = self._wait
+        if wait is previous:
+            return
+        self._wait = wait
+        if wait is Wait.APPLICATION and previous is not Wait.REST_OF_REQUEST:
+            self.deadline = math.inf
+            return
+        now = self.loop.time()
+        if previous is Wait.REST_OF_REQUEST:
+            self._request_seconds_left = self.deadline - now
+        if wait is Wait.REST_OF_REQUEST:
+            self.deadline = now + self._request_seconds_left
+            return
+        self.deadline = now + wait_seconds(wait, self.limits)
+        if wait is Wait.READER or wait is Wait.CLOSE:
+            self._unsent_bytes = self.transport.get_write_buffer_size()
+
+    def _start_request_time(self) -> None:
+        """Give a request that begins to arrive its own time."""
+        self._request_seconds_left = self.limits.receive_seconds
+        if self._wait is Wait.REST_OF_REQUEST:
+            self._wait = None

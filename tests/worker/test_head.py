@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
-from app.worker.head import RequestRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
+from app.worker.head import HeadRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
 from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 HOST = (b"host", b"localhost")
@@ -14,7 +14,7 @@ def refused(check, *arguments, **named):
     """The status of a refusal, None without one."""
     try:
         check(*arguments, **named)
-    except RequestRefusedError as error:
+    except HeadRefusedError as error:
         return error.status
     return None
 

@@ -1,0 +1,17 @@
+"""The answers to requests that the server refuses before the application can see them."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.metrics.instruments import Metrics
+from app.middleware.problems import Problems
+from app.middleware.request_log import RequestLog
+from app.middleware.request_metrics import RequestMetrics
+
+
+def refusals(metrics: Metrics) -> ASGIApp:
+    """Return the application that answers them. Each has an id, a log line and a count, as every request has."""
+    return RequestLog(RequestMetrics(Problems(_raise_refusal), metrics=metrics))
+
+
+async def _raise_refusal(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  # an ASGI application
+    await receive()

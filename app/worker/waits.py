@@ -1,0 +1,76 @@
+"""What a connection waits for, derived from its state, and for how long."""
+
+import math
+from enum import Enum, auto
+
+from app.worker.limits import LINGER_SECONDS, Limits
+
+
+class Wait(Enum):
+    """What a connection waits for. Each wait has a deadline, except the one for the application."""
+
+    FIRST_REQUEST = auto()
+    """The first byte of the first request."""
+
+    NEXT_REQUEST = auto()
+    """The first byte of another request."""
+
+    LAST_REQUEST = auto()
+    """The same while the worker drains."""
+
+    REST_OF_REQUEST = auto()
+    """The rest of a request that has begun to arrive."""
+
+    APPLICATION = auto()
+    """The application, which answers a request or has not yet read what has arrived."""
+
+    READER = auto()
+    """The client must read some of what was written: the write buffer is full, or the connection closes."""
+
+    CLOSE = auto()
+    """The client must close: it has got everything."""
+
+
+def current_wait(
+    *,
+    unread: bool,
+    closing: bool,
+    receiving: bool,
+    busy: bool,
+    read_paused: bool,
+    draining: bool,
+    is_new: bool,
+) -> Wait:
+    """Return what a connection in this state waits for.
+
+    Args:
+        unread: The write buffer is full, or the connection closes and not everything is sent.
+        closing: Nothing more is answered.
+        receiving: A request has begun to arrive and has not arrived completely.
+        busy: The application answers a request.
+        read_paused: Nothing is read, because the application must first take what has arrived.
+        draining: The worker drains.
+        is_new: No request has arrived yet.
+    """
+    if unread:
+        return Wait.READER
+    if closing:
+        return Wait.CLOSE
+    if receiving and not (busy and read_paused):
+        return Wait.REST_OF_REQUEST
+    if busy:
+        return Wait.APPLICATION
+    if draining:
+        return Wait.LAST_REQUEST
+    return Wait.FIRST_REQUEST if is_new else Wait.NEXT_REQUEST
+
+
+def wait_seconds(wait: Wait, limits: Limits) -> float:
+    """Return how long a wait may take."""
+    if wait is Wait.APPLICATION:
+        return math.inf
+    if wait is Wait.NEXT_REQUEST:
+        return limits.keep_alive_seconds
+    if wait is Wait.LAST_REQUEST or wait is Wait.CLOSE:
+        return LINGER_SECONDS
+    return limits.receive_seconds
