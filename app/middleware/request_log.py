@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.health import paths
 from app.logs.rendering import current_request
+from app.logs.request_fields import added_fields
 from app.middleware.forwarded import ForwardedCheck
 from app.middleware.problems import MEDIA_TYPE, internal_error_body
 from app.middleware.response_headers import ResponseHeaders
@@ -20,15 +21,6 @@ from app.middleware.response_recorder import ResponseRecorder
 _PATH_CHARACTERS: Final = 200
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
-
-ADDED_FIELDS: Final = "log_fields"
-"""Where the fields that handlers add are kept in the request's state: `app.http.log_fields`."""
-
-OWN_FIELDS: Final = frozenset({
-    "event", "level", "timestamp", "method", "route", "path", "status", "duration_seconds", "bytes", "client",
-    "request_id", "trace_id",
-})  # fmt: skip
-"""The fields of every `request_served` line."""
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +91,7 @@ class RequestLog:
             client=client and client[0],
             request_id=request_id,
             trace_id=trace_id,
-            **scope["state"].get(ADDED_FIELDS, {}),
+            **added_fields(scope["state"]),
         )
 
     def _create_logger(self) -> Any:

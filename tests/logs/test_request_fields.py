@@ -3,9 +3,8 @@ import pytest
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.http.log_fields import MAX_CHARACTERS, MAX_FIELDS, add_log_fields
+from app.logs.request_fields import MAX_CHARACTERS, MAX_FIELDS, OWN_FIELDS, add_log_fields
 from app.main import create_app
-from app.middleware.request_log import OWN_FIELDS
 from app.settings import Settings
 from tests.log_lines import Lines
 

@@ -1,0 +1,42 @@
+"""The fields of the `request_served` line, and how a handler or a dependency adds its own."""
+
+from typing import Any, Final
+
+from starlette.requests import HTTPConnection
+
+OWN_FIELDS: Final = frozenset({
+    "event", "level", "timestamp", "method", "route", "path", "status", "duration_seconds", "bytes", "client",
+    "request_id", "trace_id",
+})  # fmt: skip
+"""The fields of every line."""
+
+MAX_FIELDS: Final = 16
+"""The most fields that one request can add."""
+
+MAX_CHARACTERS: Final = 200
+"""A longer text is shortened to this."""
+
+_KEY: Final = "log_fields"
+
+
+def add_log_fields(request: HTTPConnection, **fields: str | float | bool | None) -> None:
+    """Add fields to the line that is written when the request has ended. A later value replaces an earlier one.
+
+    A value must not be a secret, and not personal data that the log may not have.
+
+    Raises:
+        ValueError: The line has a field of this name already, or there are too many.
+    """
+    if taken := fields.keys() & OWN_FIELDS:
+        raise ValueError(f"request_served has these fields already: {', '.join(sorted(taken))}")
+    added = request.scope["state"].setdefault(_KEY, {})
+    if len(added.keys() | fields.keys()) > MAX_FIELDS:
+        raise ValueError(f"A request can add {MAX_FIELDS} fields to its line")
+    for name, value in fields.items():
+        added[name] = value[:MAX_CHARACTERS] if isinstance(value, str) else value
+
+
+def added_fields(state: dict[str, Any]) -> dict[str, Any]:
+    """The fields that were added to a request with this state."""
+    fields: dict[str, Any] = state.get(_KEY) or {}
+    return fields
