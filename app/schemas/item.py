@@ -5,13 +5,39 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, Strict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    Strict,
+    StringConstraints,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from app.dataclasses.item import ItemData
 
 _NO_NUL = r"^[^\x00]*$"
-_VISIBLE = r"^[^\x00]*[^\s\x00][^\x00]*$"
+_NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
 """At least one character that is not white space, and no NUL, which PostgreSQL cannot store."""
+
+_VISIBLE = r"^[^\x00]*[^\s\x00\p{Cc}\p{Cf}\p{Z}\p{M}\u{115f}\u{1160}\u{2800}\u{3164}\u{ffa0}][^\x00]*$"
+"""As `_NOT_BLANK`, and that character can be seen by itself: it is no control, format, space or combining character,
+no Hangul filler, and not the empty pattern of Braille. Not all clients know these classes, so it is not published."""
+
+
+class _Visible:
+    """Refuses a text of invisible characters alone. In Pydantic's core, this takes no measurable time."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        message = "The name needs a visible character, and must not contain NUL"
+        visible = core_schema.str_schema(pattern=_VISIBLE)
+        return core_schema.chain_schema(
+            [handler(source), core_schema.custom_error_schema(visible, "invisible", custom_error_message=message)]
+        )
 
 
 def _two_decimals(price: float) -> float:
@@ -23,7 +49,12 @@ def _two_decimals(price: float) -> float:
 
 _PRICE = "In the currency's major unit, with at most two decimals."
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_VISIBLE)]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255),
+    Field(json_schema_extra={"pattern": _NOT_BLANK}),
+    _Visible(),
+]
 Description = Annotated[str, StringConstraints(max_length=10_000, pattern=_NO_NUL)]
 Price = Annotated[
     float,
@@ -157,7 +188,10 @@ class ItemRead(BaseModel):
 
 
 class ItemList(BaseModel):
-    """A page of items, in the order of their ids."""
+    """A page of items, in the order of their ids.
+
+    After a cursor, a page can have fewer than `per_page` items although there are more; `next_cursor` continues.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_LISTED]})
 

@@ -27,6 +27,23 @@ async def test_characters_are_counted_not_bytes(client):
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u200b", "\u2060\ufeff", "\u2800", "\u0301\u0308", "\u115f\u1160", "\u3164\uffa0", "\x01\x1b", "\u202e\xad",
+        "\u034f", "\u180e", "\ufe0f", "\U000e0041", "\u200b \u200b",
+    ],
+)  # fmt: skip
+async def test_a_name_of_invisible_characters_is_refused(client, method, path, name):
+    """Control, format, space and combining characters and fillers need another character beside them."""
+    refused = await client.request(method, path, json={"name": name})
+
+    assert {"name"} == refused_fields(refused)
+    assert "visible character" in refused.json()["errors"][0]["message"]
+    assert f"{name}n" == (await client.request(method, path, json={"name": f"{name}n"})).json()["name"]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_each_field_has_its_bounds(client, method, path):
     """Every method that writes accepts the values at a bound, and refuses the values beyond it by the field's name."""
     cases: dict[str, dict[Any, bool]] = {

@@ -1,5 +1,6 @@
 import math
 from decimal import Decimal
+from unicodedata import category
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,12 @@ from app.dataclasses.item import Item, ItemData
 from app.schemas.item import ItemCreate, ItemList, ItemRead, ItemReplace, ItemUpdate
 
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2003\u2028\u2029\u202f\u205f\u3000"
+VISIBLE = {"Lu", "Ll", "Nd", "Po", "Sc"}
+"""Categories of which all characters can be seen."""
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 NAMES = TEXTS.map(lambda text: text.strip(WHITE_SPACE + "".join(map(chr, range(0x2000, 0x200B))))).filter(
-    lambda name: 1 <= len(name) <= 255
+    lambda name: len(name) <= 255 and any(category(char) in VISIBLE for char in name)
 )
 CENTS = st.integers(0, 999_999_999_999)
 PRICES = CENTS.map(lambda cents: float(Decimal(cents) / 100))
