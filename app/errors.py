@@ -183,6 +183,19 @@ class InvalidFieldError(RequestError):
         return {"errors": self.errors}
 
 
+class PageTooLargeError(RequestError):
+    """The entries of a numbered page are larger than an answer may be."""
+
+    code = "page_too_large"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"The entries of this page have more than {limit_bytes:,} bytes. "
+            "Ask for a smaller `per_page`, or use `cursor`."
+        )
+
+
 class IdempotencyKeyReusedError(RequestError):
     """The key was first sent with another body."""
 

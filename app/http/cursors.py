@@ -9,6 +9,9 @@ _ID_BYTES = 8
 _CHECK_BYTES = 4
 """Together with the id these are 12 bytes, which base64 encodes without padding."""
 
+LENGTH = 16
+"""The number of characters of a cursor."""
+
 
 def encode(row_id: int) -> str:
     """Return the cursor for the position after this row."""

@@ -22,6 +22,7 @@ from app.errors import (
     InvalidFieldError,
     MalformedBodyError,
     OverloadedError,
+    PageTooLargeError,
     PoolExhaustedError,
     PreconditionFailedError,
     RateLimitedError,
@@ -32,6 +33,7 @@ from app.errors import (
     UnsupportedMediaTypeError,
 )
 from app.health import paths
+from app.http.pagination import MAX_PAGE_BYTES
 from app.middleware.problems import MEDIA_TYPE
 from app.schemas.problem import Problem
 from app.settings import Settings
@@ -169,6 +171,8 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         yield InvalidFieldError(names[0] if names else "body", "Input should be a whole number")
     if "Idempotency-Key" in names:
         yield IdempotencyKeyReusedError()
+    if "per_page" in names:
+        yield PageTooLargeError(MAX_PAGE_BYTES)
     if "If-Match" in names:
         yield PreconditionFailedError("resource", 1)
     if any(dependency.call is get_database for dependency in _dependencies(route.dependant)):

@@ -5,11 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from app.errors import InvalidFieldError
+from starlette.responses import Response
+
+from app.errors import InvalidFieldError, PageTooLargeError
 from app.http import cursors
+from app.http.responses import render, rendered_response
 
 MAX_OFFSET = 10_000
 """Rows that a page number can skip. PostgreSQL reads every row that it skips."""
+
+MAX_PAGE_BYTES = 2 * 1024 * 1024
+"""How large the body of a page can be. Twenty rows, the default, fit if none has more than 100 kB of JSON."""
 
 
 class Listable(Protocol):
@@ -59,7 +65,25 @@ class Pagination:
             )
         return offset
 
-    def body(self, rows: Sequence[Listable], info: PageInfo) -> dict[str, Any]:
+    def response(self, rows: Sequence[Listable], info: PageInfo) -> Response:
+        """Return the response.
+
+        If the rows are too large for one body, a page after a cursor ends early, and its `next_cursor` continues.
+
+        Raises:
+            PageTooLargeError: The rows of a numbered page are too large for one body.
+        """
+        content = self.body(rows, info, has_more=info.has_more)
+        body = render(content)
+        if len(body) > MAX_PAGE_BYTES:
+            if self.cursor is None:
+                raise PageTooLargeError(MAX_PAGE_BYTES)
+            first = self._first_that_fit(rows, len(body) + cursors.LENGTH)
+            content = self.body(first, info, has_more=info.has_more or len(first) < len(rows))
+            body = render(content)
+        return rendered_response(body, headers={"Link": self.links(content)})
+
+    def body(self, rows: Sequence[Listable], info: PageInfo, *, has_more: bool) -> dict[str, Any]:
         """Return the response body, with the members that every list has."""
         has_page_number = info.total is not None
         return {
@@ -69,8 +93,16 @@ class Pagination:
             "total": info.total,
             "total_is_exact": info.total_is_exact,
             "pages": -(-info.total // self.per_page) if info.total is not None else None,
-            "next_cursor": cursors.encode(rows[-1].id) if info.has_more else None,
+            "next_cursor": cursors.encode(rows[-1].id) if has_more else None,
         }
+
+    def _first_that_fit(self, rows: Sequence[Listable], body_bytes: int) -> Sequence[Listable]:
+        """The first of the rows, at least one, as many as fit into a body. All together need `body_bytes`."""
+        kept = len(rows)
+        while kept > 1 and body_bytes > MAX_PAGE_BYTES:
+            kept -= 1
+            body_bytes -= len(render(rows[kept].to_dict())) + len(",")
+        return rows[:kept]
 
     def links(self, body: dict[str, Any]) -> str:
         """Return the `Link` header (RFC 8288). Its targets are relative, because a client chooses the Host header."""

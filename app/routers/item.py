@@ -119,8 +119,7 @@ async def list_items(
         )
     else:
         result = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
-    body = pagination.body(result.items, result)
-    return json_response(body, headers={"Link": pagination.links(body)})
+    return pagination.response(result.items, result)
 
 
 @router.get("/{item_id}", response_model=ItemRead, responses=_CONDITIONAL)
