@@ -183,6 +183,19 @@ class InvalidFieldError(RequestError):
         return {"errors": self.errors}
 
 
+class SearchTooBroadError(RequestError):
+    """A search reads more items or index entries than it may, before it has found the page."""
+
+    code = "search_too_broad"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This search would read too many items. Add letters or a rarer word to `q`; "
+            "or ask for a smaller `per_page`, or continue with `cursor` instead of `page`."
+        )
+
+
 class PageTooLargeError(RequestError):
     """The entries of a numbered page are larger than an answer may be."""
 

@@ -13,15 +13,18 @@ BEGIN
         RAISE EXCEPTION 'the encoding of this database is %, and the service stores any Unicode text: '
             'create the database with ENCODING ''UTF8'' TEMPLATE template0.', current_setting('server_encoding');
     END IF;
-    IF lower('I' || chr(201) || chr(1046)) <> 'i' || chr(233) || chr(1078) THEN
+    IF lower('I' || chr(201) || chr(1046)) <> 'i' || chr(233) || chr(1078)
+        AND NOT EXISTS (SELECT FROM pg_collation WHERE collname IN ('und-x-icu', 'pg_unicode_fast', 'pg_c_utf8')) THEN
         RAISE WARNING 'The locale of this database does not convert upper case to lower case as Unicode does: '
             'a search finds some letters only in the case in which they are stored. '
-            'Create the database with another locale, such as C.UTF-8, if that matters.';
+            'Use a server with ICU, or create the database with another locale, such as C.UTF-8, if that matters.';
     END IF;
 END
 $$;
 """
-"""Refuses an encoding that cannot store every text, and warns of a locale in which searches depend on the case."""
+"""Refuses an encoding that cannot store every text, and warns of a locale in which searches depend on the case.
+
+The locale does not matter where the server has a collation with Unicode's rules: see the revision items_0006."""
 
 
 def check_database(connection: Connection) -> None:

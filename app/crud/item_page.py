@@ -19,9 +19,10 @@ from sqlalchemy import (
 )
 
 from app.crud.item import columns
-from app.crud.item_search import Search, has_trigram
+from app.crud.item_search import Search, all_matches
 from app.database import StatementRunner, slow
 from app.dataclasses.item import Item, ItemPage
+from app.errors import SearchTooBroadError
 from app.models.item import ItemRow
 
 COUNT_LIMIT = 1000
@@ -41,27 +42,45 @@ async def page(
         is_active: Which items match; None for all.
         q: A substring of the name, whatever its case; None for all items.
         count_exactly: Count all matches, however long that takes, instead of estimating beyond COUNT_LIMIT.
+
+    Raises:
+        SearchTooBroadError: The page cannot be found within the bounds of a search.
     """
-    statement = (
-        _page(is_active, count_exactly) if q is None else _searched(is_active, not has_trigram(q), count_exactly)
-    )
+    statement = _page(is_active, count_exactly) if q is None else _searched(is_active, count_exactly)
     rows = await database.run(statement, {**_parameters(q), "limit": limit + 1, "offset": offset})
-    # The total is in every row; when the page is empty, one row has the total and nulls.
-    items = [Item(*row[1:]) for row in rows[:limit] if row["id"] is not None]
     total = rows[0]["total"]
-    return ItemPage(
-        items=items, has_more=len(rows) > limit, total=total, total_is_exact=count_exactly or total <= COUNT_LIMIT
-    )
+    if total is None:
+        raise SearchTooBroadError
+    is_exact = count_exactly or (total <= COUNT_LIMIT if q is None else rows[0]["total_is_exact"])
+    # The total is in every row; when the page is empty, one row has the total and nulls.
+    first = len(rows[0]) - len(columns)
+    items = [Item(*row[first:]) for row in rows[:limit] if row["id"] is not None]
+    return ItemPage(items=items, has_more=len(rows) > limit, total=total, total_is_exact=is_exact)
 
 
 async def page_after(
     database: StatementRunner, item_id: int, *, limit: int, is_active: bool | None, q: str | None
 ) -> ItemPage:
-    """The matching items whose ids are greater than `item_id`. The other arguments are those of `page`."""
-    statement = _page_after(is_active) if q is None else _searched_after(is_active, not has_trigram(q))
-    rows = await database.run(statement, {**_parameters(q), "item_id": item_id, "limit": limit + 1})
-    items = [Item(*row) for row in rows[:limit]]
-    return ItemPage(items=items, has_more=len(rows) > limit, total=None, total_is_exact=None)
+    """The matching items whose ids are greater than `item_id`. The other arguments are those of `page`.
+
+    With `q`, the page can have fewer than `limit` items although more match: those that the bounds of a search allow.
+
+    Raises:
+        SearchTooBroadError: Within the bounds of a search no match was found, and not all items were read.
+    """
+    if q is None:
+        rows = await database.run(_page_after(is_active), {"item_id": item_id, "limit": limit + 1})
+        items = [Item(*row) for row in rows[:limit]]
+        is_complete = True
+    else:
+        rows = await database.run(
+            _searched_after(is_active), {**_parameters(q), "item_id": item_id, "limit": limit + 1}
+        )
+        items = [Item(*row[1:]) for row in rows[:limit] if row["id"] is not None]
+        is_complete = rows[0]["is_complete"]
+        if not is_complete and not items:
+            raise SearchTooBroadError
+    return ItemPage(items=items, has_more=len(rows) > limit or not is_complete, total=None, total_is_exact=None)
 
 
 def _parameters(q: str | None) -> dict[str, Any]:
@@ -77,16 +96,14 @@ def _parameters(q: str | None) -> dict[str, Any]:
 
 @cache
 def _page(is_active: bool | None, count_exactly: bool) -> Select[Any]:
-    total = (_exact_total if count_exactly else _capped_total)(is_active).subquery("total")
-    found = (
+    page = _with_total(
+        _exact_total(is_active) if count_exactly else _capped_total(is_active),
         select(*columns)
         .where(*_filters(is_active))
         .order_by(_items.c.id)
         .limit(bindparam("limit", type_=BigInteger))
-        .offset(bindparam("offset", type_=BigInteger))
-        .subquery("found")
+        .offset(bindparam("offset", type_=BigInteger)),
     )
-    page = select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id)
     return slow(page) if count_exactly else page
 
 
@@ -101,19 +118,34 @@ def _page_after(is_active: bool | None) -> Select[Any]:
 
 
 @cache
-def _searched(is_active: bool | None, by_letter_pairs: bool, count_exactly: bool) -> Select[Any]:
-    search = Search(
-        is_active, by_letter_pairs=by_letter_pairs, after_id=False, count_up_to=1 if count_exactly else COUNT_LIMIT + 1
-    )
-    total = (search.exact_total() if count_exactly else search.total()).subquery("total")
-    found = select(*columns).where(_items.c.id.in_(search.ids())).subquery("items")
-    return slow(select(total.c.total, *found.c).select_from(total.outerjoin(found, true())).order_by(found.c.id))
+def _searched(is_active: bool | None, count_exactly: bool) -> Select[Any]:
+    if count_exactly:
+        matches = all_matches(is_active)
+        page = select(matches.c.id).order_by(matches.c.id)
+        ids = page.limit(bindparam("limit", type_=BigInteger)).offset(bindparam("offset", type_=BigInteger))
+        return slow(_with_total(select(func.count().label("total")).select_from(matches), _with_ids(ids)))
+    search = Search(is_active, after_id=False, count_up_to=COUNT_LIMIT + 1)
+    return slow(_with_total(search.total(), _with_ids(search.ids())))
 
 
 @cache
-def _searched_after(is_active: bool | None, by_letter_pairs: bool) -> Select[Any]:
-    search = Search(is_active, by_letter_pairs=by_letter_pairs, after_id=True, count_up_to=1)
-    return slow(select(*columns).where(_items.c.id.in_(search.ids())).order_by(_items.c.id))
+def _searched_after(is_active: bool | None) -> Select[Any]:
+    search = Search(is_active, after_id=True)
+    state = select(search.is_complete.label("is_complete")).subquery("state")
+    found = _with_ids(search.ids()).subquery("found")
+    joined = state.outerjoin(found, true())
+    return slow(select(state.c.is_complete, *found.c).select_from(joined).order_by(found.c.id))
+
+
+def _with_total(total: Select[Any], page: Select[Any]) -> Select[Any]:
+    """The total and the columns of each item on the page; a row of nulls if there is none."""
+    counted, found = total.subquery("counted_items"), page.subquery("found")
+    joined = counted.outerjoin(found, true())
+    return select(*counted.c, *found.c).select_from(joined).order_by(found.c.id)
+
+
+def _with_ids(ids: Select[Any]) -> Select[Any]:
+    return select(*columns).where(_items.c.id.in_(ids))
 
 
 def _filters(is_active: bool | None) -> list[ColumnElement[bool]]:

@@ -28,6 +28,7 @@ from app.errors import (
     RateLimitedError,
     RequestError,
     SchemaOutdatedError,
+    SearchTooBroadError,
     SlowRequestsBusyError,
     StatementTimeoutError,
     UnsupportedMediaTypeError,
@@ -171,6 +172,8 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         yield InvalidFieldError(names[0] if names else "body", "Input should be a whole number")
     if "Idempotency-Key" in names:
         yield IdempotencyKeyReusedError()
+    if "q" in names:
+        yield SearchTooBroadError()
     if "per_page" in names:
         yield PageTooLargeError(MAX_PAGE_BYTES)
     if "If-Match" in names:

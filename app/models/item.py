@@ -18,7 +18,15 @@ class ItemRow(Base):
         CheckConstraint("char_length(description) <= 10000", name="description_length"),
         # NUMERIC accepts NaN, and NaN is greater than every number: the upper bound refuses it.
         CheckConstraint("price BETWEEN 0 AND 9999999999.99", name="price_range"),
-        # The migration creates it only if the server has pg_trgm.
+        # For searches.
+        Index(
+            "ix_items_letter_triples",
+            text("letter_triples(name)"),
+            postgresql_using="gin",
+            postgresql_with={"gin_pending_list_limit": 256},
+        ),
+        # This index and the next one are for the previous release; the next release drops them.
+        # The migration creates this one only if the server has pg_trgm.
         Index(
             "ix_items_name_trgm",
             "name",
@@ -26,7 +34,6 @@ class ItemRow(Base):
             postgresql_ops={"name": "gin_trgm_ops"},
             postgresql_with={"gin_pending_list_limit": 256},
         ),
-        # For texts of one or two letters, which have no trigram.
         Index(
             "ix_items_letter_pairs",
             text("letter_pairs(name)"),
@@ -37,7 +44,13 @@ class ItemRow(Base):
         # The functions that statements on this table call. Readiness checks that they exist.
         {
             "info": {
-                "functions": ("estimated_items(boolean, text)", "letter_pairs(text)", "letter_pair_of(text)"),
+                "functions": (
+                    "estimated_items(boolean, text)",
+                    "letter_pairs(text)",
+                    "caseless(text)",
+                    "letter_triples(text)",
+                    "planned_search(boolean, text, text)",
+                ),
             }
         },
     )

@@ -50,10 +50,11 @@ def test_the_script_refuses_another_encoding_than_utf8(create):
 
 
 # The PostgreSQL that comes as a Python package has no ICU.
-@pytest.mark.parametrize("options", [C_LOCALE, pytest.param(TURKISH, marks=pytest.mark.needs("postgresql"))])
-def test_a_locale_in_which_searches_depend_on_the_case_is_reported_once(create, options):
-    """The first migration warns, and is applied. Later commands do not warn."""
-    url = create(options)
+@pytest.mark.needs("postgresql")
+def test_a_locale_in_which_searches_depend_on_the_case_is_reported_once(create):
+    """Without ICU, the first migration warns of the locale, and is applied. Later commands do not warn."""
+    url = create(C_LOCALE)
+    execute(url, 'DROP COLLATION "und-x-icu"')
 
     first = events(succeed(url, "upgrade", "items_0001").stderr)
     second = events(succeed(url, "upgrade", "head").stderr)
@@ -64,6 +65,31 @@ def test_a_locale_in_which_searches_depend_on_the_case_is_reported_once(create, 
     assert "does not convert upper case to lower case as Unicode does" in first[0]["message"]
     assert "postgresql_warning" not in {event["event"] for event in second}
     assert [(HEAD,)] == fetch(url, f"TABLE {VERSION_TABLE}")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        C_LOCALE,
+        pytest.param(TURKISH, marks=pytest.mark.needs("postgresql")),
+        pytest.param("LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'", marks=pytest.mark.needs("postgresql")),
+        pytest.param("LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", marks=pytest.mark.needs("postgresql")),
+    ],
+)
+def test_searches_ignore_case_by_the_same_rule_in_every_locale(create, options):
+    """The locale of the database changes neither which letters are equal nor what the index contains."""
+    url = create(options)
+    assert "postgresql_warning" not in succeed(url, "upgrade", "head").stderr
+    folded = "SELECT caseless('{}') = caseless('{}'), letter_triples('{}') = letter_triples('{}')"
+
+    for one, other in [
+        ("KITCHEN", "kitchen"), ("ÉCRU", "écru"), ("ШАРФ", "шарф"), ("ΟΔΟΣ", "οδος"), ("οδοσ", "οδος"),
+        ("STRASSE", "straße"), ("ẞ", "ß"), ("\u212a", "k"), ("\u0131", "I"), ("Ǆ", "ǆ"),
+    ]:  # fmt: skip
+        assert [(True, True)] == fetch(url, folded.format(one, other, one, other)), (one, other)
+    # The last two have the same look: only one of them is in the form NFC.
+    for one, other in [("İ", "i"), ("é", "e"), ("\xe9", "e\u0301")]:
+        assert [(False, False)] == fetch(url, folded.format(one, other, one, other)), (one, other)
 
 
 def test_a_unicode_locale_is_not_reported(empty_database_url):

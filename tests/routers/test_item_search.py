@@ -1,5 +1,7 @@
 import pytest
 
+from app.crud import item_page, item_search
+from tests.answers import problem
 from tests.routers.item_lists import fill, ids
 
 
@@ -88,3 +90,16 @@ async def test_a_search_reads_the_name_only(client):
 
     assert [2, 3] == ids(await client.get("/items?q=kettle"))
     assert [3] == ids(await client.get("/items?q=kettle&is_active=true"))
+
+
+async def test_a_search_that_is_too_broad_is_refused(client, sql, monkeypatch):
+    """A search that would read too many items is 422, and the answer says what to do."""
+    monkeypatch.setattr(item_search, "CANDIDATE_LIMIT", 10)
+    monkeypatch.setattr(item_search, "SCAN_LIMIT", 10)
+    item_page._searched.cache_clear()
+    await fill(sql, 50, name="'red bread ' || n || ' d red'")
+
+    body = problem(await client.get("/items?q=d+red+bread"), 422, "search_too_broad")
+
+    item_page._searched.cache_clear()
+    assert "Add letters or a rarer word to `q`" in body["detail"]

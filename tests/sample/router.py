@@ -76,8 +76,7 @@ async def list_samples(
         found = await crud.page(database, limit=per_page, offset=pagination.offset)
     else:
         found = await crud.page_after(database, cursors.decode(cursor), limit=per_page)
-    body = pagination.body(found.samples, found)
-    return json_response(body, headers={"Link": pagination.links(body)})
+    return pagination.response(found.samples, found)
 
 
 @router.get("/{sample_id}", response_model=SampleRead, responses=_ONE | {304: {"description": "Current."}})
