@@ -24,6 +24,7 @@ from app.settings.shared_memory import shared_memory_folder
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
 from app.worker.configuration import check_configuration, check_socket, is_local
+from app.worker.descriptors import connections_with_descriptors
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -107,6 +108,8 @@ def post_fork(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
         keep_alive_seconds=_settings.keep_alive_seconds,
         graceful_seconds=_settings.graceful_seconds,
         whole_body_bytes=min(_settings.max_body_bytes, HIGH_WATER_LIMIT),
+        max_connections=_max_connections,
+        max_buffered_bytes=_settings.max_buffered_bytes,
     )
 
 
@@ -152,7 +155,10 @@ def _start_database() -> None:
 
 
 try:
-    worker_share(budget=_settings.database_connections, workers=_settings.web_concurrency)
+    _max_connections = connections_with_descriptors(
+        _settings.max_connections,
+        worker_share(budget=_settings.database_connections, workers=_settings.web_concurrency),
+    )
     _check_database_url()
     check_configuration(globals())
 except StartupError as _error:

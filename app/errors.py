@@ -37,6 +37,7 @@ _REFUSALS = {
     HTTPStatus.REQUEST_URI_TOO_LONG: ("target_too_long", "The request target is too long."),
     HTTPStatus.TOO_MANY_REQUESTS: ("too_many_pipelined", "Too many requests wait on this connection."),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("head_too_large", "The head of the request is too large."),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("too_many_connections", "The server has too many connections. Try again later."),
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: ("http_version_unsupported", "Send the request by HTTP/1.1."),
 }
 
@@ -49,6 +50,8 @@ class RequestRefusedError(RequestError):
         super().__init__(detail)
         self.status = status
         self.code = code
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.retry_after_seconds = 1
 
 
 class NotFoundError(RequestError):

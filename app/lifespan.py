@@ -17,7 +17,7 @@ from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
 from app.middleware.refusals import refusals
 from app.settings import DatabasePooler, Settings
-from app.state_keys import ANSWER_REFUSED
+from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER
 
 log = structlog.get_logger(__name__)
 
@@ -57,5 +57,5 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             version=settings.build_version,
             revision=settings.build_revision,
         )
-        yield {ANSWER_REFUSED: refusals(metrics)}
+        yield {ANSWER_REFUSED: refusals(metrics), CLIENTS_OBSERVER: metrics}
     log.info("worker_stopped", slot=metrics.worker)

@@ -10,3 +10,6 @@ BODY_INCOMPLETE: Final = "body_incomplete"
 
 CLIENT_DISCONNECTED: Final = "client_disconnected"
 """Present if the request is cancelled because its client has disconnected."""
+
+CLIENTS_OBSERVER: Final = "clients_observer"
+"""From the lifespan: what the worker reports its client connections to."""

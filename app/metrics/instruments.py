@@ -1,5 +1,6 @@
 """All metrics, and the methods through which the rest of the application reports them."""
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -118,6 +119,15 @@ class Metrics:
         self.cpu = self._counter("worker_cpu_seconds_total", "CPU time of the workers in this slot.", "worker").labels(
             self.worker
         )
+        self._client_connections = self._gauge("worker_connections", "Client connections, by their state.", "state")
+        self._buffered_bytes = self._worker_gauge(
+            "worker_buffered_bytes", "Bytes of requests and unsent responses in the memory of the worker."
+        )
+        self._connections_shed = self._counter(
+            "worker_connections_shed_total",
+            "Client connections closed or refused because a worker had too many, or too many bytes in memory.",
+            "reason",
+        )
         self.lines_dropped = self._counter("log_lines_dropped_total", "Log lines that were dropped.")
         shared = self._gauge("metrics_shared", "0 if a scrape shows only the worker that answers it.", mode="max")
         shared.set(self.folder is not None)
@@ -211,6 +221,16 @@ class Metrics:
         """Expired idempotency keys were deleted just now; 0 if there were none."""
         self._keys_purged.inc(keys)
         self._purged_at.set_to_current_time()
+
+    def set_client_connections(self, connections: Mapping[str, int], *, buffered_bytes: int) -> None:
+        """Set the client connections of each state, and the bytes that all of them keep in memory."""
+        for state, count in connections.items():
+            self._client_connections.labels(state).set(count)
+        self._buffered_bytes.set(buffered_bytes)
+
+    def connections_shed(self, reason: str, connections: int) -> None:
+        """So many client connections were closed or refused because of a limit of the worker."""
+        self._connections_shed.labels(reason).inc(connections)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)

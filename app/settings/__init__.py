@@ -142,6 +142,14 @@ class Settings(FromEnvironment):
     max_body_bytes: Annotated[int, Field(ge=1, le=100 * 1024 * 1024)] = 65_536
     """The largest request body, in bytes. For a larger one the answer is 413."""
 
+    max_connections: Annotated[int, Field(ge=8, le=1_000_000)] = 2000
+    """The most client connections that one worker may have open. When there are more, the one that has been idle the
+    longest is closed, then the slowest. A low limit of open files (`ulimit -n`) lowers it."""
+
+    max_buffered_bytes: Annotated[int, Field(ge=4 * 1024 * 1024, le=1024**4)] = 64 * 1024 * 1024
+    """The most bytes of requests and unsent responses that one worker may keep in memory. When there are more, the
+    connections with the most are closed."""
+
     request_receive_seconds: Seconds = 10.0
     """How long a client may take to send a whole request, and to begin one on a new connection."""
 
@@ -177,6 +185,11 @@ class Settings(FromEnvironment):
             raise ValueError("OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out.")
         if self.ops_port and self.host.startswith(f"{UNIX}:"):
             raise ValueError("OPS_PORT must not be set where HOST is a Unix socket, which has no ports: leave it out.")
+        if self.max_buffered_bytes < 4 * self.max_body_bytes:
+            raise ValueError(
+                "MAX_BUFFERED_BYTES must be at least four times MAX_BODY_BYTES: "
+                f"set it to {4 * self.max_body_bytes} or more, or lower MAX_BODY_BYTES."
+            )
         if self.max_requests_jitter and not self.max_requests:
             raise ValueError("MAX_REQUESTS_JITTER does nothing without MAX_REQUESTS: set that too, or leave it out.")
         return self

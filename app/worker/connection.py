@@ -10,10 +10,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.errors import RequestRefusedError
 from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED
+from app.worker.client import LimitedClient
 from app.worker.head import HeadRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
 from app.worker.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
 from app.worker.response import RequestCycle, RequestCycle10, await_refusal
-from app.worker.timeouts import ClientTimeouts
 
 _CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"transfer-encoding"})
 
@@ -24,7 +24,7 @@ _UNIX_PEER = ("127.0.0.1", 0)
 interface. FORWARDED_ALLOW_IPS trusts it by this address. Gunicorn accepts no name such as `unix` there."""
 
 
-class Connection(ClientTimeouts):
+class Connection(LimitedClient):
     """Uvicorn's protocol with limits. Gunicorn's `limit_request_*` settings do not apply to Uvicorn workers.
 
     The parser's callbacks put each request whose head has arrived into `pipeline`. After each event `_after_event`
@@ -47,6 +47,7 @@ class Connection(ClientTimeouts):
         super().connection_made(transport)
         if self.server is not None and self.server[1] is None:
             self.client = _UNIX_PEER
+        self._enter()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell all requests that their client is gone. One that only reads is cancelled, with its SQL statement."""
@@ -97,6 +98,8 @@ class Connection(ClientTimeouts):
         self._head_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
+        if self._running is None and not self.pipeline:
+            self._request_bytes = 0
         self._start_request_time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -179,6 +182,7 @@ class Connection(ClientTimeouts):
         """Start the next request, or wait for it."""
         self.server_state.total_requests += 1
         self._running = self._task = None
+        self._has_answered = True
         self._after_event()
 
     def _after_event(self) -> None:
@@ -241,6 +245,9 @@ class Connection(ClientTimeouts):
             reason = error.__context__
             self._refuse(reason.status if isinstance(reason, HeadRefusedError) else HTTPStatus.BAD_REQUEST)
         else:
+            queued = len(self.pipeline)
+            if self._receiving or queued > 1 or (queued and self._running is not None):
+                self._count_received(len(data))
             if self._receiving:
                 self._check_unfinished(len(data))
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
+from app.worker.totals import Totals
+
 MAX_HEAD_BYTES = 64 * 1024
 """The longest head: the request line and all header fields."""
 
@@ -44,6 +46,12 @@ class Limits:
     whole_body_bytes: int = HIGH_WATER_LIMIT
     """The application begins with a request whose body has at most this many bytes when it has arrived completely."""
 
+    max_connections: int
+    """The most connections of one worker."""
+
+    max_buffered_bytes: int
+    """The most bytes of requests and unsent responses that one worker keeps in memory."""
+
 
 class State(ServerState):
     """What the connections of one worker share."""
@@ -52,3 +60,8 @@ class State(ServerState):
         super().__init__()
         self.limits = limits
         self.draining = False
+        self.totals = Totals(
+            self.connections,  # type: ignore[arg-type]
+            max_connections=limits.max_connections,
+            max_buffered_bytes=limits.max_buffered_bytes,
+        )

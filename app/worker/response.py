@@ -34,6 +34,10 @@ class ResponseTransport:
         """Drop what is written from now on. The transport of a closed connection raises an error instead."""
         self.write = _drop
 
+    def release(self) -> None:
+        """Refer to the connection no more."""
+        self.close = self.resume_reading = _ignore
+
 
 def _drop(_: bytes) -> None:
     pass
@@ -102,7 +106,8 @@ class RequestCycle(RequestResponseCycle):
         if self.disconnected and isinstance(error, asyncio.CancelledError):
             return  # cancelled because the client is gone
         if error is self.refusal and not self.response_started:
-            await self._answer(self.refusal.status, str(self.refusal).encode(), [])
+            headers = [(name.lower().encode(), value.encode()) for name, value in self.refusal.headers.items()]
+            await self._answer(self.refusal.status, str(self.refusal).encode(), headers)
             return
         if error is not self.refusal:
             self.logger.error("Exception in ASGI application\n", exc_info=error)

@@ -57,6 +57,8 @@ def measure_all(metrics: Metrics) -> None:
     metrics.start_time.set(1.7e9)
     metrics.cpu.inc(0.5)
     metrics.lines_dropped.inc(0)
+    metrics.set_client_connections({"idle": 3, "running": 1}, buffered_bytes=4096)
+    metrics.connections_shed("idle", 2)
     metrics.in_progress += 1
     metrics.sample_in_progress()
     metrics.request_answered(Info(Request({"type": "http"}), None, "BREW", "/pot", "418", 40.0))

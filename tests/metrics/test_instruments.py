@@ -39,7 +39,13 @@ NAMES = {
     "worker_resident_memory_bytes",
     "worker_start_time_seconds",
     "worker_cpu_seconds_total",
+    "worker_connections",
+    "worker_buffered_bytes",
+    "worker_connections_shed_total",
     "log_lines_dropped_total",
+    "forwarded_for_ignored_total",
+    "idempotency_keys_purged_total",
+    "idempotency_purge_last_run_timestamp_seconds",
     "metrics_shared",
     BUILD_INFO,
 }
@@ -93,6 +99,9 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
         "connection_budget_fits": 1,
         'worker_loop_lag_seconds{worker="3"}': 0.1,
         'worker_cpu_seconds_total{worker="3"}': 0.5,
+        'worker_connections{state="idle"}': 3,
+        'worker_buffered_bytes{worker="3"}': 4096,
+        'worker_connections_shed_total{reason="idle"}': 2,
         BUILD_INFO + '{revision="abc",version="1.2.3"}': 1,
         "metrics_shared": 1,
     }.items() <= found.items()

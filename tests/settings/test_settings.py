@@ -42,6 +42,10 @@ def test_a_malformed_setting_is_the_only_one_that_is_named(environment):
             {"OPS_PORT": "9000", "HOST": "unix:/tmp/samples-test-socket"},
             "OPS_PORT must not be set where HOST is a Unix socket",
         ),
+        (
+            {"MAX_BODY_BYTES": "2000000", "MAX_BUFFERED_BYTES": "5000000"},
+            "MAX_BUFFERED_BYTES must be at least four times MAX_BODY_BYTES: set it to 8000000 or more",
+        ),
         ({"MAX_REQUESTS_JITTER": "10"}, "MAX_REQUESTS_JITTER does nothing without MAX_REQUESTS: set that too"),
     ],
 )

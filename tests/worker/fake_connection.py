@@ -15,7 +15,13 @@ from app.worker.limits import Limits, State
 HIGH_WATER = 65_536
 LOW_WATER = 16_384
 
-LIMITS = Limits(receive_seconds=10, keep_alive_seconds=75, graceful_seconds=25)
+LIMITS = Limits(
+    receive_seconds=10,
+    keep_alive_seconds=75,
+    graceful_seconds=25,
+    max_connections=1_000,
+    max_buffered_bytes=64 * 1024 * 1024,
+)
 
 
 class ClockLoop(asyncio.SelectorEventLoop):

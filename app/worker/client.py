@@ -1,0 +1,108 @@
+"""A connection as its worker's totals see it: what it is doing, what it buffers, and how it is closed for others."""
+
+import asyncio
+import fcntl
+import math
+import struct
+import termios
+from http import HTTPStatus
+
+from app.worker.timeouts import ClientTimeouts
+from app.worker.totals import Phase
+from app.worker.waits import wait_seconds
+
+_COUNT = struct.Struct("i")
+
+_LARGE_BYTES = 32 * 1024
+"""A larger part of a response counts against MAX_BUFFERED_BYTES as soon as it is written."""
+
+
+class LimitedClient(ClientTimeouts):
+    """Uvicorn's protocol within the limits on all connections of a worker."""
+
+    _has_answered = False
+
+    _request_bytes = 0
+    """What has arrived of requests that are not answered, except of one that arrived at once."""
+
+    _response_bytes = 0
+    """The size of the parts of a response that stay in memory until they are sent completely."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._response_transport.write = self._write_response
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave no reference cycle: the garbage collector may run only after thousands of connections."""
+        super().connection_lost(exc)
+        self._response_transport.release()
+        self.cycle = None
+
+    @property
+    def phase(self) -> Phase:
+        """What the connection is doing."""
+        if self._closing or self.transport.is_closing():
+            return Phase.CLOSING
+        if self.flow.write_paused:
+            return Phase.UNREAD
+        running = self._running
+        if running is None:
+            return Phase.RECEIVING if self._receiving else Phase.IDLE
+        # A handler that has begun before the body has arrived can only wait for it.
+        return Phase.RECEIVING if running.more_body else Phase.RUNNING
+
+    @property
+    def since(self) -> float:
+        """When the phase has begun, or when the client has last made progress in it."""
+        return self.deadline - wait_seconds(self._wait, self.limits) if self._wait is not None else self.deadline
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether a request of this connection was answered before."""
+        return self._has_answered
+
+    def has_input(self) -> bool:
+        """Whether something has arrived that was not read yet."""
+        unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(_COUNT.size))
+        return bool(_COUNT.unpack(unread)[0])
+
+    def buffered_bytes(self) -> int:
+        """The bytes of the request, and those of the response that are in memory until all are sent."""
+        unsent: int = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._response_bytes = 0
+        request = 0 if self.phase is Phase.IDLE else self._request_bytes
+        return request + max(unsent, self._response_bytes)
+
+    def moved_bytes(self) -> int:
+        """A number that changes when the client sends or reads."""
+        return self._request_bytes - int(self.transport.get_write_buffer_size())
+
+    def shed(self) -> None:
+        """Close at once, and leave the worker's connections."""
+        self._closing = True
+        self.deadline = math.inf
+        self.connections.discard(self)
+        self._response_transport.drop_writes()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def _enter(self) -> None:
+        """Be refused if the worker has too many connections, and none that can be closed instead."""
+        if not self.server_state.totals.admit(self):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            self._after_event()
+
+    def _count_received(self, size: int) -> None:
+        """Count a part of a request that has not arrived completely, or that waits behind another one."""
+        self._request_bytes += size
+        self.server_state.totals.buffered(size)
+
+    def _write_response(self, data: bytes) -> None:
+        self.transport.write(data)
+        if len(data) > _LARGE_BYTES and self.transport.get_write_buffer_size():
+            self._response_bytes += len(data)
+            self.server_state.totals.buffered(len(data))
