@@ -1,5 +1,6 @@
 """Sends requests to all routes and checks that each has every control. Only the routes named here are excepted."""
 
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,10 +17,10 @@ from starlette.routing import Mount, Route
 
 from app import logs
 from app.http.application import Application
-from app.main import create_app
 from app.settings import Settings
 from tests.answers import problem
 from tests.log_lines import Lines, reading_lines
+from tests.sample.app import create_app
 
 NOT_LIMITED = {"/health", "/health/ready", "/metrics"}
 """Monitoring must work when clients are refused."""
@@ -34,10 +35,19 @@ CACHED = dict.fromkeys(ASSETS, "public, max-age=86400")
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
-BODIES = {"/items": {"name": "guarded"}, "/items/{item_id}": {"name": "guarded"}}
-"""A valid body for each path that needs one."""
+PARAMETER = re.compile(r"\{\w+\}")
 
 INVALID_BODIES = [(b"{", 400), (b"[]", 422)]
+
+
+def example(app: FastAPI, path: str, method: str) -> Any:
+    """The example of an operation's body in the document, which must be valid; None if there is none."""
+    document = app.openapi()
+    body = document["paths"].get(path, {}).get(method.lower(), {}).get("requestBody", {})
+    schema = body.get("content", {}).get("application/json", {}).get("schema", {})
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema.get("examples", [None])[0]
 
 
 class Guard:
@@ -51,16 +61,17 @@ class Guard:
         self.responses: list[tuple[str, str, httpx.Response]] = []
         self.counted: Counter[tuple[str, str, str]] = Counter()
         self.documented = app.openapi()["paths"]
+        self.ids: dict[str, str] = {}
+        """The id of a row, by the path of its list."""
 
     async def check_all(self) -> list[str]:
         """Return all that is wrong with the routes of this application."""
-        made = await self.send("POST", "/items", "/items", json=BODIES["/items"])
-        ids = {"item_id": made.json()["id"]}
+        await self.create_rows()
         for route in self.app.routes:
             if not isinstance(route, Route):
                 self.faults.append(f"{route}: not a route that can be walked")
                 continue
-            path = route.path.format(**ids)
+            path = PARAMETER.sub(self.ids.get(route.path.partition("/{")[0], "1"), route.path)
             for method in sorted((route.methods or set()) - {"HEAD"}):
                 await self.send_valid(route, method, path)
                 await self.send_invalid(route, method, path)
@@ -68,6 +79,14 @@ class Guard:
         self.check_lines()
         await self.check_counts()
         return self.faults
+
+    async def create_rows(self) -> None:
+        """Create a row by each route that creates one."""
+        for path, operations in self.documented.items():
+            if "201" in operations.get("post", {}).get("responses", {}):
+                made = await self.send("POST", path, path, json=example(self.app, path, "POST"))
+                if "id" in made.json():
+                    self.ids[path] = str(made.json()["id"])
 
     async def send(self, method: str, template: str, path: str, **request: Any) -> httpx.Response:
         """Send a request, keep the response, and check what every response must have."""
@@ -94,7 +113,9 @@ class Guard:
     async def send_valid(self, route: Route, method: str, path: str) -> None:
         """A valid request succeeds, and the operation is documented."""
         takes_body = isinstance(route, APIRoute) and route.body_field is not None
-        response = await self.send(method, route.path, path, json=BODIES[route.path] if takes_body else None)
+        response = await self.send(
+            method, route.path, path, json=example(self.app, route.path, method) if takes_body else None
+        )
         self.expect(response.status_code < 300, method, route.path, "success", response)
         documented = method.lower() in self.documented.get(route.path, {})
         expected = route.path not in NOT_DOCUMENTED
@@ -107,7 +128,7 @@ class Guard:
         """A request with one invalid part gets a problem."""
         if not isinstance(route, APIRoute):
             return
-        valid_body: dict[str, Any] = {"json": BODIES[route.path]} if route.body_field else {}
+        valid_body: dict[str, Any] = {"json": example(self.app, route.path, method)} if route.body_field else {}
         for parameter in route.dependant.path_params:
             invalid = route.path.replace(f"{{{parameter.alias}}}", "x")
             self.expect_problem(422, method, route.path, await self.send(method, route.path, invalid, **valid_body))
@@ -270,8 +291,8 @@ async def test_a_dependency_that_refuses_is_called_for_every_route(monkeypatch, 
         for route in iter_route_contexts(app.routes):
             path = str(route.path)
             for method in route.methods or ():
-                body = BODIES[path] if route.body_field else None
-                responses[f"{method} {path}"] = await client.request(method, path.format(item_id=1), json=body)
+                body = example(app, path, method) if route.body_field else None
+                responses[f"{method} {path}"] = await client.request(method, PARAMETER.sub("1", path), json=body)
 
     assert len(responses) > 14
     for name, response in responses.items():

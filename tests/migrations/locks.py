@@ -24,13 +24,13 @@ async def wait_until_blocking(connection: asyncpg.Connection, *, seconds: float 
 
 
 def block(url: str, seconds: float) -> None:
-    """Read the items in a transaction, as a report or a backup does. End it so long after a migration began to wait."""
+    """Read the samples in a transaction, as a report does. End it so long after a migration began to wait."""
 
     async def read_and_wait() -> None:
         connection = await asyncpg.connect(url, server_settings={"idle_in_transaction_session_timeout": "0"})
         try:
             async with connection.transaction():
-                await connection.execute("SELECT FROM items LIMIT 1")
+                await connection.execute("SELECT FROM samples LIMIT 1")
                 await wait_until_blocking(connection)
                 await asyncio.sleep(seconds)
         finally:

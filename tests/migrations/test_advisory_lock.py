@@ -18,8 +18,8 @@ from tests.migrations.alembic import (
     succeed,
 )
 
-ADD_COLUMN = 'op.execute("ALTER TABLE items ADD COLUMN colour text")'
-DROP_COLUMN = 'op.execute("ALTER TABLE items DROP COLUMN colour")'
+ADD_COLUMN = 'op.execute("ALTER TABLE samples ADD COLUMN colour text")'
+DROP_COLUMN = 'op.execute("ALTER TABLE samples DROP COLUMN colour")'
 
 
 def test_five_migrators_started_together_migrate_once(empty_database_url):
@@ -52,13 +52,13 @@ def test_a_database_at_the_head_is_not_changed(owner_url):
 
 def test_a_database_that_is_ahead_is_not_changed(owner_url, revisions_copy):
     """After a rollback, `alembic upgrade head` of the older release succeeds, says so, and changes nothing."""
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
     succeed(owner_url, "upgrade", "head", folder=revisions_copy)
 
     done = succeed(owner_url, "upgrade", "head")
 
     assert ["database_ahead"] == event_names(done.stderr)
-    assert [("items_9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
+    assert [("9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
 
 
 async def test_a_migration_waits_for_another_one_for_a_limited_time(empty_database_url):

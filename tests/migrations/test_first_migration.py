@@ -5,6 +5,7 @@ import pytest
 from tests.cluster import execute
 from tests.migrations.alembic import HEAD, VERSION_TABLE, alembic, events, fetch, succeed
 from tests.migrations.test_offline import run_script
+from tests.migrations.versions import REVISIONS
 
 C_LOCALE = "LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
 TURKISH = "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR'"
@@ -35,7 +36,7 @@ def test_another_encoding_than_utf8_is_refused(create, encoding):
     assert f"the encoding of this database is {encoding}" in done.stderr
     assert "ENCODING 'UTF8'" in done.stderr
     assert "The statement:" not in done.stderr
-    assert [] == fetch(url, "SELECT FROM pg_tables WHERE tablename = 'items'")
+    assert [] == fetch(url, "SELECT FROM pg_tables WHERE schemaname = 'public'")
 
 
 def test_the_script_refuses_another_encoding_than_utf8(create):
@@ -56,7 +57,7 @@ def test_a_locale_in_which_searches_depend_on_the_case_is_reported_once(create):
     url = create(C_LOCALE)
     execute(url, 'DROP COLLATION "und-x-icu"')
 
-    first = events(succeed(url, "upgrade", "items_0001").stderr)
+    first = events(succeed(url, "upgrade", REVISIONS[0]).stderr)
     second = events(succeed(url, "upgrade", "head").stderr)
 
     assert [("postgresql_warning", "warning")] == [

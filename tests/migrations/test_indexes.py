@@ -19,23 +19,23 @@ from tests.migrations.alembic import (
     succeed,
 )
 
-CREATE = 'create_index_concurrently("ix_items_price", "items", ["price"])'
-DROP = 'drop_index_concurrently("ix_items_price", "items")'
-VALIDITY = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_items_price')"
+CREATE = 'create_index_concurrently("ix_samples_price", "samples", ["amount"])'
+DROP = 'drop_index_concurrently("ix_samples_price", "samples")'
+VALIDITY = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_price')"
 
 
 @pytest.fixture
 def index_revision(revisions_copy):
     """A copy of the project whose newest revision creates an index."""
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=CREATE, downgrade=DROP)
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=CREATE, downgrade=DROP)
     return revisions_copy
 
 
 async def reader(url):
-    """A connection with an open transaction that has read the items. A concurrent index build waits for it."""
-    connection = await asyncpg.connect(url)
+    """A connection with an open transaction that has read the samples. A concurrent index build waits for it."""
+    connection = await asyncpg.connect(url, server_settings={"idle_in_transaction_session_timeout": "0"})
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    await connection.execute("SELECT FROM items LIMIT 1")
+    await connection.execute("SELECT FROM samples LIMIT 1")
     return connection
 
 
@@ -73,7 +73,7 @@ async def test_an_index_build_waits_longer_than_the_lock_timeout(owner_url, data
     await asyncio.sleep(3)
     # Writes go on during the build.
     other = await asyncpg.connect(database_url, timeout=5)
-    await asyncio.wait_for(other.execute("INSERT INTO items (name) VALUES ('Kettle')"), 0.5)
+    await asyncio.wait_for(other.execute("INSERT INTO samples (name) VALUES ('Kettle')"), 0.5)
     await other.close()
     await blocking.close()
     done = await asyncio.to_thread(finish, process)
@@ -85,13 +85,13 @@ async def test_an_index_build_waits_longer_than_the_lock_timeout(owner_url, data
 
 def test_a_valid_index_of_the_same_name_is_kept(owner_url, index_revision):
     """An index that a DBA has created before the migration is not re-created."""
-    execute(owner_url, "CREATE INDEX CONCURRENTLY ix_items_price ON items (price)")
-    before = fetch(owner_url, "SELECT to_regclass('ix_items_price')::oid")
+    execute(owner_url, "CREATE INDEX CONCURRENTLY ix_samples_price ON samples (amount)")
+    before = fetch(owner_url, "SELECT to_regclass('ix_samples_price')::oid")
 
     done = succeed(owner_url, "upgrade", "head", folder=index_revision)
 
     assert "index_kept" in event_names(done.stderr)
-    assert before == fetch(owner_url, "SELECT to_regclass('ix_items_price')::oid")
+    assert before == fetch(owner_url, "SELECT to_regclass('ix_samples_price')::oid")
 
 
 def test_an_index_build_has_no_statement_timeout(owner_url, revisions_copy):
@@ -99,9 +99,9 @@ def test_an_index_build_has_no_statement_timeout(owner_url, revisions_copy):
     slowly = "SELECT length(pg_sleep(0.005)::text) + $1"
     function = f"CREATE FUNCTION slow(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS '{slowly}'"
     execute(as_role(owner_url, "postgres"), function)
-    execute(owner_url, "INSERT INTO items (name) SELECT 'Kettle' FROM generate_series(1, 1000)")
-    create = 'import sqlalchemy\ncreate_index_concurrently("ix_items_slow", "items", [sqlalchemy.text("slow(id)")])'
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=create)
+    execute(owner_url, "INSERT INTO samples (name) SELECT 'Kettle' FROM generate_series(1, 1000)")
+    create = 'import sqlalchemy\ncreate_index_concurrently("ix_samples_slow", "samples", [sqlalchemy.text("slow(id)")])'
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=create)
 
     done = succeed(owner_url, "upgrade", "head", folder=revisions_copy, migration_statement_seconds=0.5)
 
@@ -110,7 +110,7 @@ def test_an_index_build_has_no_statement_timeout(owner_url, revisions_copy):
     assert {"index", "phase", "phase_percent"} <= set(progress[0])
     assert any("building index" in event["phase"] for event in progress)
     # The version is written after the timeouts are set again.
-    assert [("items_9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
+    assert [("9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
 
 
 def test_the_downgrade_drops_the_index(owner_url, index_revision):

@@ -15,34 +15,34 @@ def broken_rules(*revisions):
 @pytest.mark.parametrize(
     ("rule", "sql"),
     [
-        ("index-not-concurrent", "CREATE INDEX i ON items (price)"),
-        ("index-not-concurrent", "CREATE UNIQUE INDEX i ON public.items USING btree (price)"),
-        ("index-not-concurrent", "DO $$ BEGIN IF true THEN CREATE INDEX i ON items (price); END IF; END $$"),
-        ("index-not-concurrent", "create index i on items (price)"),
+        ("index-not-concurrent", "CREATE INDEX i ON samples (amount)"),
+        ("index-not-concurrent", "CREATE UNIQUE INDEX i ON public.samples USING btree (amount)"),
+        ("index-not-concurrent", "DO $$ BEGIN IF true THEN CREATE INDEX i ON samples (amount); END IF; END $$"),
+        ("index-not-concurrent", "create index i on samples (amount)"),
         ("index-not-concurrent", "DROP INDEX i"),
-        ("index-not-concurrent", "REINDEX TABLE items"),
-        ("rewrite", "ALTER TABLE items ALTER COLUMN price TYPE float"),
-        ("rewrite", "ALTER TABLE items ALTER price SET DATA TYPE float USING price::float"),
-        ("rewrite", "ALTER TABLE items DROP COLUMN a, ALTER COLUMN price TYPE float"),
-        ("rewrite", "ALTER TABLE items ADD COLUMN code uuid DEFAULT gen_random_uuid()"),
-        ("rewrite", "ALTER TABLE items ADD COLUMN size int GENERATED ALWAYS AS (length(name)) STORED"),
-        ("rewrite", "ALTER TABLE items ADD COLUMN number BIGSERIAL"),
-        ("rewrite", "ALTER TABLE items SET UNLOGGED"),
-        ("not-null-unchecked", "ALTER TABLE items ALTER COLUMN price SET NOT NULL"),
-        ("column-filled", "ALTER TABLE items ADD COLUMN colour text NOT NULL"),
-        ("constraint-validated", "ALTER TABLE items ADD CONSTRAINT c CHECK (price > 0)"),
-        ("constraint-validated", "ALTER TABLE items ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES other (id)"),
-        ("constraint-validated", "ALTER TABLE items ADD COLUMN a int REFERENCES other (id)"),
-        ("constraint-unique", "ALTER TABLE items ADD CONSTRAINT c UNIQUE (name)"),
-        ("constraint-unique", "ALTER TABLE items ADD COLUMN a int UNIQUE"),
-        ("exclusive", "LOCK TABLE items"),
-        ("exclusive", "VACUUM FULL items"),
-        ("exclusive", "TRUNCATE items"),
-        ("rows-changed", "UPDATE items SET price = 0"),
-        ("rows-changed", "DELETE FROM items WHERE price IS NULL"),
-        ("rows-changed", "DO $$ BEGIN UPDATE items SET price = 0; END $$"),
-        ("half-committed", "ALTER TABLE items ADD COLUMN a int; CREATE INDEX CONCURRENTLY i ON items (a)"),
-        ("dynamic-sql", "DO $$ BEGIN EXECUTE 'ALTER TABLE ' || 'items SET UNLOGGED'; END $$"),
+        ("index-not-concurrent", "REINDEX TABLE samples"),
+        ("rewrite", "ALTER TABLE samples ALTER COLUMN amount TYPE float"),
+        ("rewrite", "ALTER TABLE samples ALTER amount SET DATA TYPE float USING amount::float"),
+        ("rewrite", "ALTER TABLE samples DROP COLUMN a, ALTER COLUMN amount TYPE float"),
+        ("rewrite", "ALTER TABLE samples ADD COLUMN code uuid DEFAULT gen_random_uuid()"),
+        ("rewrite", "ALTER TABLE samples ADD COLUMN size int GENERATED ALWAYS AS (length(name)) STORED"),
+        ("rewrite", "ALTER TABLE samples ADD COLUMN number BIGSERIAL"),
+        ("rewrite", "ALTER TABLE samples SET UNLOGGED"),
+        ("not-null-unchecked", "ALTER TABLE samples ALTER COLUMN amount SET NOT NULL"),
+        ("column-filled", "ALTER TABLE samples ADD COLUMN colour text NOT NULL"),
+        ("constraint-validated", "ALTER TABLE samples ADD CONSTRAINT c CHECK (amount > 0)"),
+        ("constraint-validated", "ALTER TABLE samples ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES other (id)"),
+        ("constraint-validated", "ALTER TABLE samples ADD COLUMN a int REFERENCES other (id)"),
+        ("constraint-unique", "ALTER TABLE samples ADD CONSTRAINT c UNIQUE (name)"),
+        ("constraint-unique", "ALTER TABLE samples ADD COLUMN a int UNIQUE"),
+        ("exclusive", "LOCK TABLE samples"),
+        ("exclusive", "VACUUM FULL samples"),
+        ("exclusive", "TRUNCATE samples"),
+        ("rows-changed", "UPDATE samples SET amount = 0"),
+        ("rows-changed", "DELETE FROM samples WHERE amount IS NULL"),
+        ("rows-changed", "DO $$ BEGIN UPDATE samples SET amount = 0; END $$"),
+        ("half-committed", "ALTER TABLE samples ADD COLUMN a int; CREATE INDEX CONCURRENTLY i ON samples (a)"),
+        ("dynamic-sql", "DO $$ BEGIN EXECUTE 'ALTER TABLE ' || 'samples SET UNLOGGED'; END $$"),
     ],
 )  # fmt: skip
 def test_a_statement_that_blocks_or_rewrites_is_found(rule, sql):
@@ -53,20 +53,20 @@ def test_a_statement_that_blocks_or_rewrites_is_found(rule, sql):
 @pytest.mark.parametrize(
     "sql",
     [
-        "CREATE INDEX CONCURRENTLY i ON items (price)",
-        "SELECT set_config('a', '1s', false); DROP INDEX CONCURRENTLY i; CREATE INDEX CONCURRENTLY i ON items (price)",
+        "CREATE INDEX CONCURRENTLY i ON samples (amount)",
+        "SELECT set_config('a', '1s', false); DROP INDEX CONCURRENTLY i; CREATE INDEX CONCURRENTLY i ON samples (a)",
         "CREATE TABLE new (id int); CREATE INDEX i ON new (id); ALTER TABLE new ADD UNIQUE (id)",
         "CREATE TABLE new (id int); INSERT INTO new VALUES (1)",
-        "ALTER TABLE items ADD COLUMN colour text",
-        "ALTER TABLE items ADD COLUMN colour text DEFAULT 'it''s; UPDATE items' NOT NULL",
-        "ALTER TABLE items ADD COLUMN seen timestamptz DEFAULT now()",
-        "ALTER TABLE items DROP COLUMN colour",
-        "ALTER TABLE items ALTER COLUMN price DROP NOT NULL",
-        "ALTER TABLE items ADD CONSTRAINT c CHECK (price > 0) NOT VALID",
-        "ALTER TABLE items VALIDATE CONSTRAINT c",
-        "ALTER TABLE items ADD CONSTRAINT c UNIQUE USING INDEX i",
-        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'UPDATE items'; UPDATE items; END $$",
-        "-- UPDATE items\n/* LOCK items; */ SELECT 1",
+        "ALTER TABLE samples ADD COLUMN colour text",
+        "ALTER TABLE samples ADD COLUMN colour text DEFAULT 'it''s; UPDATE samples' NOT NULL",
+        "ALTER TABLE samples ADD COLUMN seen timestamptz DEFAULT now()",
+        "ALTER TABLE samples DROP COLUMN colour",
+        "ALTER TABLE samples ALTER COLUMN amount DROP NOT NULL",
+        "ALTER TABLE samples ADD CONSTRAINT c CHECK (amount > 0) NOT VALID",
+        "ALTER TABLE samples VALIDATE CONSTRAINT c",
+        "ALTER TABLE samples ADD CONSTRAINT c UNIQUE USING INDEX i",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'UPDATE a'; UPDATE samples; END $$",
+        "-- UPDATE samples\n/* LOCK samples; */ SELECT 1",
         f"BEGIN; UPDATE {VERSION_TABLE} SET version_num = '2'; COMMIT",
     ],
 )  # fmt: skip
@@ -77,13 +77,13 @@ def test_a_statement_with_a_short_lock_passes(sql):
 
 def test_set_not_null_needs_three_revisions():
     """SET NOT NULL is accepted after one revision has added a NOT VALID check and another has validated it."""
-    add = "ALTER TABLE items ADD CONSTRAINT c CHECK (price IS NOT NULL) NOT VALID"
-    validate = "ALTER TABLE items VALIDATE CONSTRAINT c"
-    set_not_null = "ALTER TABLE items ALTER COLUMN price SET NOT NULL"
+    add = "ALTER TABLE samples ADD CONSTRAINT c CHECK (amount IS NOT NULL) NOT VALID"
+    validate = "ALTER TABLE samples VALIDATE CONSTRAINT c"
+    set_not_null = "ALTER TABLE samples ALTER COLUMN amount SET NOT NULL"
 
     assert set() == broken_rules(add, validate, set_not_null)
     assert {"not-null-unchecked"} == broken_rules(add, set_not_null)
-    assert {"not-null-unchecked"} == broken_rules(add, validate, "ALTER TABLE items ALTER COLUMN name SET NOT NULL")
+    assert {"not-null-unchecked"} == broken_rules(add, validate, "ALTER TABLE samples ALTER COLUMN name SET NOT NULL")
     assert {"constraint-validated"} <= broken_rules(f"{add}; {validate}")
 
 

@@ -6,7 +6,7 @@ import asyncpg
 from app.embedded_postgres.programs import find_binaries
 from migrations.advisory_lock import LOCK_KEY
 from tests.cluster import execute
-from tests.migrations.alembic import HEAD, VERSION_TABLE, fetch, succeed
+from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, fetch, succeed
 from tests.migrations.schema import dump
 
 
@@ -42,13 +42,18 @@ def test_the_downgrade_script_drops_everything(owner_url):
     done = run_script(owner_url, script("downgrade", "head:base"))
 
     assert 0 == done.returncode, done.stderr
-    assert [(VERSION_TABLE,)] == fetch(owner_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    left = fetch(owner_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {(VERSION_TABLE,), ("samples",)} == set(left)  # the tests have made the samples
     assert [] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
 
 
-def test_the_script_sets_the_timeouts(empty_database_url):
+def test_the_script_sets_the_timeouts(revisions_copy):
     """It sets the timeouts of the settings at its start and after each concurrent index build, which has none."""
-    written = succeed(None, "upgrade", "head", "--sql", migration_lock_seconds=3, migration_statement_seconds=7).stdout
+    add_revision(revisions_copy, "9998", revises=HEAD, upgrade='op.execute("CREATE TABLE new (id int)")')
+    index = 'create_index_concurrently("ix_new_id", "new", ["id"])'
+    add_revision(revisions_copy, "9999", revises="9998", upgrade=index)
+    settings = {"migration_lock_seconds": 3, "migration_statement_seconds": 7}
+    written = succeed(None, "upgrade", f"{HEAD}:head", "--sql", folder=revisions_copy, **settings).stdout
 
     timeouts = "set_config('lock_timeout', '3000ms', false), set_config('statement_timeout', '7000ms', false);"
     assert timeouts in written.partition("CREATE TABLE")[0]

@@ -9,23 +9,25 @@ import pytest
 from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, events, fetch, finish, start
 from tests.migrations.locks import wait_until_blocking
 
-ADD_COLUMN = 'op.execute("ALTER TABLE items ADD COLUMN colour text")'
-DROP_COLUMN = 'op.execute("ALTER TABLE items DROP COLUMN colour")'
+ADD_COLUMN = 'op.execute("ALTER TABLE samples ADD COLUMN colour text")'
+DROP_COLUMN = 'op.execute("ALTER TABLE samples DROP COLUMN colour")'
 
 
 @pytest.fixture
 async def blocker(database_url):
-    """A connection of the service's role that keeps a transaction open which has read the items."""
-    connection = await asyncpg.connect(database_url, server_settings={"application_name": "report"})
+    """A connection of the service's role that keeps a transaction open which has read the samples."""
+    # Without the timeout of the role, which ends the transaction while `alembic` starts on a busy machine.
+    settings = {"application_name": "report", "idle_in_transaction_session_timeout": "0"}
+    connection = await asyncpg.connect(database_url, server_settings=settings)
     await connection.execute("BEGIN")
-    await connection.execute(f"SELECT 'a long one', count(*) FROM items WHERE name <> '{'x' * 200}'")
+    await connection.execute(f"SELECT 'a long one', count(*) FROM samples WHERE name <> '{'x' * 200}'")
     yield connection
     connection.terminate()
 
 
 async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker, revisions_copy):
     """After a lock timeout the migration pauses and retries. It succeeds once the lock is free."""
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN, downgrade=DROP_COLUMN)
     process = start(owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.3)
     await wait_until_blocking(blocker)
     await asyncio.sleep(2)
@@ -38,13 +40,13 @@ async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker,
     pauses = {event["retry_in_seconds"] for event in blocked}
     assert all(0.1 <= pause <= 0.5 for pause in pauses)
     assert f"process {blocker.get_server_pid()}" in blocked[0]["blocked_by"]
-    assert [("items_9999",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
+    assert [("9999",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
 
 async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(owner_url, blocker, revisions_copy):
     """After MIGRATION_WAIT_SECONDS it fails with one sentence: process, user, state, age and the start of its query."""
-    add_revision(revisions_copy, "items_9998", revises=HEAD, upgrade='op.execute("CREATE TABLE fine ()")')
-    add_revision(revisions_copy, "items_9999", revises="items_9998", upgrade=ADD_COLUMN)
+    add_revision(revisions_copy, "9998", revises=HEAD, upgrade='op.execute("CREATE TABLE fine ()")')
+    add_revision(revisions_copy, "9999", revises="9998", upgrade=ADD_COLUMN)
 
     done = await asyncio.to_thread(
         alembic,
@@ -58,7 +60,7 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
 
     assert 1 == done.returncode
     error = done.stderr.splitlines()[-1]
-    assert error.startswith("Error: upgrade items_9998 -> items_9999 did not get its lock within 2 s")
+    assert error.startswith("Error: upgrade 9998 -> 9999 did not get its lock within 2 s")
     assert re.search(
         rf"process {blocker.get_server_pid()} of user items_app \(report\), idle in transaction, \d+ s old, "
         r"query: SELECT 'a long one'[^…]{90,110}…\.$",
@@ -66,12 +68,12 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
     ), error
     assert "Traceback" not in done.stderr
     # Each revision is a transaction of its own, so the earlier one stays.
-    assert [("items_9998",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
+    assert [("9998",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
 
 async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database_url, blocker, revisions_copy):
     """A request that queues behind a waiting migration is answered after the lock timeout."""
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=ADD_COLUMN)
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN)
     process = start(
         owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.5, migration_wait_seconds=5
     )
@@ -79,7 +81,7 @@ async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database
     waits = []
     while process.poll() is None:
         started = asyncio.get_running_loop().time()
-        await reader.fetch("SELECT FROM items LIMIT 1")
+        await reader.fetch("SELECT FROM samples LIMIT 1")
         waits.append(asyncio.get_running_loop().time() - started)
         await asyncio.sleep(0.02)
     await reader.close()
@@ -91,7 +93,7 @@ async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database
 
 def test_a_statement_that_runs_too_long_is_cancelled(owner_url, revisions_copy):
     """The step is rolled back. The error names the setting and the statement."""
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(30)")')
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(30)")')
 
     done = alembic(owner_url, "upgrade", "head", folder=revisions_copy, migration_statement_seconds=0.5)
 
@@ -107,20 +109,20 @@ def test_a_statement_that_runs_too_long_is_cancelled(owner_url, revisions_copy):
 def test_a_revision_that_fails_is_reported_in_one_sentence(owner_url, revisions_copy):
     """The sentence has PostgreSQL's message and the statement, and no traceback. The revision is rolled back."""
     add_revision(
-        revisions_copy, "items_9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("ALTER TABLE items DROP size")'
+        revisions_copy, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("ALTER TABLE samples DROP size")'
     )
 
     done = alembic(owner_url, "upgrade", "head", folder=revisions_copy)
 
     assert 1 == done.returncode
-    assert 'column "size" of relation "items" does not exist' in done.stderr.splitlines()[-1]
+    assert 'column "size" of relation "samples" does not exist' in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert [] == fetch(owner_url, "SELECT FROM information_schema.columns WHERE column_name = 'colour'")
 
 
 async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluster, revisions_copy):
     """If a DBA terminates the process, the step is rolled back, and the error says to run it again."""
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(4)")')
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=f'{ADD_COLUMN}\nop.execute("SELECT pg_sleep(4)")')
     process = start(owner_url, "upgrade", "head", folder=revisions_copy)
     killer = await asyncpg.connect(cluster.url)
     kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)%'"

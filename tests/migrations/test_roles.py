@@ -3,15 +3,16 @@ import pytest
 
 from app import NAME
 from app.health.schema_state import VERSION_TABLE
-from tests.cluster import ROLES, as_role, execute, migrate_as_owner
+from tests.cluster import ROLES, as_role, create_samples, execute, migrate_as_owner
 
-TABLES = ("items", "idempotency_keys", VERSION_TABLE)
+TABLES = ("samples", "idempotency_keys", VERSION_TABLE)
 
 
 @pytest.fixture
 def own_database_url(empty_database_url):
     """A database that was set up as documented. It is not a copy of a template, as a copy has other privileges."""
     migrate_as_owner(empty_database_url)
+    create_samples(as_role(empty_database_url, "items_owner"))
     return empty_database_url
 
 
@@ -36,11 +37,11 @@ async def refused(url, statement):
         "CREATE TABLE mine ()",
         "CREATE TEMPORARY TABLE mine ()",
         "CREATE SCHEMA mine",
-        "CREATE INDEX mine ON items (price)",
+        "CREATE INDEX mine ON samples (amount)",
         pytest.param("CREATE EXTENSION hstore", marks=pytest.mark.needs("hstore")),
-        "ALTER TABLE items ADD COLUMN mine int",
-        "DROP TABLE items",
-        "TRUNCATE items",
+        "ALTER TABLE samples ADD COLUMN mine int",
+        "DROP TABLE samples",
+        "TRUNCATE samples",
         f"DELETE FROM {VERSION_TABLE}",
         "SET ROLE items_owner",
         "CREATE ROLE mine",
@@ -55,10 +56,10 @@ async def test_the_service_cannot_change_the_schema(own_database_url, statement)
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO items (name) VALUES ('Kettle')",
-        "SELECT nextval(pg_get_serial_sequence('items', 'id'))",
-        "UPDATE items SET price = 1",
-        "DELETE FROM items",
+        "INSERT INTO samples (name) VALUES ('Kettle')",
+        "SELECT nextval(pg_get_serial_sequence('samples', 'id'))",
+        "UPDATE samples SET amount = 1",
+        "DELETE FROM samples",
         "DELETE FROM idempotency_keys",
         f"SELECT version_num FROM {VERSION_TABLE}",
     ],
@@ -70,7 +71,7 @@ async def test_the_service_can_read_and_write_rows(own_database_url, statement):
 
 async def test_the_contract_is_tested_as_the_role_of_the_service(client, sql):
     """The application in the tests connects as the service's role."""
-    await client.get("/items")
+    await client.get("/samples")
 
     users = await sql.fetch(
         "SELECT DISTINCT usename FROM pg_stat_activity "

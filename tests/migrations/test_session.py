@@ -70,7 +70,7 @@ def test_pgbouncer_is_refused(empty_database_url, mode):
     assert 1 == done.returncode
     assert 1 == len(done.stderr.splitlines())
     assert "MIGRATION_DATABASE_URL" in done.stderr
-    assert [] == fetch(empty_database_url, "SELECT FROM pg_class WHERE relname = 'items'")
+    assert [] == fetch(empty_database_url, "SELECT FROM pg_tables WHERE schemaname = 'public'")
 
 
 def test_a_service_behind_pgbouncer_migrates_over_a_direct_connection(empty_database_url):
@@ -103,11 +103,11 @@ def test_a_password_may_contain_any_character(own_cluster, password):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://postgres:hunter2@127.0.0.1:1/items", "PostgreSQL cannot be reached"),
-        ("postgresql://postgres:hunter2@nowhere.invalid/items", "PostgreSQL cannot be reached"),
-        ("postgresql://postgres:hunter2/3@127.0.0.1/items", "must be a URL like"),
-        ("postgresql://postgres:hunter2@127.0.0.1:port/items", "must be a URL like"),
-        ("mysql://postgres:hunter2@127.0.0.1/items", "must be a URL like"),
+        ("postgresql://postgres:hunter2@127.0.0.1:1/samples", "PostgreSQL cannot be reached"),
+        ("postgresql://postgres:hunter2@nowhere.invalid/samples", "PostgreSQL cannot be reached"),
+        ("postgresql://postgres:hunter2/3@127.0.0.1/samples", "must be a URL like"),
+        ("postgresql://postgres:hunter2@127.0.0.1:port/samples", "must be a URL like"),
+        ("mysql://postgres:hunter2@127.0.0.1/samples", "must be a URL like"),
         (None, "DATABASE_URL is not set"),
     ],
 )
@@ -172,13 +172,13 @@ def test_the_isolation_level_of_a_migration_is_read_committed(empty_database_url
     url = empty_database_url
     execute(url, f"ALTER DATABASE {urlsplit(url).path[1:]} SET default_transaction_isolation = '{level}'")
     note = "op.execute(\"CREATE TABLE noted AS SELECT current_setting('transaction_isolation') AS level\")"
-    add_revision(revisions_copy, "items_9999", revises=HEAD, upgrade=note, downgrade='op.execute("DROP TABLE noted")')
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=note, downgrade='op.execute("DROP TABLE noted")')
 
     succeed(url, "upgrade", "head", folder=revisions_copy)
     assert [("read committed",)] == fetch(url, "TABLE noted")
 
     succeed(url, "downgrade", HEAD, folder=revisions_copy)
-    script = succeed(None, "upgrade", f"{HEAD}:items_9999", "--sql", folder=revisions_copy).stdout
+    script = succeed(None, "upgrade", f"{HEAD}:9999", "--sql", folder=revisions_copy).stdout
     assert 0 == run_script(url, script).returncode
     assert [("read committed",)] == fetch(url, "TABLE noted")
 

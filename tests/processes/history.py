@@ -22,16 +22,16 @@ class History:
     """Requests whose writes can be distinguished: no two write the same value, unless one is a retry."""
 
     def __init__(self, url: str) -> None:
-        """Insert the items that requests replace."""
+        """Insert the samples that requests replace."""
         self._url = url
-        execute(url, f"INSERT INTO items (name) SELECT 'seeded' FROM generate_series(1, {_SEEDED})")
+        execute(url, f"INSERT INTO samples (name) SELECT 'seeded' FROM generate_series(1, {_SEEDED})")
 
     @staticmethod
     def request(number: int) -> Request:
         """A read, a creation with or without a key, the retry of an earlier creation, or a replacement."""
         kind = number % 6
         if kind == 0:
-            return Request(target=f"/items/{number % _SEEDED + 1}")
+            return Request(target=f"/samples/{number % _SEEDED + 1}")
         if kind == 1:
             return create(number)
         if kind == 2:
@@ -41,9 +41,9 @@ class History:
             repeated = max(2, number - 61)
             return create(repeated, key=f"key-{repeated}")
         if kind == 4:
-            return Request(target="/items?per_page=5")
-        body = json.dumps({"name": f"replaced-{number}", "description": None, "price": number % 1000}).encode()
-        return Request(method="PUT", target=f"/items/{number % _SEEDED + 1}", headers=(_JSON,), body=body)
+            return Request(target="/samples?per_page=5")
+        body = json.dumps({"name": f"replaced-{number}", "description": None, "amount": number % 1000}).encode()
+        return Request(method="PUT", target=f"/samples/{number % _SEEDED + 1}", headers=(_JSON,), body=body)
 
     @staticmethod
     def creation(number: int) -> Request:
@@ -96,17 +96,17 @@ class History:
     async def _rows(self) -> dict[int, asyncpg.Record]:
         connection = await asyncpg.connect(self._url, user="postgres")
         try:
-            found = await connection.fetch("SELECT id, name, description, price::float FROM items")
+            found = await connection.fetch("SELECT id, name, description, amount FROM samples")
             return {row["id"]: row for row in found}
         finally:
             await connection.close()
 
 
 def create(number: int, *, key: str | None = None, name: str = "created", description: str | None = None) -> Request:
-    """The creation of this number's item."""
+    """The creation of this number's sample."""
     headers = (_JSON,) if key is None else (_JSON, ("Idempotency-Key", key))
-    values = {"name": f"{name}-{number}", "description": description, "price": number % 1000}
-    return Request(method="POST", target="/items", headers=headers, body=json.dumps(values).encode())
+    values = {"name": f"{name}-{number}", "description": description, "amount": number % 1000}
+    return Request(method="POST", target="/samples", headers=headers, body=json.dumps(values).encode())
 
 
 def _is_idempotent(request: Request) -> bool:
@@ -126,16 +126,16 @@ def _outcome(result: RequestResult) -> str:
 
 
 def _acknowledged(result: RequestResult, rows: dict[int, asyncpg.Record]) -> int:
-    """The id of the acknowledged item, once it is sure that it is stored as requested."""
+    """The id of the acknowledged sample, once it is sure that it is stored as requested."""
     assert result.answer
-    item = json.loads(result.answer.body)
+    sample = json.loads(result.answer.body)
     expected = _value(json.loads(result.request.body))
-    assert expected == _value(item), f"acknowledged with other values: {result}"
-    assert item["id"] in rows, f"acknowledged and not stored: {result}"
-    assert expected == _value(rows[item["id"]]), f"stored with other values: {result}"
-    return int(item["id"])
+    assert expected == _value(sample), f"acknowledged with other values: {result}"
+    assert sample["id"] in rows, f"acknowledged and not stored: {result}"
+    assert expected == _value(rows[sample["id"]]), f"stored with other values: {result}"
+    return int(sample["id"])
 
 
-def _value(item: Any) -> tuple[Any, ...]:
+def _value(sample: Any) -> tuple[Any, ...]:
     """The fields that a client sets, of a request's body, an answer or a row."""
-    return item["name"], item["description"], item["price"]
+    return sample["name"], sample["description"], sample["amount"]

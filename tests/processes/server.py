@@ -20,6 +20,9 @@ from tests.paths import ROOT
 
 T = TypeVar("T")
 
+SAMPLES_APP = "tests.sample.app:create_app()"
+"""This service with the samples beside its own resources."""
+
 PLAIN = "tests.processes.apps:plain()"
 """An application that answers without a database."""
 
@@ -219,10 +222,10 @@ class Server:
 
 
 def service(url: str, *, workers: int = 1, **settings: str) -> Server:
-    """This service with this database, without rate limits unless the settings have some."""
+    """This service and the samples with this database, without rate limits unless the settings have some."""
     limited = any(name.startswith("RATE_LIMIT_") for name in settings)
     environment = {"DATABASE_URL": url, "WEB_CONCURRENCY": str(workers), "RATE_LIMIT_ENABLED": str(limited).lower()}
-    return Server(environment=environment | settings)
+    return Server(app=SAMPLES_APP, environment=environment | settings)
 
 
 def without_coverage(server: Server) -> Server:

@@ -16,7 +16,7 @@ from tests.processes.scrape import scrape, total
 from tests.processes.server import Server, eventually, service
 from tests.processes.watch import print_figures
 
-HEAD = b"POST /items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /samples HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
 
 @pytest.fixture
@@ -139,9 +139,9 @@ def test_an_endless_body_is_refused(server, history):
 
 HOSTILE = {
     "gzip": (HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00", 415),
-    "two hosts": (b"GET /items HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", 400),
-    "no host": (b"GET /items HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
-    "1 MB of headers": (b"GET /items HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 431),
+    "two hosts": (b"GET /samples HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", 400),
+    "no host": (b"GET /samples HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+    "1 MB of headers": (b"GET /samples HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 431),
     "declared too long": (HEAD + b"Content-Length: 99999999\r\nConnection: close\r\n\r\n{}", 413),
 }
 
@@ -158,10 +158,10 @@ def test_an_ambiguous_request_smuggles_no_second_request(server, history):
     """It is refused, and the creation that follows it on the connection is not carried out."""
     body = b'{"name":"smuggled"}'
     follower = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    # An item of that name would be a row that no request wrote, and fail the history's check.
+    # A sample of that name would be a row that no request wrote, and fail the history's check.
     with normal_requests(server, history):
         for _ in repeat_for():
             for name, sent in AMBIGUOUS.items():
-                found = statuses(send_and_read(server, sent.replace(b"POST / ", b"POST /items ") + follower))
+                found = statuses(send_and_read(server, sent.replace(b"POST / ", b"POST /samples ") + follower))
                 assert len(found) == 1, name
                 assert 400 <= found[0] < 500, name

@@ -226,12 +226,12 @@ def test_a_worker_becomes_ready_when_the_server_has_a_free_connection(own_cluste
         with service(as_role(own_cluster.url, "items_app")) as server:
             server.serving()
             workers = server.workers()
-            assert (503, 503) == (fetch(server.port, "/health/ready")[0], fetch(server.port, "/items")[0])
+            assert (503, 503) == (fetch(server.port, "/health/ready")[0], fetch(server.port, "/samples")[0])
             time.sleep(1.5)
             for connection in connections:
                 runner.run(connection.close())
             eventually(lambda: fetch(server.port, "/health/ready")[0] == 200, seconds=3, what="ready")
-            assert 200 == fetch(server.port, "/items")[0]
+            assert 200 == fetch(server.port, "/samples")[0]
             assert workers == server.workers()
 
 
@@ -274,7 +274,7 @@ def test_a_locked_table_does_not_delay_probes_or_later_requests(own_cluster):
         before = asyncio.run(send_load(server.port, rate=400, count=200, kept=50, request=history.request))
         lock = stack.enter_context(asyncio.Runner())
         locker = lock.run(asyncpg.connect(own_cluster.url))
-        lock.run(locker.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
+        lock.run(locker.execute("BEGIN; LOCK TABLE samples IN ACCESS EXCLUSIVE MODE"))
         with polling(lambda: probed(server.port)) as probes:
             report = asyncio.run(
                 send_load(server.port, rate=2_000, count=200, kept=200, request=lambda n: history.request(200 + n))
@@ -345,7 +345,7 @@ def stored(url: str) -> Counter[str]:
     async def names() -> list[str]:
         connection = await asyncpg.connect(url)
         try:
-            return [row["name"] for row in await connection.fetch("SELECT name FROM items WHERE name LIKE 'lost-%'")]
+            return [row["name"] for row in await connection.fetch("SELECT name FROM samples WHERE name LIKE 'lost-%'")]
         finally:
             await connection.close()
 

@@ -107,7 +107,7 @@ def test_overload_is_refused_and_goodput_stays(own_cluster):
 
 def good_per_second(server: Server, connections: int, seconds: int) -> float:
     """The number of successful answers that wrk counts, each connection sending as soon as it has an answer."""
-    url = f"http://127.0.0.1:{server.port}/items/1"
+    url = f"http://127.0.0.1:{server.port}/samples/1"
     output = subprocess.run(
         [find("wrk"), "--threads=1", f"--connections={connections}", f"--duration={seconds}s", url],
         capture_output=True, text=True, check=True,
@@ -136,7 +136,7 @@ def test_goodput_stays_with_five_times_as_many_clients(database_url, budget, con
             pairs = [
                 (good_per_second(server, connections, 2), good_per_second(server, 5 * connections, 2)) for _ in range(3)
             ]
-        with load(server.port, rate=100, request=lambda _: Request(target="/items/1")) as report:
+        with load(server.port, rate=100, request=lambda _: Request(target="/samples/1")) as report:
             time.sleep(1)
         shed = total(scrape(server.port), "requests_shed_total")
     acknowledged = history.check(writes)["acknowledged"]

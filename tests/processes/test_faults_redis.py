@@ -60,7 +60,7 @@ def test_limits_hold_without_redis(database_url, tmp_path, how):
         server = stack.enter_context(service(database_url, workers=2, **settings, RATE_LIMIT_STORAGE_URI=redis.uri))
         server.serving(workers=2)
         with (
-            load(server.port, rate=100, kept=10, fresh=5, request=lambda _: Request(target="/items")) as report,
+            load(server.port, rate=100, kept=10, fresh=5, request=lambda _: Request(target="/samples")) as report,
             load(server.port, rate=40, kept=5, fresh=5, request=history.creation) as writes,
         ):
             time.sleep(0.5)

@@ -146,7 +146,7 @@ def test_the_service_works_with_an_unusable_metrics_directory(database_url, crea
         # New series need space.
         for number in range(200):
             fetch(server.port, f"/nothing/{number}")
-            fetch(server.port, f"/items/{number + 1}")
+            fetch(server.port, f"/samples/{number + 1}")
         samples = scrape(server.port)
         assert workers == server.workers()
         server.reload()

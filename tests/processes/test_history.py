@@ -6,12 +6,12 @@ from tests.cluster import execute
 from tests.processes.history import History, create
 from tests.processes.load import Answer, Report, Request, RequestResult
 
-ITEM = "INSERT INTO items (name, price) VALUES ('created-7', 7)"
+ROW = "INSERT INTO samples (name, amount) VALUES ('created-7', 7)"
 
 
 @pytest.fixture
 def history(database_url: str) -> History:
-    """An empty history. The next item gets the id `FIRST`."""
+    """An empty history. The next sample gets the id `FIRST`."""
     return History(database_url)
 
 
@@ -29,9 +29,9 @@ def report(*outcomes: tuple[Request, int, dict[str, object]]) -> Report:
     return Report(results)
 
 
-def created(item_id: int) -> dict[str, object]:
-    """The answer to the creation of item 7."""
-    return {"id": item_id, "name": "created-7", "description": None, "price": 7}
+def created(sample_id: int) -> dict[str, object]:
+    """The answer to the creation of sample 7."""
+    return {"id": sample_id, "name": "created-7", "description": None, "amount": 7}
 
 
 PLAIN, KEYED = create(7), create(7, key="key-7")
@@ -51,7 +51,7 @@ OVERLOADED, UNAVAILABLE = {"code": "overloaded"}, {"code": "database_unavailable
 def test_outcomes_are_counted(history, database_url, rows, outcomes, counts):
     """Each acknowledged creation has a row. Where an outcome is unknown and there is no key, one more is allowed."""
     for _ in range(rows):
-        execute(database_url, ITEM)
+        execute(database_url, ROW)
 
     assert counts == {kind: count for kind, count in history.check(report(*outcomes)).items() if count}
 
@@ -61,7 +61,7 @@ def test_outcomes_are_counted(history, database_url, rows, outcomes, counts):
     [
         (0, [(PLAIN, 201, created(FIRST))], "acknowledged and not stored"),
         (1, [(PLAIN, 201, created(1))], "stored with other values"),
-        (1, [(PLAIN, 201, created(FIRST) | {"price": 8})], "acknowledged with other values"),
+        (1, [(PLAIN, 201, created(FIRST) | {"amount": 8})], "acknowledged with other values"),
         (1, [(PLAIN, 503, OVERLOADED)], "1 rows, at most 0"),
         (1, [(PLAIN, 429, {})], "1 rows, at most 0"),
         (2, [(PLAIN, 201, created(FIRST))], "2 rows, at most 1"),
@@ -74,7 +74,7 @@ def test_outcomes_are_counted(history, database_url, rows, outcomes, counts):
 def test_a_wrong_row_is_found(history, database_url, rows, outcomes, message):
     """A write that was lost, changed, done twice, or done although it was refused, fails the check."""
     for _ in range(rows):
-        execute(database_url, ITEM)
+        execute(database_url, ROW)
 
     with pytest.raises(AssertionError, match=message):
         history.check(report(*outcomes))

@@ -9,11 +9,11 @@ from tests.processes.scrape import scrape, total
 from tests.processes.server import eventually, service
 
 ANSWERED_AS_PROBLEMS = {
-    "a path that is not UTF-8": (b"GET /items/%ff HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
-    "a URL as target": (b"GET http://other/items HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
+    "a path that is not UTF-8": (b"GET /samples/%ff HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
+    "a URL as target": (b"GET http://other/samples HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
     "an asterisk as target": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
-    "no Host": (b"GET /items HTTP/1.1\r\nConnection: close\r\n\r\n", "bad_host"),
-    "two Hosts": (b"GET /items HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", "bad_host"),
+    "no Host": (b"GET /samples HTTP/1.1\r\nConnection: close\r\n\r\n", "bad_host"),
+    "two Hosts": (b"GET /samples HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", "bad_host"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.health.schema_state import VERSION_TABLE
-from tests.cluster import as_role, execute, migrate
+from tests.cluster import as_role, create_samples, execute, migrate
 from tests.migrations.alembic import HEAD
 from tests.processes.load import Client, Request, RequestResult
 from tests.processes.scrape import fetch, scrape, total
@@ -33,7 +33,7 @@ def assert_becomes_ready(server: Server) -> None:
     """Wait until the server is ready, and check that no worker was replaced."""
     before = server.workers()
     eventually(lambda: ready(server.port)[0] == 200, seconds=5, what="ready")
-    assert 200 == fetch(server.port, "/items")[0]
+    assert 200 == fetch(server.port, "/samples")[0]
     assert before == server.workers()
     assert 1 == len(before)
 
@@ -45,7 +45,7 @@ def test_a_worker_becomes_ready_when_the_database_starts(own_cluster):
         server.serving()
         assert (503, "database_unavailable") == (ready(server.port)[0], ready(server.port)[1]["database"])
         assert 200 == fetch(server.port, "/health")[0]
-        assert 503 == fetch(server.port, "/items")[0]
+        assert 503 == fetch(server.port, "/samples")[0]
         time.sleep(1)
         own_cluster.start()
         assert_becomes_ready(server)
@@ -74,16 +74,17 @@ def test_a_worker_becomes_ready_when_the_schema_is_migrated(empty_database_url):
         assert (503, CHECKS | {"schema": "behind", "revision_found": None}) == ready(server.port)
         assert 1 == total(scrape(server.port), "schema_state", {"state": "behind"})
         migrate(empty_database_url)
+        create_samples(empty_database_url)
         assert_becomes_ready(server)
         assert 1 == total(scrape(server.port), "schema_state", {"state": "current"})
 
 
 def test_a_schema_that_is_ahead_is_served(database_url):
     """A revision that this code does not know is a newer one: a rollback must stay possible."""
-    execute(as_role(database_url, "postgres"), f"UPDATE {VERSION_TABLE} SET version_num = 'items_9999'")
+    execute(as_role(database_url, "postgres"), f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with service(database_url) as server:
         server.serving()
-        assert (200, CHECKS | {"schema": "ahead", "revision_found": "items_9999"}) == ready(server.port)
+        assert (200, CHECKS | {"schema": "ahead", "revision_found": "9999"}) == ready(server.port)
 
 
 @contextmanager
@@ -121,13 +122,13 @@ def test_ops_port_separates_metrics_and_readiness_from_the_api(database_url):
         server.serving()
         answers = {
             path: (fetch(server.port, path)[0], fetch(ops_port, path)[0])
-            for path in ("/health", "/health/ready", "/metrics", "/items", "/", "/docs", "/openapi.json", "/nothing")
+            for path in ("/health", "/health/ready", "/metrics", "/samples", "/", "/docs", "/openapi.json", "/nothing")
         }
     assert {
         "/health": (200, 200),
         "/health/ready": (404, 200),
         "/metrics": (404, 200),
-        "/items": (200, 404),
+        "/samples": (200, 404),
         "/": (200, 404),
         "/docs": (200, 404),
         "/openapi.json": (200, 404),
@@ -140,5 +141,5 @@ def test_probes_are_never_rate_limited(database_url, path):
     """They are answered 200 when their client has reached its rate limit."""
     with service(database_url, RATE_LIMIT_READ="1/minute") as server:
         server.serving()
-        assert [200, 429] == [fetch(server.port, "/items")[0] for _ in range(2)]
+        assert [200, 429] == [fetch(server.port, "/samples")[0] for _ in range(2)]
         assert {200} == {fetch(server.port, path)[0] for _ in range(5)}

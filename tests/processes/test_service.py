@@ -13,7 +13,7 @@ from tests.redis_server import redis_server
 
 JSON = (("Content-Type", "application/json"),)
 
-ITEM = Request(method="POST", target="/items", headers=JSON, body=b'{"name":"served"}')
+CREATION = Request(method="POST", target="/samples", headers=JSON, body=b'{"name":"served"}')
 
 
 def send(port: int, count: int, *, connections: int, request: Request, rate: float = 1_000) -> Report:
@@ -24,8 +24,8 @@ def send(port: int, count: int, *, connections: int, request: Request, rate: flo
 def mixed(number: int) -> Request:
     """Reading and writing requests."""
     if number % 4 == 0:
-        return ITEM
-    return Request(target="/items?per_page=5" if number % 4 == 1 else "/items/1")
+        return CREATION
+    return Request(target="/samples?per_page=5" if number % 4 == 1 else "/samples/1")
 
 
 def served(port: int) -> float:
@@ -39,7 +39,7 @@ def test_a_scrape_shows_the_counters_of_all_workers(database_url):
     """After 300 requests each of three workers shows 300, while the other two are stopped."""
     with service(database_url, workers=3) as server:
         server.serving(workers=3)
-        report = send(server.port, 300, connections=30, request=Request(target="/items"), rate=600)
+        report = send(server.port, 300, connections=30, request=Request(target="/samples"), rate=600)
         assert {200: 300} == report.statuses
         workers = server.workers()
         for asked in workers:
@@ -51,8 +51,10 @@ def test_a_scrape_shows_the_counters_of_all_workers(database_url):
             samples = scrape(server.port)
             for pid in others:
                 os.kill(pid, signal.SIGCONT)
-            assert 300 == total(samples, "http_requests_total", {"handler": "/items", "method": "GET", "status": "200"})
-            assert 300 == total(samples, "http_request_duration_seconds_count", {"handler": "/items"})
+            assert 300 == total(
+                samples, "http_requests_total", {"handler": "/samples", "method": "GET", "status": "200"}
+            )
+            assert 300 == total(samples, "http_request_duration_seconds_count", {"handler": "/samples"})
 
 
 def test_counters_never_decrease(database_url, tmp_path):
@@ -91,14 +93,14 @@ def test_a_limit_is_exact_over_all_workers(database_url):
     """A limit of 100 a minute admits 100 of 400 requests over 40 connections to 4 workers."""
     with service(database_url, workers=4, RATE_LIMIT_READ="100/minute") as server:
         server.serving(workers=4)
-        assert {201: 1} == send(server.port, 1, connections=1, request=ITEM).statuses
-        report = send(server.port, 400, connections=40, request=Request(target="/items/1"))
+        assert {201: 1} == send(server.port, 1, connections=1, request=CREATION).statuses
+        report = send(server.port, 400, connections=40, request=Request(target="/samples/1"))
         assert {200: 100, 429: 300} == report.statuses
         assert_refusals(report)
         time.sleep(0.1)
         samples = scrape(server.port)
 
-    labels = {"method": "GET", "handler": "/items/{item_id}"}
+    labels = {"method": "GET", "handler": "/samples/{sample_id}"}
     assert 100 == total(samples, "http_requests_total", labels | {"status": "200"})
     assert 300 == total(samples, "http_requests_total", labels | {"status": "429"})
     assert 300 == total(samples, "rate_limit_decisions_total", {"bucket": "read", "outcome": "refused"})
@@ -106,7 +108,7 @@ def test_a_limit_is_exact_over_all_workers(database_url):
 
 async def send_to_both(ports: list[int], count: int) -> list[Report]:
     """Send `count` reading requests to each, at the same time."""
-    request = Request(target="/items/1")
+    request = Request(target="/samples/1")
     return await asyncio.gather(
         *(send_load(port, rate=500, count=count, kept=20, request=lambda _: request) for port in ports)
     )
@@ -120,7 +122,7 @@ def test_a_limit_is_exact_over_two_instances(database_url, tmp_path):
         with service(database_url, workers=2, **settings) as one, service(database_url, workers=2, **settings) as two:
             one.serving(workers=2)
             two.serving(workers=2)
-            assert {201: 1} == send(one.port, 1, connections=1, request=ITEM).statuses
+            assert {201: 1} == send(one.port, 1, connections=1, request=CREATION).statuses
             reports = asyncio.run(send_to_both([one.port, two.port], 200))
 
     statuses = sum((report.statuses for report in reports), reports[0].statuses - reports[0].statuses)
@@ -165,7 +167,7 @@ def test_reloads_hold_the_budget(database_url):
     settings = {"DATABASE_CONNECTIONS": "6"}
     with service(database_url, workers=2, **settings) as server, counting_backends(database_url) as backends:
         server.serving(workers=2)
-        assert {201: 1} == send(server.port, 1, connections=1, request=ITEM).statuses
+        assert {201: 1} == send(server.port, 1, connections=1, request=CREATION).statuses
         with load(server.port, rate=300, request=mixed) as report:
             for _ in range(4):
                 server.reload()
@@ -182,7 +184,7 @@ def test_the_smallest_budget_is_enough_for_a_reload(database_url):
     settings = {"DATABASE_CONNECTIONS": "3"}
     with service(database_url, workers=2, **settings) as server, counting_backends(database_url) as backends:
         server.serving(workers=2)
-        with load(server.port, rate=50, request=lambda _: ITEM) as report:
+        with load(server.port, rate=50, request=lambda _: CREATION) as report:
             server.reload()
 
     assert [] == report.failures()

@@ -20,7 +20,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\nConnection:
 def path() -> Iterator[Path]:
     """The path of a socket. It is short, as the path of a socket has to be."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder, "items.sock")
+        yield Path(folder, "service.sock")
 
 
 def ask(path: Path, sent: bytes = GET) -> bytes:

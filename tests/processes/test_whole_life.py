@@ -8,7 +8,7 @@ import pytest
 from tests.cluster import execute
 from tests.processes.load import Request, load
 from tests.processes.scrape import fetch
-from tests.processes.server import Server, eventually
+from tests.processes.server import SAMPLES_APP, Server, eventually
 
 SECRETS = {name: f"planted{name}" for name in ("dsn", "bearer", "cookie", "body", "query", "key", "field")}
 
@@ -21,7 +21,7 @@ HEADERS = (
 
 def post(body: str, *headers: tuple[str, str]) -> Request:
     """A creation with secrets that must not be logged."""
-    return Request(method="POST", target="/items", headers=(*HEADERS, *headers), body=body.encode())
+    return Request(method="POST", target="/samples", headers=(*HEADERS, *headers), body=body.encode())
 
 
 REQUESTS = [
@@ -30,11 +30,11 @@ REQUESTS = [
     post('{"name": "another"}', ("Idempotency-Key", SECRETS["key"])),
     post(f'{{"name": "{SECRETS["body"]}'),
     post(f'{{"name": 7, "description": "{SECRETS["body"]}", "{SECRETS["field"]}": 1}}'),
-    Request(target=f"/items?q={SECRETS['query']}&per_page={SECRETS['query']}", headers=HEADERS),
-    Request(target=f"/items?q={SECRETS['query']}", headers=HEADERS),
+    Request(target=f"/samples?q={SECRETS['query']}&per_page={SECRETS['query']}", headers=HEADERS),
+    Request(target=f"/samples?q={SECRETS['query']}", headers=HEADERS),
     Request(target="/nothing", headers=HEADERS),
-    Request(method="DELETE", target="/items", headers=HEADERS),
-    Request(target="/items/1", headers=(*HEADERS, ("If-None-Match", SECRETS["field"]))),
+    Request(method="DELETE", target="/samples", headers=HEADERS),
+    Request(target="/samples/1", headers=(*HEADERS, ("If-None-Match", SECRETS["field"]))),
     Request(target=f"/\x01{SECRETS['query']}"),  # the parser refuses it
 ]
 
@@ -49,11 +49,13 @@ def test_every_log_line_is_json_and_has_no_secret(own_cluster):
     )
     execute(
         own_cluster.url,
-        "CREATE TRIGGER planted BEFORE INSERT ON items FOR EACH ROW "
+        "CREATE TRIGGER planted BEFORE INSERT ON samples FOR EACH ROW "
         f"WHEN (NEW.name = '{SECRETS['body']}') EXECUTE FUNCTION planted()",
     )
     url = own_cluster.url.replace("postgres@", f"postgres:{SECRETS['dsn']}@", 1)
-    with Server(environment={"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}) as server:
+    with Server(
+        app=SAMPLES_APP, environment={"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}
+    ) as server:
         server.serving(workers=2)
         with load(server.port, rate=100, request=lambda n: REQUESTS[n % len(REQUESTS)]) as report:
             time.sleep(1)
@@ -92,9 +94,11 @@ def test_every_log_line_is_json_and_has_no_secret(own_cluster):
 @pytest.mark.parametrize("level", ["info", "warning"])
 def test_probes_write_no_log_line_at_info(database_url, level):
     """At info every other request has its line. At warning a service without failures writes nothing."""
-    with Server(environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "LOG_LEVEL": level}) as server:
+    with Server(
+        app=SAMPLES_APP, environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", "LOG_LEVEL": level}
+    ) as server:
         server.serving()
-        for path in ("/health", "/health/ready", "/metrics", "/items"):
+        for path in ("/health", "/health/ready", "/metrics", "/samples"):
             assert 200 == fetch(server.port, path)[0]
         assert 0 == server.stop()
         records = [json.loads(line) for line in server.output().splitlines()]
@@ -102,4 +106,4 @@ def test_probes_write_no_log_line_at_info(database_url, level):
     if level == "warning":
         assert [] == records
     else:
-        assert ["/items"] == [record["path"] for record in records if record["event"] == "request_served"]
+        assert ["/samples"] == [record["path"] for record in records if record["event"] == "request_served"]

@@ -47,7 +47,14 @@ _page = text(f"""
 SELECT counted.total, found.* FROM (SELECT count(*) AS total FROM samples) AS counted
 LEFT JOIN (SELECT {COLUMNS} FROM samples ORDER BY id LIMIT :limit OFFSET :offset) AS found ON true ORDER BY found.id
 """).bindparams(bindparam("limit", type_=BigInteger), bindparam("offset", type_=BigInteger))
-_create_once = text("""
+
+
+def _listed(source: str) -> str:
+    """The columns of this part of a statement. A `*` would include those that a later migration adds."""
+    return ", ".join(f"{source}.{field.name}" for field in fields(Sample))
+
+
+_create_once = text(f"""
 WITH proposed AS (
     SELECT nextval(pg_get_serial_sequence('samples', 'id')) AS id, CAST(:name AS text) AS name,
         CAST(:description AS text) AS description, :amount AS amount, now() AS created_at, now() AS updated_at
@@ -59,7 +66,7 @@ WITH proposed AS (
     INSERT INTO samples (id, name, description, amount, created_at, updated_at)
     SELECT proposed.* FROM proposed JOIN kept ON proposed.id = CAST(kept.answer ->> 'id' AS bigint) RETURNING id
 )
-SELECT stored.*, kept.fingerprint, created.id IS NULL AS is_replay
+SELECT {_listed("stored")}, kept.fingerprint, created.id IS NULL AS is_replay
 FROM kept CROSS JOIN jsonb_populate_record(NULL::samples, kept.answer) AS stored LEFT JOIN created ON true
 """).bindparams(bindparam("amount", type_=Float(53)))
 
@@ -160,7 +167,7 @@ def _guarded(write: str) -> TextClause:
 WITH target AS (SELECT id, updated_at FROM samples WHERE id = :sample_id FOR UPDATE),
 written AS ({write} target WHERE samples.id = target.id
     AND (:versions IS NULL OR target.updated_at = ANY(:versions)) RETURNING samples.*)
-SELECT {", ".join(f"written.{field.name}" for field in fields(Sample))} FROM target LEFT JOIN written ON true
+SELECT {_listed("written")} FROM target LEFT JOIN written ON true
 """).bindparams(bindparam("sample_id", type_=BigInteger), bindparam("versions", type_=ARRAY(DateTime(True))))
 
 

@@ -15,7 +15,12 @@ from tests.migrations.alembic import HEAD, add_revision, copy_project, succeed
 from tests.migrations.versions import REVISIONS, script
 from tests.paths import ROOT
 
-CONTRACT = ("routers/test_item.py", "routers/test_idempotency.py", "http/test_pagination.py", "http/test_etags.py")
+CONTRACT = (
+    "routers/test_item.py",
+    "routers/test_item_idempotency.py",
+    "routers/test_item_pages.py",
+    "routers/test_item_etags.py",
+)
 """The tests of the HTTP contract, in tests/."""
 
 EXPANSION = """op.execute("ALTER TABLE items ADD COLUMN colour text, ADD COLUMN stock int DEFAULT 0 NOT NULL")

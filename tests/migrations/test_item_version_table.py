@@ -19,7 +19,7 @@ from tests.migrations.alembic import (
     start,
     succeed,
 )
-from tests.migrations.old_installation import install_old_release
+from tests.migrations.item_old_installation import install_old_release
 from tests.migrations.schema import dump
 from tests.migrations.test_offline import run_script
 from tests.migrations.versions import REVISIONS
