@@ -19,7 +19,7 @@ from app.database.failures import (
 )
 from app.database.pool import Pool
 from app.database.statements import CompiledStatement
-from app.errors import SlowStatementTimeoutError
+from app.errors import SlowStatementTimeoutError, StatementTimeoutError
 
 
 class Executor:
@@ -60,6 +60,8 @@ class Executor:
                 return await connection.fetch(statement.sql, *values, timeout=seconds)
             except DRIVER_ERRORS as error:
                 if statement.is_slow and isinstance(error, TimeoutError):
+                    if statement.may_write:
+                        raise StatementTimeoutError(write_in_doubt=not in_transaction) from error
                     raise SlowStatementTimeoutError(self._slow_seconds) from error
                 if may_retry and is_stale_plan(error, may_write=statement.may_write):
                     may_retry = False

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import bindparam, delete, insert, select, text, union_all, update
+from sqlalchemy import Float, bindparam, delete, func, insert, select, text, union_all, update
 
 from app import NAME
 from app.database import slow
@@ -25,7 +25,7 @@ from tests.proxy import proxied
 from tests.sample import crud
 from tests.sample.table import samples
 
-SLOW_SLEEP = slow(text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds")))
+SLOW_SLEEP = slow(select(func.pg_sleep(bindparam("seconds", type_=Float))))
 IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
 
@@ -168,6 +168,16 @@ async def test_a_slow_statement_past_its_time_is_cancelled(database_url, sql):
         assert 0 == await sql.fetchval(ACTIVE)
         assert pid == (await database.run(PID, {}))[0][0]
         assert database.state.open == 1
+
+
+async def test_a_slow_write_past_its_time_is_in_doubt(database_url, sql):
+    """It may have been committed just before it was to be cancelled."""
+    write = slow(text("INSERT INTO items (name) SELECT 'Kettle' FROM pg_sleep(9)"))
+    async with connected(database_url, statement_seconds=1.0) as database:
+        with pytest.raises(StatementTimeoutError, match=IN_DOUBT):
+            await database.run(write, {})
+        await assert_all_connections_work(database)
+    assert 0 == await sql.fetchval("SELECT count(*) FROM items")
 
 
 async def test_slow_statements_run_on_a_part_of_the_connections(database_url):
