@@ -10,7 +10,7 @@ from fastapi import params
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from app.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
 
@@ -116,6 +116,19 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+async def with_whole_body(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:
+    """Wait for a body that the endpoint need not read, and return a `receive` that gives it.
+
+    Raises:
+        BodyTooLargeError: The body, or its declared length, is longer than the limit.
+        ClientDisconnect: The client closed the connection.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and _is_above(value, limit_bytes):
+            raise BodyTooLargeError(limit_bytes)
+    return repeated(await read_body(receive, limit_bytes), receive)
 
 
 def limited(receive: Receive, limit_bytes: int) -> Receive:

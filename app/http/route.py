@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import BodyTooLargeError
+from app.errors import RequestError
 from app.http.binding import Binding, has_simple_form
-from app.http.body import BodyRules, limited, rules_of
+from app.http.body import BodyRules, limited, rules_of, with_whole_body
 from app.settings import Settings
+from app.state_keys import BODY_INCOMPLETE
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -26,6 +27,9 @@ class Route(APIRoute):
     An endpoint of the simple form (`has_simple_form`) is called by its `Binding`, every other endpoint by
     FastAPI's own handler. This is decided when the route is made; only `app.dependency_overrides`, which can
     change at any time, always take FastAPI's handler. Both read bodies by the same rules and the same limit.
+
+    An endpoint that declares no body is called when the body has arrived, so that a request whose body turns out to
+    be malformed is not executed. If the route declares `max_body_size`, the endpoint reads the body itself.
     """
 
     binding: Binding | None
@@ -53,12 +57,15 @@ class Route(APIRoute):
 
     def _prepare(self, default_limit_bytes: int) -> None:
         self._methods = frozenset(self.methods or ())
+        self._reads_body = self.body_field is not None or self.max_body_size is not None
         self.limit_bytes = default_limit_bytes if self.max_body_size is None else self.max_body_size
         has_own_handler = type(self).get_route_handler is not Route.get_route_handler
         self.binding = Binding(self.dependant) if has_simple_form(self) and not has_own_handler else None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the endpoint and send its response."""
+        if BODY_INCOMPLETE in scope.get("state", ()) and not self._reads_body:
+            receive = await with_whole_body(scope, receive, self.limit_bytes)
         binding, provider = self.binding, self.dependency_overrides_provider
         if (
             binding is None
@@ -97,7 +104,7 @@ class Route(APIRoute):
                 return await handler(request)
             except HTTPException as error:
                 # FastAPI turns every error while it reads a body into a 400.
-                if isinstance(error.__cause__, BodyTooLargeError):
+                if isinstance(error.__cause__, RequestError):
                     raise error.__cause__ from None
                 raise
 

@@ -38,7 +38,8 @@ class Metrics:
         )
         self._duration = Histogram(
             "http_request_duration_seconds",
-            "Time from the arrival of a request's head to the end of its response.",
+            "Time from the start of a request's handling to the end of its response. Handling starts when the request "
+            "has arrived; if its body is longer than 64 KiB, when its head has arrived.",
             ["method", "handler"],
             buckets=DURATION_BUCKETS,
             registry=self.registry,

@@ -11,11 +11,23 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from app.errors import RequestRefusedError
 from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED
 from app.worker.client import LimitedClient
-from app.worker.head import HeadRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
+from app.worker.head import (
+    MAX_LINE_BYTES,
+    HeadRefusedError,
+    check_blank_lines,
+    check_head,
+    check_host,
+    check_transfer_encoding,
+    request_line,
+    split_target,
+    without_upgrade,
+)
 from app.worker.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
 from app.worker.response import RequestCycle, RequestCycle10, await_refusal
 
-_CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"transfer-encoding"})
+_CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
+
+_WHITE_SPACE = b" \t"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
@@ -39,6 +51,11 @@ class Connection(LimitedClient):
         self._chunk_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
+        self._host = b""
+        """The last valid Host: most clients send the same with each request."""
+        self._raw = b""
+        """The bytes in which the line of the request that is arriving must be found."""
+        self._line_checked = False
         self._upgrade_requested = False
         self._task: asyncio.Task[None] | None = None
 
@@ -54,14 +71,17 @@ class Connection(LimitedClient):
         self._closing = True
         self._response_transport.drop_writes()
         for cycle, _ in self.pipeline:
-            cycle.disconnected = True
-        self.pipeline.clear()
+            cycle.disconnect()
         if self._running is not None and self._task is not None:
             self._running.disconnect()
             if self._running.scope["method"] in _SAFE_METHODS:
                 self._running.scope["state"][CLIENT_DISCONNECTED] = True
                 self._task.cancel("The client has disconnected.")
-            self._running = self._task = None
+        if self.pipeline and self.pipeline[0][0].more_body:
+            # It is not executed, but logged and counted as one whose client has disconnected.
+            self._start_asgi_task(self.pipeline[0][0], self._refused_app())
+        self.pipeline.clear()
+        self._running = self._task = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -94,7 +114,7 @@ class Connection(LimitedClient):
         """Start the timeout for the whole request."""
         super().on_message_begin()
         self._receiving = True
-        self._head_complete = False
+        self._head_complete = self._line_checked = False
         self._head_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
@@ -107,15 +127,23 @@ class Connection(LimitedClient):
         if self._head_complete:
             return
         name = name.lower()
+        if value[-1:] in _WHITE_SPACE:  # also if it is empty; the parser drops the white space before a value
+            value = value.strip(_WHITE_SPACE)
         if name in _CHECKED_HEADERS:
-            value = value.strip()
-            if name == b"expect":
-                self.expect_100_continue = value.lower() == b"100-continue"
-            elif name == b"content-length":
-                self._declared_bytes = int(value)  # the parser accepts nothing but digits
-            else:
-                check_transfer_encoding(value)
+            self._check_header(name, value)
         self.headers.append((name, value))
+
+    def _check_header(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            if value != self._host:
+                check_host(value)
+                self._host = value
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == b"content-length":
+            self._declared_bytes = int(value)  # the parser accepts nothing but digits
+        else:
+            check_transfer_encoding(value)
 
     def on_headers_complete(self) -> None:
         """Put the request into the pipeline, unless its head is refused."""
@@ -125,6 +153,8 @@ class Connection(LimitedClient):
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
         check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
+        if not (self._line_checked or request_line(method=method, target=target, version=version) in self._raw):
+            raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
         if parser.should_upgrade():
             self._upgrade_requested = True
             return
@@ -203,8 +233,8 @@ class Connection(LimitedClient):
                 self.flow.resume_reading()
         else:
             cycle, app = self.pipeline[-1]
-            if cycle.more_body and not cycle.is_long:  # type: ignore[attr-defined]
-                cycle.continue_request()  # type: ignore[attr-defined]
+            if cycle.more_body and not cycle.is_long:
+                cycle.continue_request()
                 self.flow.resume_reading()
             else:
                 self.pipeline.pop()
@@ -237,8 +267,13 @@ class Connection(LimitedClient):
 
     def _parse(self, data: bytes) -> None:
         self._chunk_bytes = len(data)
+        self._raw += data
         try:
+            if not self._receiving and data[0] in b"\r\n":
+                check_blank_lines(self._raw)
             self.parser.feed_data(data)
+        except HeadRefusedError as refusal:
+            self._refuse(refusal.status)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -250,6 +285,19 @@ class Connection(LimitedClient):
                 self._count_received(len(data))
             if self._receiving:
                 self._check_unfinished(len(data))
+        self._forget_raw()
+
+    def _forget_raw(self) -> None:
+        """Drop the bytes that have been parsed, except those in which a request line may not be complete."""
+        if not self._receiving:
+            self._raw = self._raw if self._raw == b"\r" else b""  # one half of a line end
+        elif self._head_complete or self._line_checked:
+            self._raw = b""
+        elif self.url:
+            parser = self.parser
+            line = request_line(method=parser.get_method(), target=self.url, version=parser.get_http_version())
+            self._line_checked = line in self._raw
+            self._raw = b"" if self._line_checked else self._raw[-MAX_LINE_BYTES:]
 
     def _check_unfinished(self, received_bytes: int) -> None:
         if self._head_complete:
@@ -281,6 +329,7 @@ class Connection(LimitedClient):
         )
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._raw = b""
         self._parse(head + rest)
 
     def _refuse(self, status: HTTPStatus) -> None:
@@ -312,4 +361,7 @@ class Connection(LimitedClient):
         refused.more_body = False
         refused.refuse(RequestRefusedError(status))
         self.cycle = refused
-        self.pipeline.appendleft((refused, self.app_state.get(ANSWER_REFUSED, await_refusal)))
+        self.pipeline.appendleft((refused, self._refused_app()))
+
+    def _refused_app(self) -> Any:
+        return self.app_state.get(ANSWER_REFUSED, await_refusal)

@@ -1,5 +1,6 @@
 """Checks of a request's head: its size, and what two HTTP parsers could understand differently."""
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import unquote
@@ -9,6 +10,12 @@ import httptools
 from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
+
+MAX_LINE_BYTES = MAX_TARGET_BYTES + 64
+"""The longest request line: the longest method, a target and the version."""
 
 
 class HeadRefusedError(Exception):
@@ -26,6 +33,31 @@ def check_transfer_encoding(value: bytes) -> None:
     """
     if value.lower() != b"chunked":
         raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
+
+
+def check_host(value: bytes) -> None:
+    """Refuse a Host that is not a name or an address, with or without a port.
+
+    Of `a:80@b` two parsers could read different hosts.
+    """
+    if not _HOST.fullmatch(value):
+        raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
+
+
+def check_blank_lines(data: bytes) -> None:
+    """Refuse what is neither a line end nor the beginning of a request: a CR or LF alone.
+
+    The parser skips both between requests. RFC 9112 allows empty lines, which end with CRLF.
+    """
+    blank = data[: len(data) - len(data.lstrip(b"\r\n"))]
+    rest = blank.replace(b"\r\n", b"")
+    if rest and not (rest == b"\r" and data.endswith(b"\r")):  # the LF may still arrive
+        raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
+
+
+def request_line(*, method: bytes, target: bytes, version: str) -> bytes:
+    """The request line as it must have been sent. The parser accepts several spaces, and other protocols."""
+    return b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
 
 
 def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, received_bytes: int) -> None:
@@ -68,7 +100,7 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
 
 def without_upgrade(*, method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
     """The head as bytes, without its `Upgrade` header."""
-    lines = [b"%s %s HTTP/%s\r\n" % (method, target, version.encode())]
+    lines = [request_line(method=method, target=target, version=version)]
     lines += [b"%s: %s\r\n" % header for header in headers if header[0] != b"upgrade"]
     return b"".join([*lines, b"\r\n"])
 

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from abc import abstractmethod
+from collections import deque
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,9 @@ class ClientTimeouts(HttpToolsProtocol):
     server_state: State
     cycle: RequestCycle | None  # type: ignore[assignment]
     """The latest request whose head has arrived."""
+
+    pipeline: deque[tuple[RequestCycle, Any]]  # type: ignore[assignment]
+    """The requests that have not begun, the oldest last, each with the application that will answer it."""
 
     def __init__(
         self,

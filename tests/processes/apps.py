@@ -51,7 +51,9 @@ class _Plain:
         if "block" in query:
             time.sleep(float(query["block"]))  # noqa: ASYNC251
         answer = b"x" * int(query["size"]) if "size" in query else self._facts(scope, body)
-        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(answer)).encode())]
+        headers = [(b"content-type", b"text/plain")]
+        if "unknown_length" not in query:
+            headers.append((b"content-length", str(len(answer)).encode()))
         status = 413 if "early" in query else 200
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer, "more_body": False})

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import re
+import select
 import socket
 import struct
 import threading
@@ -242,6 +243,71 @@ def test_connections_that_clients_reset_write_no_log_line(short_timeouts):
                 client.sendall(GET)
     assert [200] == statuses(send_and_read(short_timeouts, GET))
     assert before == short_timeouts.output()
+
+
+def connections(server: Server) -> int:
+    """How many connections the worker has open."""
+    (pid,) = server.workers()
+    return sum(c.status == "ESTABLISHED" for c in psutil.Process(pid).net_connections("tcp"))
+
+
+def test_clients_that_pipeline_and_read_nothing_are_cut_off(short_timeouts):
+    """Neither more requests nor a byte that is no request extend the timeout, and the second page is not made."""
+    page = b"GET /?size=4000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+    eventually(lambda: connections(short_timeouts) == 0, seconds=5, what="no connection")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(short_timeouts)) for _ in range(20)]
+        for client in clients:
+            client.sendall(page * 2)
+        for client in clients:
+            assert select.select([client], [], [], 8)[0], "no answer"
+            with contextlib.suppress(OSError):  # on a slow machine the timeout has passed
+                client.sendall(b"\0")
+        eventually(lambda: connections(short_timeouts) == 0, seconds=6, what="no connection")
+
+
+def test_a_client_that_closes_its_sending_side_receives_its_answers(short_timeouts):
+    """It gets the answers to its complete requests, and 400 for half a request. The last says `Connection: close`."""
+    for last, status in ((b"", 200), (GET[:20], 400), (POST + b"Content-Length: 9\r\n\r\nabc", 400)):
+        with connect(short_timeouts) as client:
+            client.sendall(b"GET /?sleep=0.3 HTTP/1.1\r\nHost: a\r\n\r\n" + GET + last)
+            client.shutdown(socket.SHUT_WR)
+            received = read(client)
+        assert [200, 200] + ([] if status == 200 else [400]) == statuses(received)
+        assert 1 == received.count(b"connection: close")
+
+
+def test_a_response_without_length_to_http_1_0_ends_with_the_connection(short_timeouts):
+    """HTTP/1.0 has no chunks. By HTTP/1.1 the same response is chunked."""
+    received = send_and_read(short_timeouts, b"GET /?size=5&unknown_length=1 HTTP/1.0\r\n\r\n")
+    chunked = send_and_read(short_timeouts, b"GET /?size=5&unknown_length=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    assert received.endswith(b"\r\n\r\nxxxxx")
+    assert b"transfer-encoding" not in received
+    assert chunked.endswith(b"\r\n\r\n5\r\nxxxxx\r\n0\r\n\r\n")
+
+
+def test_a_client_that_waits_for_100_continue_gets_it_once(short_timeouts):
+    """It comes before the body, and after the answer to the request before."""
+    head = POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    with connect(short_timeouts) as client:
+        client.sendall(b"GET /?sleep=0.3 HTTP/1.1\r\nHost: a\r\n\r\n" + head)
+        received = b""
+        while b"100 Continue\r\n\r\n" not in received:
+            received += client.recv(65536)
+        assert [200, 100] == statuses(received)
+        client.sendall(b"abc")
+        received = read(client)
+    assert [200] == statuses(received)
+    assert b"body=3\n" in received
+
+
+def test_white_space_around_a_header_value_is_no_part_of_it(short_timeouts):
+    """Spaces and tabs before and after a value are dropped."""
+    received = send_and_read(short_timeouts, b"POST / HTTP/1.1\r\nHost: \t a \t\r\nContent-Length:\t3 \t\r\n\r\nabc")
+
+    assert [200] == statuses(received)
+    assert b"body=3\n" in received
 
 
 def test_a_draining_worker_answers_with_connection_close():

@@ -73,7 +73,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def read(self, count: int | None) -> None:
         """Let this much of what the client has sent arrive, or everything."""
-        if self.input and self.can_read:
+        if self.input and self.can_read and count != 0:
             data, self.input = self.input[:count], b"" if count is None else self.input[count:]
             self.server.deliver(data)
 

@@ -4,7 +4,15 @@ from http import HTTPStatus
 
 import pytest
 
-from app.worker.head import HeadRefusedError, check_head, check_transfer_encoding, split_target, without_upgrade
+from app.worker.head import (
+    HeadRefusedError,
+    check_blank_lines,
+    check_head,
+    check_host,
+    check_transfer_encoding,
+    split_target,
+    without_upgrade,
+)
 from app.worker.limits import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 HOST = (b"host", b"localhost")
@@ -58,6 +66,36 @@ def test_a_head_that_is_too_large_or_ambiguous_is_refused(changed, status):
 def test_chunked_is_the_only_transfer_coding(coding, status):
     """Any other transfer coding is a 400, because the server does not decode it."""
     assert status == refused(check_transfer_encoding, coding)
+
+
+@pytest.mark.parametrize("host", [b"", b"a", b"a.b:80", b"a_b", b"[::1]", b"[::1]:80", b"127.0.0.1:", b"%C3%A4"])
+def test_a_name_or_an_address_is_a_host(host):
+    """It may have a port. Whether there must be a Host, the application decides."""
+    assert None is refused(check_host, host)
+
+
+@pytest.mark.parametrize(
+    "host", [b"a:80@b", b"u@x", b"a b", b"a\tb", b"a/b", b"a?b", b"a:b", b"a:80:80", b"[::1", b"\xff"]
+)
+def test_anything_else_is_no_host(host):
+    """Two parsers could read different hosts from it: the answer is 400."""
+    assert HTTPStatus.BAD_REQUEST == refused(check_host, host)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\r\n\r\nGET", None),
+        (b"\r\n\r", None),
+        (b"\r", None),
+        (b"\nGET", HTTPStatus.BAD_REQUEST),
+        (b"\rGET", HTTPStatus.BAD_REQUEST),
+        (b"\r\r\nGET", HTTPStatus.BAD_REQUEST),
+    ],
+)
+def test_only_empty_lines_may_precede_a_request(sent, status):
+    """A CR or LF alone is a 400, because another parser could take it for a line end."""
+    assert status == refused(check_blank_lines, sent)
 
 
 @pytest.mark.parametrize(
