@@ -24,9 +24,10 @@ WRITES = 5_000
 # Each set drops one more index than the previous one, and is rolled back.
 _INDEX_SETS = {
     "all indexes": "",
-    "without letter pairs": "DROP INDEX ix_items_letter_pairs",
-    "and without trigrams": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm",
-    "the primary key only": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm, ix_items_is_active_id",
+    "without the previous release's": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm",
+    "and without letter triples": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm, ix_items_letter_triples",
+    "the primary key only": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm, ix_items_letter_triples, "
+    "ix_items_is_active_id",
 }
 
 _WRITE = """

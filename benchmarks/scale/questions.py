@@ -93,15 +93,19 @@ QUESTIONS: dict[str, Question] = {
     "q of two common letters": _page(q="le"),
     "q of two rare letters": _page(q="kk"),
     "q of two letters, none": _page(q="zz"),
+    "q of two short words": _page(q="e z"),
+    "q of repeated letters": _page(q="er er"),
 }
 """Questions whose cost must not depend on the size of the table."""
 
 ALSO: dict[str, Question] = {
     "q of digits only": _page(q="No. 00003"),
+    "q of permuted words": _page(q="knife bread"),
+    "q of permuted words, all equally common": _page(q="measuring jug bowl"),
     "q of the newest 0.5 %": _page(q="import"),
     "count=exact of all": _page(exact=True),
 }
-"""Questions whose cost is known to grow with the table."""
+"""Questions whose cost grows with the table: that of a search up to its limits, that of an exact count without any."""
 
 ALLOWED = {"q of a rare word": 5.0, "the same, after the middle ": 5.0}
 """The allowed ratio to the smallest table where it is not 2."""

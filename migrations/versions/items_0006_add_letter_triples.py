@@ -24,27 +24,31 @@ _COLLATIONS = ("und-x-icu", "pg_unicode_fast", "pg_c_utf8")
 # Lower case comes first, because upper() alone keeps some letters apart, such as ß and ẞ, or k and the Kelvin sign.
 # ASCII is five times as fast in a branch of its own. The result has the collation C, so that it is compared by bytes.
 _CASELESS = """
-CREATE FUNCTION caseless(text text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $caseless$
-    SELECT CASE
+    CASE
         WHEN octet_length(text) = char_length(text) THEN upper(text COLLATE "C") COLLATE "C"
         ELSE upper(lower(text COLLATE "{collation}") COLLATE "{collation}") COLLATE "C"
     END
-$caseless$;
 """
 
-_LETTER_TRIPLES = """
+# The function of the index does not call the other one: PostgreSQL evaluates an index without a search_path
+# when it restores a dump or analyzes a table.
+_FUNCTIONS = f"""
+CREATE FUNCTION caseless(text text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $function$
+    SELECT {_CASELESS}
+$function$;
+
 CREATE FUNCTION letter_triples(text text) RETURNS tsvector
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000 AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000 AS $function$
 DECLARE
-    letters text[] := string_to_array(caseless(text), NULL);
+    letters text[] := string_to_array({_CASELESS}, NULL);
 BEGIN
     FOR place IN 1 .. cardinality(letters) LOOP
         letters[place] := letters[place] || coalesce(letters[place + 1] || coalesce(letters[place + 2], ''), '');
     END LOOP;
     RETURN array_to_tsvector(letters);
 END
-$$
+$function$;
 """
 
 # Of a long text, twelve lexemes are enough. In a quoted lexeme of a tsquery only \ and ' have a special meaning.
@@ -78,8 +82,7 @@ $$
 
 def upgrade() -> None:
     """Create the functions."""
-    op.execute(_caseless())
-    op.execute(_LETTER_TRIPLES)
+    op.execute(_functions())
     op.execute(_PLANNED_SEARCH)
 
 
@@ -90,9 +93,9 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION caseless(text)")
 
 
-def _caseless() -> str:
+def _functions() -> str:
     branches = " ELSIF ".join(
-        f"EXISTS (SELECT FROM pg_collation WHERE collname = '{name}') THEN {_CASELESS.format(collation=name)}"  # nosec B608
+        f"EXISTS (SELECT FROM pg_collation WHERE collname = '{name}') THEN {_FUNCTIONS.format(collation=name)}"  # nosec B608
         for name in _COLLATIONS
     )
-    return f"DO $$ BEGIN IF {branches} ELSE {_CASELESS.format(collation='default')} END IF; END $$"
+    return f"DO $$ BEGIN IF {branches} ELSE {_FUNCTIONS.format(collation='default')} END IF; END $$"

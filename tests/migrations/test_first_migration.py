@@ -93,6 +93,17 @@ def test_searches_ignore_case_by_the_same_rule_in_every_locale(create, options):
         assert [(False, False)] == fetch(url, folded.format(one, other, one, other)), (one, other)
 
 
+@pytest.mark.parametrize("function", ["letter_pairs", "letter_triples"])
+def test_an_index_is_evaluated_without_a_search_path(empty_database_url, function):
+    """PostgreSQL does so when it restores a dump, and since version 17 when it builds an index."""
+    url = empty_database_url
+    succeed(url, "upgrade", "head")
+
+    (found,) = fetch(url, f"SELECT set_config('search_path', '', false), length(public.{function}('Écru'))")
+
+    assert ("", 4) == found
+
+
 def test_a_unicode_locale_is_not_reported(empty_database_url):
     """The databases of the tests have such a locale."""
     assert "postgresql_warning" not in succeed(empty_database_url, "upgrade", "head").stderr
