@@ -86,7 +86,7 @@ def on_starting(server: Any) -> None:
     """Prepare what all workers share. A reload does not call this again."""
     RollingArbiter.convert(server)
     try:
-        check_socket(_settings.host)
+        check_socket(_settings.host, {"PORT": _settings.port, "OPS_PORT": _settings.ops_port})
         directory.prepare(_settings.metrics_directory)
         if _settings.database_url is None:
             _start_database()

@@ -48,8 +48,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         sampling(metrics, pool=lambda: app.state.database.state, lines_dropped=logs.lines_dropped),
         checking_budget(app.state.database, settings, metrics),
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
+        # One worker checks at once, so that there is one line for each instance.
+        Readiness(app.state.database, Revisions(), observer=metrics).opened(
+            check_now=metrics.worker == "0"
+        ) as app.state.readiness,
     ):
-        app.state.readiness = Readiness(app.state.database, Revisions(), observer=metrics)
         log.info(
             "worker_started",
             slot=metrics.worker,

@@ -1,20 +1,34 @@
 """The script that `alembic` runs: it applies the revisions with the service's settings, beside the running service."""
 
 import asyncio
+import importlib.util
 import logging
 import sys
+from pathlib import Path
 
 import asyncpg
 from alembic import context
 from sqlalchemy.exc import DBAPIError
 
 from app import logs
+from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import Settings
 from migrations import advisory_lock, session
 from migrations.command import Command
 from migrations.monitor import monitoring
 from migrations.retries import describe_failure, run_with_retries
+
+
+def _with_database(settings: Settings) -> Settings:
+    """The settings. Without the address of a database it is that of the embedded PostgreSQL, if that runs."""
+    is_set = settings.migration_database_url or settings.database_url
+    if is_set or importlib.util.find_spec("app.embedded_postgres") is None:
+        return settings
+    from app import embedded_postgres  # noqa: PLC0415  # the image does not have it
+
+    url = embedded_postgres.running_url(Path(__file__).resolve().parent.parent / ".postgres")
+    return settings.model_copy(update={"database_url": DatabaseUrl.parse(url)})
 
 
 async def _run(command: Command, settings: Settings) -> None:
@@ -54,6 +68,7 @@ try:
     if context.is_offline_mode():
         Command(_settings).write_sql()
     else:
+        _settings = _with_database(_settings)
         asyncio.run(_run(Command(_settings), _settings))
 except StartupError as error:
     logs.flush()

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from app.embedded_postgres.cluster import Cluster
-from app.embedded_postgres.programs import run
+from app.embedded_postgres.programs import SET_URL, run
+from app.errors import StartupError
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +26,28 @@ def start(folder: Path) -> str:
         StartupError: PostgreSQL was not found, or cannot run here.
     """
     cluster = Cluster(_usable_folder(folder))
+    if cluster.folder != folder.resolve():
+        _log.warning("PostgreSQL cannot use %s. The embedded PostgreSQL keeps its data in %s.", folder, cluster.folder)
     _log.warning("DATABASE_URL is not set: a private PostgreSQL for development is started in %s.", cluster.folder)
     cluster.start()
     starter = os.getpid()
     # Forked workers run this too when they end, and must not stop the server that they share.
     atexit.register(lambda: cluster.stop() if os.getpid() == starter else None)
+    return cluster.url
+
+
+def running_url(folder: Path) -> str:
+    """The URL of the cluster in the folder, which another process has started.
+
+    Raises:
+        StartupError: Its server does not run.
+    """
+    cluster = Cluster(_usable_folder(folder))
+    if not cluster.is_running():
+        raise StartupError(
+            f"DATABASE_URL is not set, and the embedded PostgreSQL in {cluster.folder} does not run: "
+            f"start it with `make run` in another terminal, {SET_URL}."
+        )
     return cluster.url
 
 
@@ -40,6 +58,4 @@ def _usable_folder(folder: Path) -> Path:
     if fits and run(["test", "-x", str(folder.parent)]).returncode == 0:
         return folder
     name = f"items-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    fallback = Path("/var/tmp", name)  # noqa: S108  # nosec B108
-    _log.warning("PostgreSQL cannot use %s. The embedded PostgreSQL keeps its data in %s.", folder, fallback)
-    return fallback
+    return Path("/var/tmp", name)  # noqa: S108  # nosec B108

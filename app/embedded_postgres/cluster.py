@@ -47,9 +47,9 @@ class Cluster:
             lock = os.open(self.data, os.O_RDONLY)
             try:
                 # A server that no process uses was left running by a killed process, and may be in any state.
-                if _try_lock(lock, fcntl.LOCK_EX) and self._is_running():
+                if _try_lock(lock, fcntl.LOCK_EX) and self.is_running():
                     self._control("stop", "--mode=fast")
-                if not self._is_running():
+                if not self.is_running():
                     self._start_server()
                 _try_lock(lock, fcntl.LOCK_SH)
             except BaseException:
@@ -62,7 +62,7 @@ class Cluster:
         if self._data_lock is None or not self.folder.exists():
             return
         with self._exclusive():
-            if _try_lock(self._data_lock, fcntl.LOCK_EX) and self._is_running():
+            if _try_lock(self._data_lock, fcntl.LOCK_EX) and self.is_running():
                 self._control("stop", f"--mode={mode}")
             os.close(self._data_lock)
             self._data_lock = None
@@ -133,11 +133,11 @@ class Cluster:
             last_lines = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             raise StartupError(" ".join([str(error), *last_lines])) from None
 
-    def _is_running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process that postmaster.pid names is the server of this data."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
-        except (FileNotFoundError, ValueError, IndexError):
+        except (FileNotFoundError, PermissionError, ValueError, IndexError):
             return False
         return str(self.data) in _command_line(pid)
 

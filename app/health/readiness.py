@@ -1,14 +1,22 @@
 """Whether this worker should receive requests. Probes may ask often: one check a second answers them all."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol, Self
 
 import structlog
 
 from app.database import Database
-from app.errors import DatabasePermissionDeniedError, PoolExhaustedError, RequestError, root_cause
+from app.errors import (
+    DatabasePermissionDeniedError,
+    DatabaseUnavailableError,
+    PoolExhaustedError,
+    RequestError,
+    root_cause,
+)
 from app.health.schema_state import Revisions, Schema, SchemaState, read_schema
 
 log = structlog.get_logger(__name__)
@@ -18,6 +26,11 @@ CHECK_TIMEOUT_SECONDS = 1.0
 
 CACHE_SECONDS = 1.0
 """The result of a check is reused for so long."""
+
+
+_UNREACHABLE: Final = {DatabaseUnavailableError.code, "timeout"}
+
+_ADVICE: Final = "Check DATABASE_URL, that PostgreSQL runs, and that it accepts connections from this machine."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +78,21 @@ class Readiness:
         self._checked_at = float("-inf")
         self._running: asyncio.Task[None] | None = None
 
+    @asynccontextmanager
+    async def opened(self, *, check_now: bool) -> AsyncIterator[Self]:
+        """Check once in the background if `check_now`: the log says at once when the database cannot be used.
+
+        A check that still runs at the end of the block is cancelled.
+        """
+        if check_now:
+            self._running = asyncio.create_task(self._check())
+        try:
+            yield self
+        finally:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.gather(self._running, return_exceptions=True)
+
     async def checks(self) -> Checks:
         """The result of the last check, or of a new one if that is too old. Concurrent callers share one check."""
         if monotonic() - self._checked_at > CACHE_SECONDS:
@@ -89,7 +117,8 @@ class Readiness:
             result = self._failed("timeout")
         if result != self._checks:
             write = log.info if result.passed else log.warning
-            write("readiness_changed", **asdict(result), cause=cause)
+            advice = {"advice": _ADVICE} if result.database in _UNREACHABLE else {}
+            write("readiness_changed", **asdict(result), cause=cause, **advice)
             self._observer.set_schema_state(result.usable_schema)
         self._checks = result
         self._checked_at = monotonic()

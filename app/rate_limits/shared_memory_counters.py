@@ -308,5 +308,7 @@ def _open_file(path: Path) -> lmdb.Environment:
 
 def _reserve_space(file: int) -> None:
     """Reserve the space now: otherwise LMDB would fail later, during a request. Not every system can reserve it."""
+    if os.fstat(file).st_blocks * 512 >= _MAP_BYTES:  # another worker has done it, and requests wait for the lock
+        return
     with suppress(AttributeError):
         os.posix_fallocate(file, 0, _MAP_BYTES)

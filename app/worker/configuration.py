@@ -1,5 +1,7 @@
 """Check of Gunicorn's final configuration: gunicorn.conf.py, GUNICORN_CMD_ARGS and the command line."""
 
+import errno
+import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +18,9 @@ _ALLOWED: Final = frozenset(
 )
 """Gunicorn's options that work with this service. All others are refused: they would have no effect, or would
 bypass what gunicorn.conf.py computes."""
+
+_INHERITED_SOCKETS: Final = {"LISTEN_FDS", "GUNICORN_FD"}
+"""With one of these variables Gunicorn takes sockets that are open already, as those of systemd."""
 
 _REPLACEMENTS: Final = {
     "bind": "HOST and PORT",
@@ -67,15 +72,24 @@ def is_local(host: str) -> bool:
         return False
 
 
-def check_socket(host: str) -> None:
-    """Refuse a HOST that Gunicorn cannot listen on, or whose Unix socket it would take away from another server.
+def check_socket(host: str, ports: Mapping[str, int | None]) -> None:
+    """Refuse a HOST and ports that Gunicorn cannot listen on, or a Unix socket that it would take away from a server.
+
+    Args:
+        host: HOST.
+        ports: PORT and OPS_PORT by their names; one that is None is not used.
 
     Raises:
-        StartupError: It is no address of this machine, or a connection to the Unix socket succeeds.
+        StartupError: HOST is no address of this machine, a port is in use or not permitted, or a connection to the
+            Unix socket succeeds.
     """
     path = host.removeprefix("unix:")
     if path == host:
         _check_address(host)
+        if not os.environ.keys() & _INHERITED_SOCKETS:
+            for name, port in ports.items():
+                if port is not None:
+                    _check_port(host, name, port)
         return
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
         client.connect(path)
@@ -91,6 +105,25 @@ def _check_address(host: str) -> None:
         raise StartupError(
             f"HOST {host} is no address of this machine ({error.strerror}): set it to one of them, "
             "or to 0.0.0.0 to listen on all."
+        ) from None
+
+
+def _check_port(host: str, name: str, port: int) -> None:
+    """Gunicorn would try for five seconds, and the process that uses the port seldom ends in that time."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Gunicorn does
+            listener.bind((host, port))
+            listener.listen(1)
+    except PermissionError:
+        raise StartupError(
+            f"{name} {port} needs a privilege that this process lacks: write a number from 1024 to 65535."
+        ) from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise StartupError(
+            f"{name} {port} of HOST {host} is used by another program: stop that program, or write another {name}."
         ) from None
 
 

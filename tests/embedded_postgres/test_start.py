@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from app import embedded_postgres
+from app.embedded_postgres.cluster import Cluster
+from app.errors import StartupError
 from tests.cluster import execute
 from tests.paths import ROOT
 
@@ -19,6 +21,8 @@ _SERVE = """
 import os, sys
 from pathlib import Path
 from app import embedded_postgres
+from app.embedded_postgres.cluster import Cluster
+from app.errors import StartupError
 if len(sys.argv) > 2:
     # Done here and not by the caller, because an ordinary user may not be able to run this interpreter.
     os.setgroups([])
@@ -134,6 +138,15 @@ def test_two_checkouts_have_separate_servers_and_data(checkout):
             execute(two, "SELECT FROM apart")
 
 
+def test_other_processes_find_the_running_server(checkout):
+    """A command can use the server that another process has started. Without one it says how to start it."""
+    with _served(checkout) as (url, _):
+        assert url == embedded_postgres.running_url(checkout / ".postgres")
+
+    with pytest.raises(StartupError, match=r"does not run: start it with `make run` in another terminal, or set DATA"):
+        embedded_postgres.running_url(checkout / ".postgres")
+
+
 def test_a_warning_names_the_folder(checkout):
     """Without DATABASE_URL a service that starts says that it uses a private PostgreSQL, and where."""
     done = _run(checkout)
@@ -157,7 +170,7 @@ def test_a_user_without_a_passwd_entry_is_refused(checkout):
 
 
 @pytest.mark.parametrize("name", ["long" * 30, "one,two"])
-def test_a_path_that_a_socket_cannot_have_is_replaced(checkout, caplog, name):
+def test_a_path_that_a_socket_cannot_have_is_replaced(checkout, caplog, monkeypatch, name):
     """For a path that is too long or has a comma, a fixed folder below /var/tmp is used, and a log line says so."""
     folder = checkout / name / ".postgres"
     folder.parent.mkdir()
@@ -167,7 +180,9 @@ def test_a_path_that_a_socket_cannot_have_is_replaced(checkout, caplog, name):
     assert Path("/var/tmp") == fallback.parent
     assert fallback == embedded_postgres._usable_folder(folder)
     assert fallback != embedded_postgres._usable_folder(folder.with_name("other"))
-    assert str(fallback) in caplog.text
+    monkeypatch.setattr(Cluster, "start", lambda _: None)
+    assert str(fallback) in embedded_postgres.start(folder).replace("%2F", "/")
+    assert f"keeps its data in {fallback}" in caplog.text
 
 
 @pytest.mark.skipif(

@@ -1,9 +1,12 @@
+import json
 import socket
+import time
+from typing import Any
 
 import pytest
 
 from tests.processes.plain_server import plain
-from tests.processes.server import Server
+from tests.processes.server import Server, eventually
 
 SECRET = "hunter2"
 
@@ -90,13 +93,34 @@ def test_two_ports_must_differ():
 
 
 def test_a_port_in_use_ends_the_start():
-    """After some tries the server ends, and says which address is in use."""
+    """The server ends at once with one sentence, which names the setting and says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with Server(environment={"PORT": str(port), "WEB_CONCURRENCY": "1"}) as server:
-            assert 0 != server.wait(seconds=15)
-            assert f"127.0.0.1', {port}" in server.output()
-            assert "Traceback" not in server.output()
+        for name in ("PORT", "OPS_PORT"):
+            with Server(environment={name: str(port), "WEB_CONCURRENCY": "1"}) as server:
+                assert 1 == server.wait(seconds=15)
+                (line,) = [line for line in server.output().splitlines() if "Starting gunicorn" not in line]
+                assert line.startswith(f"Error: {name} {port} of HOST 127.0.0.1 is used by another program: stop that")
+
+
+def test_a_database_that_cannot_be_reached_is_one_warning():
+    """Without any request one worker says it, with the cause and what to check. All workers serve."""
+    with Server(environment={"WEB_CONCURRENCY": "2"}) as server:
+        server.serving(workers=2)
+        lines = eventually(lambda: warnings(server), seconds=10, what="a warning")
+        time.sleep(1)
+        assert lines == warnings(server)
+
+    (line,) = lines
+    assert ("readiness_changed", "database_unavailable") == (line["event"], line["database"])
+    assert "Connection refused" in line["cause"]
+    assert line["advice"].startswith("Check DATABASE_URL, that PostgreSQL runs")
+
+
+def warnings(server: Server) -> list[dict[str, Any]]:
+    """The lines above the level info."""
+    lines = [json.loads(line) for line in server.output().splitlines()]
+    return [line for line in lines if line["level"] != "info"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("KEEP_ALIVE_SECONDS", "soon"), ("DATABASE_URL", "mysql://u:hunter2@h/d")])

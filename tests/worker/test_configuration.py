@@ -1,4 +1,5 @@
 import re
+import socket
 
 import pytest
 
@@ -88,12 +89,41 @@ def test_only_loopback_and_unix_sockets_are_local(host, local):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
 def test_an_address_of_this_machine_is_accepted(host):
-    """Another server may use the port meanwhile: only the address is checked."""
-    check_socket(host)
+    """Without ports only the address is checked."""
+    check_socket(host, {})
+
+
+@pytest.mark.parametrize("name", ["PORT", "OPS_PORT"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_a_port_in_use_is_refused(host, name):
+    """The sentence names the setting, the port and the host. When the port is free again it is accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            StartupError, match=rf"^{name} {port} of HOST {re.escape(host)} is used by another program: "
+        ):
+            check_socket(host, {"UNUSED": None, name: port})
+    check_socket(host, {name: port})
+
+
+def test_a_port_that_other_connections_have_used_is_accepted():
+    """Connections that are about to end, as after a restart, do not count as another program."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()  # the side that closes first waits
+    check_socket("127.0.0.1", {"PORT": port})
+
+
+def test_sockets_that_are_inherited_are_not_checked(monkeypatch):
+    """Under systemd's socket activation the port is in use by the socket that Gunicorn takes."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        check_socket("127.0.0.1", {"PORT": taken.getsockname()[1]})
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "::1%nothing"])
 def test_an_address_of_another_machine_is_refused(host):
     """The sentence names the setting, before Gunicorn tries to listen."""
     with pytest.raises(StartupError, match=rf"^HOST {re.escape(host)} is no address of this machine \(.+\): set it to"):
-        check_socket(host)
+        check_socket(host, {})
