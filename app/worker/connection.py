@@ -29,8 +29,6 @@ _CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-
 
 _WHITE_SPACE = b" \t"
 
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
-
 _UNIX_PEER = ("127.0.0.1", 0)
 """The client address of a peer on a Unix socket, which has none: a process on this machine, as on the loopback
 interface. FORWARDED_ALLOW_IPS trusts it by this address. Gunicorn accepts no name such as `unix` there."""
@@ -74,7 +72,7 @@ class Connection(LimitedClient):
             cycle.disconnect()
         if self._running is not None and self._task is not None:
             self._running.disconnect()
-            if self._running.scope["method"] in _SAFE_METHODS:
+            if self._running.is_safe:
                 self._running.scope["state"][CLIENT_DISCONNECTED] = True
                 self._task.cancel("The client has disconnected.")
         if self.pipeline and self.pipeline[0][0].more_body:

@@ -15,6 +15,7 @@ _PLAIN_TEXT = [
 ]
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
 class ResponseTransport:
@@ -51,6 +52,11 @@ class RequestCycle(RequestResponseCycle):
 
     refusal: RequestRefusedError | None = None
     """Why the rest of the request was refused."""
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether the request only reads."""
+        return self.scope["method"] in _SAFE_METHODS
 
     async def run_asgi(self, app: Any) -> None:
         """Have the application answer the request, and answer for it if it fails."""

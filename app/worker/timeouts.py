@@ -90,6 +90,9 @@ class ClientTimeouts(HttpToolsProtocol):
                 self._wait = None  # The client is slow, but it reads: it gets the time again.
             else:
                 self.transport.abort()
+        elif wait is Wait.HALF_CLOSED:
+            if self._may_be_gone():
+                self.transport.abort()
         elif wait is Wait.REST_OF_REQUEST:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
         else:
@@ -115,6 +118,11 @@ class ClientTimeouts(HttpToolsProtocol):
             self.transport.close()
         self._update_deadline()
 
+    def _may_be_gone(self) -> bool:
+        """Whether the request that runs only reads and nothing is written yet: a write would show who is gone."""
+        running = self._running
+        return running is not None and running.is_safe and not running.response_started
+
     def _resume_reading(self) -> None:
         """Read on, because the application has asked for the rest of a body."""
         if self.flow.read_paused:
@@ -130,6 +138,7 @@ class ClientTimeouts(HttpToolsProtocol):
             closing=closing,
             receiving=self._receiving,
             busy=self._running is not None,
+            may_be_gone=self._half_closed and self._may_be_gone(),
             read_paused=flow.read_paused,
             draining=self.server_state.draining,
             is_new=self.cycle is None,

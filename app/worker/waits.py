@@ -5,9 +5,13 @@ from enum import Enum, auto
 
 from app.worker.limits import LINGER_SECONDS, Limits
 
+HALF_CLOSED_SECONDS = 0.4
+"""How long a read may take whose client has sent its last byte. Most such clients have disconnected: TCP shows no
+difference until something is written. So their statements end within a second, with the server's heartbeat."""
+
 
 class Wait(Enum):
-    """What a connection waits for. Each wait has a deadline, except the one for the application."""
+    """What a connection waits for. Each wait has a deadline, except `APPLICATION`."""
 
     FIRST_REQUEST = auto()
     """The first byte of the first request."""
@@ -24,6 +28,9 @@ class Wait(Enum):
     APPLICATION = auto()
     """The application, which answers a request or has not yet read what has arrived."""
 
+    HALF_CLOSED = auto()
+    """The application, which answers a read of a client that has sent its last byte, and may have disconnected."""
+
     READER = auto()
     """The client must read some of what was written: the write buffer is full, or the connection closes."""
 
@@ -37,6 +44,7 @@ def current_wait(
     closing: bool,
     receiving: bool,
     busy: bool,
+    may_be_gone: bool,
     read_paused: bool,
     draining: bool,
     is_new: bool,
@@ -48,6 +56,7 @@ def current_wait(
         closing: Nothing more is answered.
         receiving: A request has begun to arrive and has not arrived completely.
         busy: The application answers a request.
+        may_be_gone: That request only reads, its response has not begun, and the client has sent its last byte.
         read_paused: Nothing is read, because the application must first take what has arrived.
         draining: The worker drains.
         is_new: No request has arrived yet.
@@ -59,7 +68,7 @@ def current_wait(
     if receiving and not (busy and read_paused):
         return Wait.REST_OF_REQUEST
     if busy:
-        return Wait.APPLICATION
+        return Wait.HALF_CLOSED if may_be_gone else Wait.APPLICATION
     if draining:
         return Wait.LAST_REQUEST
     return Wait.FIRST_REQUEST if is_new else Wait.NEXT_REQUEST
@@ -73,4 +82,6 @@ def wait_seconds(wait: Wait, limits: Limits) -> float:
         return limits.keep_alive_seconds
     if wait is Wait.LAST_REQUEST or wait is Wait.CLOSE:
         return LINGER_SECONDS
+    if wait is Wait.HALF_CLOSED:
+        return HALF_CLOSED_SECONDS
     return limits.receive_seconds

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +11,11 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
+from app import NAME
 from tests.cluster import as_role, execute
 from tests.processes.load import Client, Report, Request, send_load
-from tests.processes.server import Server, service, without_coverage
+from tests.processes.scrape import scrape, total
+from tests.processes.server import Server, eventually, service, without_coverage
 from tests.processes.watch import print_figures
 
 ATTACKER = (("X-Forwarded-For", "198.51.100.9"),)
@@ -26,6 +30,12 @@ CREATE POLICY pause ON items USING (pause());
 INSERT INTO items (name) VALUES ('Kettle');
 """
 """Each row that a search reads takes 0.4 s on the server, without using its CPU. Other statements are not slower."""
+
+
+STATEMENTS = f"""
+SELECT count(*) FILTER (WHERE state = 'active'), count(*) FROM pg_stat_activity
+WHERE application_name = '{NAME}' AND datname = current_database()
+"""
 
 
 @pytest.fixture
@@ -85,11 +95,14 @@ async def search_and_leave(port: int, connections: int, end: float) -> list[int]
     return []
 
 
-async def leave_early(port: int, request: Request, *, after: float) -> None:
-    """Send a request, and reset the connection after this many seconds."""
+async def leave_early(port: int, request: Request, *, after: float, reset: bool = True) -> None:
+    """Send a request, and reset the connection after this many seconds, or close it."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request.encode(keep=True))
     await asyncio.sleep(after)
+    if reset:
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     writer.transport.abort()
 
 
@@ -134,3 +147,53 @@ def test_one_client_cannot_starve_another(server, database_url, attack, connecti
     assert len(report.results) == report.statuses.total() > 50
     assert report.seconds(0.9) < 0.1
     assert report.seconds(0.99) < 0.3
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_the_statement_of_a_client_that_is_gone_is_cancelled(database_url, reset):
+    """Soon neither the server runs it nor a request waits for it, and no connection is opened in its place."""
+    administrator = as_role(database_url, "postgres")
+    execute(administrator, "INSERT INTO items (name) VALUES ('Kettle')")
+    long = {"DATABASE_WAIT_SECONDS": "20", "DATABASE_STATEMENT_SECONDS": "20"}
+
+    async def statements() -> list[int]:
+        """Statements that run, and connections of the service."""
+        connection = await asyncpg.connect(administrator)
+        try:
+            return [*(await connection.fetchrow(STATEMENTS) or ())]
+        finally:
+            await connection.close()
+
+    async def leave(port: int) -> list[int]:
+        read = Request(target="/items/1")
+        gone = [asyncio.create_task(leave_early(port, read, after=2, reset=reset)) for _ in range(40)]
+        await asyncio.sleep(1)
+        during = await statements()
+        await asyncio.gather(*gone)
+        return during
+
+    with without_coverage(service(database_url, workers=2, **long)) as server:
+        server.serving(workers=2)
+        with locked(administrator, "LOCK TABLE items"):
+            during = asyncio.run(leave(server.port))
+            left = time.monotonic()
+            eventually(
+                lambda: asyncio.run(statements())[0] == 0, seconds=5, what="no statement of a client that is gone"
+            )
+            ended = time.monotonic() - left
+            eventually(lambda: pool(server) == (0, 0), seconds=5, what="no connection in use and no request that waits")
+            _, connections = asyncio.run(statements())
+        report = asyncio.run(send_load(server.port, rate=100, count=60, kept=10, request=other_client))
+        shed = total(scrape(server.port), "requests_shed_total")
+
+    print_figures(during=during[0], ended_after_seconds=ended)
+    assert during[0] >= 5
+    assert connections <= 12
+    assert {200: 40, 201: 20} == report.statuses, report
+    assert 0 == shed
+
+
+def pool(server: Server) -> tuple[float, float]:
+    """Connections in use, and requests that wait for one."""
+    found = scrape(server.port)
+    return total(found, "database_pool_in_use"), total(found, "database_pool_waiting")
