@@ -1,16 +1,18 @@
 """Clients that each stay within their limits, and are too many."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import asyncpg
 import psutil
 import pytest
 
 from tests.cluster import execute
 from tests.processes.load import Request, load
-from tests.processes.raw import connect
+from tests.processes.raw import connect, read, statuses
 from tests.processes.scrape import Samples, scrape, total
 from tests.processes.server import Server, eventually, service, without_coverage
 from tests.processes.watch import print_figures
@@ -123,3 +125,31 @@ def test_too_few_descriptors_refuse_the_start():
     with with_descriptors(Server(), 48) as server:
         assert server.wait() != 0
         assert "The limit of open files is 48" in server.output()
+
+
+def test_a_new_connection_is_answered_503_if_all_handlers_run(database_url):
+    """The answer is a problem that says when to retry. It is counted as a request and as a refused connection."""
+    with (
+        service(
+            database_url, MAX_CONNECTIONS="8", DATABASE_STATEMENT_SECONDS="60", DATABASE_WAIT_SECONDS="60"
+        ) as server,
+        ExitStack() as stack,
+    ):
+        server.serving()
+        runner = stack.enter_context(asyncio.Runner())
+        locker = runner.run(asyncpg.connect(database_url))
+        runner.run(locker.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
+        for _ in range(8):
+            stack.enter_context(connect(server)).sendall(b"GET /items/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(1)
+        with connect(server) as newcomer:
+            refused = read(newcomer)
+        runner.run(locker.close())
+        samples = reported(server)
+
+    head, _, body = refused.partition(b"\r\n\r\n")
+    assert [503] == statuses(refused)
+    assert b'"code":"too_many_connections"' in body
+    assert {b"connection: close", b"retry-after: 1"} <= set(head.lower().split(b"\r\n"))
+    assert 1 <= total(samples, "worker_connections_shed_total", {"reason": "refused"})
+    assert 1 <= total(samples, "http_requests_total", {"handler": "none", "status": "503"})
