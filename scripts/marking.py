@@ -11,9 +11,10 @@ _WORD = re.compile(r"(?<!\w)(?:([Aa])n([\s`]+))?(\w*[Ii][Tt][Ee][Mm]\w*)")
 """A word that contains the resource's name, and the article before it."""
 
 _SQL_BEFORE = re.compile(
-    r"(?:\b(?:FROM|INTO|UPDATE|TABLE|TRUNCATE|ANALYZE|VACUUM|ONLY|ON|JOIN|\(ANALYZE\)) |NULL::|public\.)$"
+    r"(?:\b(?:FROM|INTO|UPDATE|TABLE|TRUNCATE|ANALYZE|VACUUM|FULL|ONLY|ON|JOIN|LOCK|REFERENCES)\)? "
+    r"|NULL::|public[. ]|to_jsonb\(|idempotency_keys, |Scan on |Relation Name\"\) == \"|__tablename__ = \")$"
 )
-_TABLE_NAME_BEFORE = re.compile(r"__tablename__ = \"$")
+_SQL_AFTER = re.compile(r", idempotency_keys| SET UNLOGGED")
 _MARK_OF_SEGMENT = {"item": "word", "items": "words", "ITEM": "WORD", "ITEMS": "WORDS"}
 _KEY_PREFIX = ('KEY_PREFIX = ""', 'KEY_PREFIX = "@words@ "')
 """The idempotency keys of the first resource have no prefix, those of every other resource have one."""
@@ -21,7 +22,7 @@ _KEY_PREFIX = ('KEY_PREFIX = ""', 'KEY_PREFIX = "@words@ "')
 _TESTED = ("crud", "dataclasses", "http", "models", "routers", "schemas")
 """The folders in `tests/` whose tests each resource has. Others test the bundle with the first resource alone."""
 
-_NOT_THE_RESOURCE = ("getitem", "modifyitems")
+_NOT_THE_RESOURCE = re.compile(r"(?:get|set|del|pop|modify)items?")
 
 
 def mark_python(source: str) -> str:
@@ -40,7 +41,7 @@ def _mark(source: str, regions: list[tuple[int, int, bool]]) -> str:
         for match in _WORD.finditer(source[:end], start):
             article, space, word = match.groups()
             marked.append(source[done : match.start()])
-            context = source[max(0, match.start(3) - 40) : match.start(3)], source[match.end() : match.end() + 3]
+            context = source[max(0, match.start(3) - 40) : match.start(3)], source[match.end() : match.end() + 20]
             replaced = _mark_word(word, *context, is_code=is_code)
             if article and replaced != word:
                 marked.append(f"@{article}@{space}")
@@ -67,7 +68,7 @@ def _marked_segments(word: str) -> Iterator[str]:
             yield "@table@"
         elif segment in _MARK_OF_SEGMENT:
             yield f"@{_MARK_OF_SEGMENT[segment]}@"
-        elif segment in _NOT_THE_RESOURCE:
+        elif _NOT_THE_RESOURCE.fullmatch(segment):
             yield segment
         else:
             hump = re.sub(r"Item(s?)(?=[A-Z0-9]|$)", r"@Camel\1@", segment)
@@ -95,7 +96,8 @@ def _mark_in_text(word: str, before: str, after: str) -> str:
 
 def _mark_of_plural(before: str, after: str) -> str:
     quotes = before[-1:], after[:1]
-    if _TABLE_NAME_BEFORE.search(before) or _SQL_BEFORE.search(before) or quotes == ("'", "'"):
+    is_new_index = before.endswith("on ") and after.startswith(" (")
+    if _SQL_BEFORE.search(before) or _SQL_AFTER.match(after) or is_new_index or quotes == ("'", "'"):
         return "table"
     if before.endswith("/"):
         return "path"

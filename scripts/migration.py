@@ -74,9 +74,7 @@ def write(root: Path, revision: tuple[str, str], name: Name) -> Path:
     found = json.loads(project.run(root, root / ".venv" / "bin" / "python", "-m", "scripts.table_operations", table))
     functions = {render(key, name): render(sql, name) for key, sql in templates.functions().items()}
     own = [signature for signature in found["functions"] if signature.partition("(")[0] in functions]
-    constants = [
-        f'_{_function(signature).upper()} = """\n{functions[_function(signature)].strip()}\n"""\n' for signature in own
-    ]
+    constants = [_constant(signature, functions[_function(signature)]) for signature in own]
     steps = [found["steps"][0].rstrip(), *(f"    op.execute(_{_function(signature).upper()})" for signature in own)]
     if found["on_trigrams"]:
         broken = [
@@ -99,6 +97,11 @@ def write(root: Path, revision: tuple[str, str], name: Name) -> Path:
     file = path(root, revision, name)
     project.write({file: text})
     return file
+
+
+def _constant(signature: str, sql: str) -> str:
+    raw = "r" if "\\" in sql else ""
+    return f'_{_function(signature).upper()} = {raw}"""\n{sql.strip()}\n"""\n'
 
 
 def _function(signature: str) -> str:

@@ -13,7 +13,7 @@ _MAX_LENGTH = 30
 
 _SPOKEN_VOWEL = re.compile(r"(?!uni(?!n)|use|usa|usu|util|eu|one\b|once\b)[aeiou]|hour|honest|honou?r|heir")
 
-_SQL_RESERVED = frozenset(
+SQL_RESERVED = frozenset(
     re.findall(
         r"\w+",
         """
@@ -41,6 +41,11 @@ def plural_of(singular: str) -> str:
     if re.search(r"[^aeiou]y$", singular):
         return f"{singular[:-1]}ies"
     return f"{singular}es" if re.search(r"(?:s|x|z|ch|sh)$", singular) else f"{singular}s"
+
+
+def article(word: str) -> str:
+    """The article before the word."""
+    return "an" if _SPOKEN_VOWEL.match(word) else "a"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,9 @@ class Name:
         text, texts = self.singular.replace("_", " "), self.plural.replace("_", " ")
         camel, camels = _camel(self.singular), _camel(self.plural)
         is_free = not (keyword.iskeyword(camel) or hasattr(builtins, camel) or camel in self.taken)
-        article = "an" if _SPOKEN_VOWEL.match(self.singular) else "a"
         return {
-            "a": article,
-            "A": article.capitalize(),
+            "a": article(self.singular),
+            "A": article(self.singular).capitalize(),
             "text": text,
             "texts": texts,
             "Text": text.capitalize(),
@@ -98,7 +102,7 @@ class Name:
             "path": self.plural.replace("_", "-"),
             "Path": self.plural.replace("_", "-").capitalize(),
             "path_one": self.singular.replace("_", "-") if self.singular != self.plural else f"{self.plural}-one",
-            "table": f"{self.singular}_rows" if self.plural in _SQL_RESERVED else self.plural,
+            "table": f"{self.singular}_rows" if self.plural in SQL_RESERVED else self.plural,
             "flat": self.singular.replace("_", ""),
             "flats": self.plural.replace("_", ""),
         }

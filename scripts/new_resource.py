@@ -11,13 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts import migration, project, registers, templates
-from scripts.names import Name, UnusableNameError
-from scripts.rendering import identifiers, render, taken_names
-
-_OTHER_PATHS = frozenset({"docs", "health", "metrics", "samples"})
-"""Paths that the service has already. The samples are the tests' own resource."""
-
-_MEMBERS_OF_A_LIST = frozenset({"page", "per_page", "total", "total_is_exact", "has_more", "pages", "next_cursor"})
+from scripts.names import UnusableNameError
+from scripts.rendering import render, usable_name
 
 
 def main() -> None:
@@ -40,7 +35,7 @@ def add(root: Path, singular: str, plural: str | None, *, dry_run: bool = False)
         UnusableNameError, RefusedError: The name or the state of the project does not allow it. Nothing is written.
     """
     sources = templates.files()
-    name = _name(root, sources, singular, plural)
+    name = usable_name(root, sources, singular, plural)
     new = {root / render(path, name): render(source, name) for path, source in sources.items()}
     project.require_clean(root)
     for path in new:
@@ -59,27 +54,6 @@ def add(root: Path, singular: str, plural: str | None, *, dry_run: bool = False)
         project.format_files(root, [*new, *changed, written])
     _print_plan(root, new=[*new, written], changed=list(changed))
     sys.stdout.write("Next: make check and make test, then change the fields to your own, then commit.\n")
-
-
-def _name(root: Path, sources: dict[str, str], singular: str, plural: str | None) -> Name:
-    """The resource's name, with the forms that no other name of the code has.
-
-    Raises:
-        UnusableNameError: The service cannot have a resource of this name.
-    """
-    parsed = Name.parse(singular, plural)
-    modules = [source for path, source in sources.items() if path.endswith(".py")]
-    taken = taken_names(modules) | identifiers((root / "app" / "main.py").read_text("utf-8"))
-    existing = {path.stem for path in root.glob("app/*/*.py")} - {"__init__"}
-    name = Name(parsed.singular, parsed.plural, frozenset(taken | existing))
-    path = name.forms()["path"]
-    if any(f'prefix="/{path}"' in router.read_text("utf-8") for router in root.glob("app/routers/*.py")):
-        raise UnusableNameError(f"The path /{path} exists already: give the resource another name.")
-    if path in _OTHER_PATHS:
-        raise UnusableNameError(f"The path /{path} has another use: give the resource another name.")
-    if name.plural in _MEMBERS_OF_A_LIST:
-        raise UnusableNameError(f"Lists have a member {name.plural} already: give the resource another name.")
-    return name
 
 
 def _print_plan(root: Path, *, new: list[Path], changed: list[Path]) -> None:

@@ -27,6 +27,15 @@ def run(root: Path, *command: str | Path) -> str:
     return done.stdout
 
 
+def succeeds(root: Path, *command: str) -> bool:
+    """Whether a command ends with success."""
+    try:
+        run(root, *command)
+    except RefusedError:
+        return False
+    return True
+
+
 def require_clean(root: Path) -> None:
     """Refuse a tree with changes that are not committed: what the program writes could not be told from them.
 
@@ -52,14 +61,19 @@ def write(files: Mapping[Path, str]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def format_files(root: Path, paths: Sequence[Path]) -> None:
+def format_files(root: Path, paths: Sequence[Path], *, ruff: Path | None = None) -> None:
     """Sort imports, format, and mark texts that a longer name has made too long."""
-    ruff = root / ".venv" / "bin" / "ruff"
-    files = [path for path in paths if path.suffix == ".py"]
-    run(root, ruff, "check", "--quiet", "--fix", "--select", "I", *files)
+    ruff = ruff or root / ".venv" / "bin" / "ruff"
+    files = [path for path in paths if path.suffix in ("", ".py")]
+    check = (ruff, "check", "--quiet", "--exit-zero")
+    run(root, *check, "--fix", "--fixable", "I", *files)
     run(root, ruff, "format", "--quiet", *files)
-    run(root, ruff, "check", "--quiet", "--select", "E501", "--add-noqa", *files)
-    run(root, ruff, "format", "--quiet", *files)
+    # A line that the formatter breaks leaves its `noqa` behind, and the mark of a long line can make it break the next.
+    # ARG001 is the one other rule from which a line is excepted that can be broken.
+    for _ in range(2):
+        run(root, *check, "--select", "E501,ARG001", "--add-noqa", *files)
+        run(root, *check, "--fix", "--fixable", "RUF100", *files)
+        run(root, ruff, "format", "--quiet", *files)
 
 
 @contextmanager

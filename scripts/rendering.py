@@ -7,9 +7,15 @@ import io
 import keyword
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
-from scripts.names import Name
+from scripts.names import Name, UnusableNameError
+
+_OTHER_PATHS = frozenset({"docs", "health", "metrics", "samples"})
+"""Paths that the service has already. The samples are the tests' own resource."""
+
+_MEMBERS_OF_A_LIST = frozenset({"page", "per_page", "total", "total_is_exact", "has_more", "pages", "next_cursor"})
 
 _MARK = re.compile(r"@(\w+)@")
 
@@ -65,3 +71,24 @@ def taken_names(templates: Iterable[str]) -> set[str]:
     placeholder = Name("placeholder", "placeholders")
     found = set[str]().union(*(identifiers(render(template, placeholder)) for template in templates))
     return {name for name in found if "placeholder" not in name.lower() and not keyword.iskeyword(name)}
+
+
+def usable_name(root: Path, sources: Mapping[str, str], singular: str, plural: str | None) -> Name:
+    """The resource's name, with the forms that no other name of the code has.
+
+    Raises:
+        UnusableNameError: The service cannot have a resource of this name.
+    """
+    parsed = Name.parse(singular, plural)
+    modules = [source for path, source in sources.items() if path.endswith(".py")]
+    taken = taken_names(modules) | identifiers((root / "app" / "main.py").read_text("utf-8"))
+    existing = {path.stem for path in root.glob("app/*/*.py")} - {"__init__"}
+    name = Name(parsed.singular, parsed.plural, frozenset(taken | existing))
+    path = name.forms()["path"]
+    if any(f'prefix="/{path}"' in router.read_text("utf-8") for router in root.glob("app/routers/*.py")):
+        raise UnusableNameError(f"The path /{path} exists already: give the resource another name.")
+    if path in _OTHER_PATHS:
+        raise UnusableNameError(f"The path /{path} has another use: give the resource another name.")
+    if name.plural in _MEMBERS_OF_A_LIST:
+        raise UnusableNameError(f"Lists have a member {name.plural} already: give the resource another name.")
+    return name

@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import hypothesis
 import pytest
+from _pytest.nodes import Node
 from _pytest.terminal import TerminalReporter
 
 from app.database import Database
@@ -39,7 +40,7 @@ _NEEDS = "needs "
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def pytest_runtest_setup(item: Node) -> None:
     """Skip a test whose programs are missing. In continuous integration it fails."""
     if missing := programs.declare(item):
         if os.environ.get("CI") == "true":

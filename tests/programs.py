@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pytest
+from _pytest.nodes import Node
 
 from app.embedded_postgres.programs import find_binaries, run
 from tests.paths import ROOT
@@ -48,10 +48,10 @@ def find(name: str) -> str:
     return path
 
 
-def declare(item: pytest.Item) -> list[str]:
+def declare(test: Node) -> list[str]:
     """Take note of what a test needs that is about to run, and return what of that is missing."""
     _declared.clear()
-    _declared.update(name for marker in item.iter_markers("needs") for name in marker.args)
+    _declared.update(name for marker in test.iter_markers("needs") for name in marker.args)
     return sorted(name for name in _declared if not _is_there(name))
 
 

@@ -53,6 +53,7 @@ FILES = {
     "pyproject.toml",
     "requirements/development.txt",
     "requirements/runtime.txt",
+    "scripts/service_names.py",
 }
 """The files to edit to rename the product."""
 

@@ -118,7 +118,7 @@ class Search:
 
         The scan is used if it is expected to find enough, or if the index cannot be used or may find too many items.
         """
-        found_by_scan = self._plan.c.matches * _constant(SCAN_LIMIT) // self._plan.c["items"]
+        found_by_scan = self._plan.c.matches * _constant(SCAN_LIMIT) // self._plan.c.all_rows
         may_find_too_many = self._plan.c.entries > _constant(CANDIDATE_LIMIT)
         return select(
             (self._plan.c.entries <= _constant(ENTRY_LIMIT)).label("use_index"),
@@ -203,11 +203,11 @@ def _planned(is_active: bool | None) -> CTE:
 
     The numbers are the planner's estimates.
     """
-    plan = func.planned_search(literal(is_active, Boolean), bindparam("q", type_=Text), _pattern).table_valued(
+    plan = func.planned_items_search(literal(is_active, Boolean), bindparam("q", type_=Text), _pattern).table_valued(
         column("query", TSQUERY),
         column("entries", BigInteger),
         column("matches", BigInteger),
-        column("items", BigInteger),
+        column("all_rows", BigInteger),
     )
     return select(plan).cte("planned").prefix_with("MATERIALIZED")
 

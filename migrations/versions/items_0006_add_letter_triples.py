@@ -4,7 +4,7 @@
 contains "abcd" has the lexemes "ABC" and "BCD", and every name that contains "ab" has a lexeme
 that begins with "AB". White space and punctuation are letters here.
 
-`planned_search` returns the query for such lexemes, and the planner's estimates. The estimate of
+`planned_items_search` returns the query for such lexemes, and the planner's estimates. The estimate of
 the rarest lexeme limits what the index reads.
 
 Revision: items_0006
@@ -53,9 +53,9 @@ $function$;
 
 # Of a long text, twelve lexemes are enough. In a quoted lexeme of a tsquery only \ and ' have a special meaning.
 _PLANNED_SEARCH = r"""
-CREATE FUNCTION planned_search(
+CREATE FUNCTION planned_items_search(
     active boolean, q text, pattern text,
-    OUT query tsquery, OUT entries bigint, OUT matches bigint, OUT items bigint
+    OUT query tsquery, OUT entries bigint, OUT matches bigint, OUT all_rows bigint
 )
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -73,7 +73,7 @@ BEGIN
             || format('CAST(%L AS tsquery)', lexeme) INTO plan;
         entries := least(entries, CAST(plan -> 0 -> 'Plan' ->> 'Plan Rows' AS bigint));
     END LOOP;
-    items := estimated_items(active, NULL);
+    all_rows := estimated_items(active, NULL);
     matches := least(estimated_items(active, pattern), entries);
 END
 $$
@@ -88,7 +88,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the functions."""
-    op.execute("DROP FUNCTION planned_search(boolean, text, text)")
+    op.execute("DROP FUNCTION planned_items_search(boolean, text, text)")
     op.execute("DROP FUNCTION letter_triples(text)")
     op.execute("DROP FUNCTION caseless(text)")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.nodes import Node
 
 from tests.deploy import base_images
 from tests.deploy.engine import IMAGE, Engine, engine
@@ -12,13 +13,13 @@ from tests.paths import ROOT
 VERSION, REVISION = "1.2.3", "0123abc"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[Node]) -> None:
     """Run tests without containers first: they fail within seconds."""
-    items.sort(key=lambda item: "images" in getattr(item, "fixturenames", ()))
-    for item in items:
-        if "images" in getattr(item, "fixturenames", ()):
-            item.add_marker("slow")
-            item.add_marker(pytest.mark.needs("dockerd", "mmdebstrap", "ip", "root"))
+    items.sort(key=lambda test: "images" in getattr(test, "fixturenames", ()))
+    for test in items:
+        if "images" in getattr(test, "fixturenames", ()):
+            test.add_marker("slow")
+            test.add_marker(pytest.mark.needs("dockerd", "mmdebstrap", "ip", "root"))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.scripts.conftest import commit, git
+
+WORD_OF_PYTHON = next(word for word in ("class", "lambda") if not (ROOT / f"app/models/{word}_.py").exists())
+WORD_OF_SQL = next(word for word in ("reference", "overlap") if not (ROOT / f"app/models/{word}.py").exists())
+"""Its plural is a word of SQL."""
 
 pytestmark = pytest.mark.needs("git")
 
@@ -28,18 +33,18 @@ def check(folder: Path, program: str, *arguments: str) -> None:
 
 def test_resources_pass_the_checks_and_their_own_tests(repository):
     """Two resources, named by a word of Python and one of SQL: format, lint, types and the tests of the second one."""
-    for singular in ("class", "reference"):
+    for singular in (WORD_OF_PYTHON, WORD_OF_SQL):
         done = new_resource(repository, singular)
         assert 0 == done.returncode, done.stderr
         commit(repository)
     written = git(repository, "diff", "--name-only", "--diff-filter=A", "HEAD~2").split()
     own_tests = [
-        "tests/crud/test_reference.py",
-        "tests/crud/test_reference_idempotency.py",
-        "tests/routers/test_reference.py",
+        f"tests/crud/test_{WORD_OF_SQL}.py",
+        f"tests/crud/test_{WORD_OF_SQL}_idempotency.py",
+        f"tests/routers/test_{WORD_OF_SQL}.py",
     ]
 
-    assert {"app/crud/class_.py", "app/routers/reference.py", *own_tests} <= set(written)
+    assert {f"app/crud/{WORD_OF_PYTHON}_.py", f"app/routers/{WORD_OF_SQL}.py", *own_tests} <= set(written)
     check(repository, "ruff", "format", "--check")
     check(repository, "ruff", "check")
     check(repository, "mypy", *(path for path in written if path.endswith(".py")))
@@ -66,10 +71,10 @@ def test_a_name_that_cannot_be_used_is_refused(repository):
 
 def test_a_dry_run_writes_nothing(repository):
     """It lists what would be written."""
-    done = new_resource(repository, "--dry-run", "category")
+    done = new_resource(repository, "--dry-run", "quokka")
 
     assert 0 == done.returncode, done.stderr
-    assert "new      app/crud/category.py" in done.stdout
+    assert "new      app/crud/quokka.py" in done.stdout
     assert "changed  app/main.py" in done.stdout
     assert "" == git(repository, "status", "--porcelain")
 
@@ -78,7 +83,7 @@ def test_a_tree_with_changes_is_refused(repository):
     """What the program writes could not be told from the changes."""
     (repository / "README.md").write_text("changed")
 
-    done = new_resource(repository, "order")
+    done = new_resource(repository, "quokka")
 
     assert (1, "Error: The tree has changes that are not committed: commit or stash them first.\n") == (
         done.returncode, done.stderr,
@@ -89,10 +94,10 @@ def test_a_tree_with_changes_is_refused(repository):
 def test_a_failure_leaves_the_tree_as_it_was(repository):
     """If a step fails, the new files are removed and the changed ones restored."""
     model = repository / "app" / "models" / "item.py"
-    model.write_text(model.read_text() + "\nassert not __import__('sys').argv[1:2] == ['orders']\n")
+    model.write_text(model.read_text() + "\nassert not __import__('sys').argv[1:2] == ['quokkas']\n")
     commit(repository)
 
-    done = new_resource(repository, "order")
+    done = new_resource(repository, "quokka")
 
     assert 1 == done.returncode
     assert "AssertionError" in done.stderr
