@@ -102,6 +102,8 @@ class LimitedClient(ClientTimeouts):
         self.server_state.totals.buffered(size)
 
     def _write_response(self, data: bytes) -> None:
+        if self._probed_bytes:
+            data, self._probed_bytes = data[self._probed_bytes :], 0
         self.transport.write(data)
         if len(data) > _LARGE_BYTES and self.transport.get_write_buffer_size():
             self._response_bytes += len(data)

@@ -96,6 +96,7 @@ class Connection(LimitedClient):
         if self._receiving:
             self._refuse(HTTPStatus.BAD_REQUEST)
         self._end_with_last_response()
+        self._probe()
         self._after_event()
         return not self._closing
 

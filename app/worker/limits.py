@@ -27,6 +27,9 @@ LINGER_SECONDS = 2.0
 """How long a draining worker waits for the next request on an idle connection, and how long a
 connection that is being closed waits for its client before it is aborted."""
 
+PROBE_SECONDS = 0.4
+"""How often a client that has closed its sending side is probed while the application answers it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -14,6 +14,8 @@ from app.worker.limits import State
 from app.worker.response import RequestCycle, ResponseTransport
 from app.worker.waits import Wait, current_wait, wait_seconds
 
+_RESPONSE_BEGINNING = b"HTTP/1.1 "
+
 
 class ClientTimeouts(HttpToolsProtocol):
     """Uvicorn's protocol with one deadline for each connection.
@@ -55,6 +57,8 @@ class ClientTimeouts(HttpToolsProtocol):
         """The client has sent its last byte. It may still read."""
         self._running: RequestCycle | None = None
         """The request that the application answers."""
+        self._probed_bytes = 0
+        """How much of the next response has been written to find out whether the client is gone."""
         self._closing = False
         """Nothing more is answered on this connection."""
 
@@ -91,8 +95,7 @@ class ClientTimeouts(HttpToolsProtocol):
             else:
                 self.transport.abort()
         elif wait is Wait.HALF_CLOSED:
-            if self._may_be_gone():
-                self.transport.abort()
+            self._probe()
         elif wait is Wait.REST_OF_REQUEST:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
         else:
@@ -119,9 +122,27 @@ class ClientTimeouts(HttpToolsProtocol):
         self._update_deadline()
 
     def _may_be_gone(self) -> bool:
-        """Whether the request that runs only reads and nothing is written yet: a write would show who is gone."""
-        running = self._running
-        return running is not None and running.is_safe and not running.response_started
+        """Whether the running request only reads, and whether its client is gone can be found out by a probe."""
+        cycle = self._running
+        return (
+            self._half_closed
+            and cycle is not None
+            and not cycle.response_started
+            and cycle.is_safe
+            and self._probed_bytes < len(_RESPONSE_BEGINNING)
+        )
+
+    def _probe(self) -> None:
+        """Write a byte with which every response begins.
+
+        A client that has closed the whole connection looks like one that has closed its sending side only, until
+        something is written to it. Then it resets the connection, and the next write fails.
+        """
+        if self._may_be_gone():
+            probed = self._probed_bytes
+            self._probed_bytes += 1
+            self._wait = None
+            self.transport.write(_RESPONSE_BEGINNING[probed : probed + 1])
 
     def _resume_reading(self) -> None:
         """Read on, because the application has asked for the rest of a body."""

@@ -3,11 +3,7 @@
 import math
 from enum import Enum, auto
 
-from app.worker.limits import LINGER_SECONDS, Limits
-
-HALF_CLOSED_SECONDS = 0.4
-"""How long a read may take whose client has sent its last byte. Most such clients have disconnected: TCP shows no
-difference until something is written. So their statements end within a second, with the server's heartbeat."""
+from app.worker.limits import LINGER_SECONDS, PROBE_SECONDS, Limits
 
 
 class Wait(Enum):
@@ -29,7 +25,7 @@ class Wait(Enum):
     """The application, which answers a request or has not yet read what has arrived."""
 
     HALF_CLOSED = auto()
-    """The application, which answers a read of a client that has sent its last byte, and may have disconnected."""
+    """The application, while the client, which has closed its sending side, may be gone."""
 
     READER = auto()
     """The client must read some of what was written: the write buffer is full, or the connection closes."""
@@ -80,8 +76,8 @@ def wait_seconds(wait: Wait, limits: Limits) -> float:
         return math.inf
     if wait is Wait.NEXT_REQUEST:
         return limits.keep_alive_seconds
+    if wait is Wait.HALF_CLOSED:
+        return PROBE_SECONDS
     if wait is Wait.LAST_REQUEST or wait is Wait.CLOSE:
         return LINGER_SECONDS
-    if wait is Wait.HALF_CLOSED:
-        return HALF_CLOSED_SECONDS
     return limits.receive_seconds

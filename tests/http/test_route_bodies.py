@@ -1,5 +1,6 @@
 """A body is read by the same rules on every route, whether a `Binding` or FastAPI's handler calls the endpoint."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import httpx
@@ -8,9 +9,11 @@ import pytest
 from fastapi import APIRouter, Body, Cookie, Form, Request, UploadFile
 from starlette.responses import JSONResponse, Response
 
+from app.errors import RequestRefusedError
 from app.http.route import Route
 from app.main import create_app
 from app.settings import Settings
+from app.state_keys import BODY_INCOMPLETE
 from tests.answers import problem, refused_fields
 
 JSON = {"Content-Type": "application/json"}
@@ -264,3 +267,61 @@ async def test_a_content_type_is_not_required_where_the_router_says_so(client):
         415,
         "unsupported_media_type",
     )
+
+
+@router.delete("/none")
+async def none() -> Response:
+    """Take no body, called by a `Binding`."""
+    return Response(status_code=204)
+
+
+@router.delete("/none-solved")
+async def none_solved(session: Session = None) -> Response:
+    """Take no body, called by FastAPI."""
+    return Response(status_code=204)
+
+
+@router.delete("/own", max_body_size=100)
+async def own(request: Request) -> Response:
+    """Read the body itself."""
+    return Response(await request.body())
+
+
+async def begun_early(client, path, messages):
+    """The answers to a DELETE that begins before its body has arrived, and how many messages were left."""
+    left = list(messages)
+    sent: list[Any] = []
+
+    async def receive():
+        message = left.pop(0)
+        if isinstance(message, Exception):
+            raise message
+        return {"type": "http.request", **message}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "DELETE", "path": f"/notes/{path}", "raw_path": b"", "query_string": b"",
+        "http_version": "1.1", "headers": [(b"host", b"a")], "client": ("127.0.0.1", 1), "server": ("a", 80),
+        "scheme": "http", "root_path": "", "state": {BODY_INCOMPLETE: True},
+    }  # fmt: skip
+    await client._transport.app(scope, receive, send)
+    return [message["status"] for message in sent if message["type"] == "http.response.start"], len(left)
+
+
+@pytest.mark.parametrize("path", ["none", "none-solved"])
+async def test_an_endpoint_without_a_body_is_called_when_the_body_has_arrived(client, path):
+    """If the rest of the body is refused, or it is too long, the endpoint is not called."""
+    part = {"body": b"x", "more_body": True}
+    last = {"body": b"x", "more_body": False}
+    refused = RequestRefusedError(HTTPStatus.BAD_REQUEST)
+
+    assert ([204], 0) == await begun_early(client, path, [part, part, last])
+    assert ([400], 0) == await begun_early(client, path, [part, refused])
+    assert ([413], 1) == await begun_early(client, path, [{"body": b"x" * (LIMIT + 1), "more_body": True}, part])
+
+
+async def test_an_endpoint_with_a_size_of_its_own_reads_the_body_itself(client):
+    """It is called before the body has arrived."""
+    assert ([200], 0) == await begun_early(client, "own", [{"body": b"x"}])

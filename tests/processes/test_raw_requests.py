@@ -192,28 +192,32 @@ def waiting_statements(url: str) -> int:
 
 
 def test_the_statement_of_a_vanished_reader_is_cancelled(database_url):
-    """This holds if the client resets. A write is not cancelled. A read is logged and counted as 499."""
+    """Whether the client resets or closes. A read is logged and counted as 499. A write is not cancelled."""
     body = b'{"name":"written"}'
     write = b"POST /items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     write += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    with service(database_url, DATABASE_STATEMENT_SECONDS="30") as server, psycopg.connect(database_url) as other:
+    get = b"GET /items/9 HTTP/1.1\r\nHost: a\r\n\r\n"
+    running = service(database_url, DATABASE_STATEMENT_SECONDS="30", DATABASE_CONNECTIONS="10")
+    with running as server, psycopg.connect(database_url) as other:
         server.serving()
         other.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
-        with connect(server) as reader, connect(server) as writer:
-            for client in (reader, writer):
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            reader.sendall(b"GET /items/1 HTTP/1.1\r\nHost: a\r\n\r\n")
-            writer.sendall(write)
-            eventually(lambda: waiting_statements(database_url) == 2, seconds=5, what="two statements")
-        eventually(lambda: waiting_statements(database_url) == 1, seconds=8, what="the write only")
-        eventually(lambda: served(server), seconds=3, what="the log line")
-        assert [499] == [status for status, _ in served(server)]
-        other.rollback()
+        with connect(server) as half_closed:
+            with connect(server) as resetting, connect(server) as closing, connect(server) as writer:
+                for client, sent in ((resetting, get), (closing, get), (writer, write), (half_closed, get)):
+                    client.sendall(sent)
+                eventually(lambda: waiting_statements(database_url) == 4, seconds=8, what="four statements")
+                half_closed.shutdown(socket.SHUT_WR)
+                resetting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            eventually(lambda: waiting_statements(database_url) == 2, seconds=8, what="the write and one read")
+            eventually(lambda: len(served(server)) == 2, seconds=3, what="the log lines")
+            assert [499, 499] == [status for status, _ in served(server)]
+            other.rollback()
+            assert [404] == statuses(read(half_closed))
         eventually(lambda: waiting_statements(database_url) == 0, seconds=8, what="no statement")
         samples = scrape(server.port)
         output = server.output()
 
-    assert 1 == total(samples, "http_requests_total", {"method": "GET", "status": "499"})
+    assert 2 == total(samples, "http_requests_total", {"method": "GET", "status": "499"})
     assert 0 == failures(samples)
     assert "request_failed" not in output
     assert "Traceback" not in output

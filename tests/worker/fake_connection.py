@@ -55,7 +55,7 @@ class FakeTransport(asyncio.Transport):
         self.errors: list[str] = []
         self.reading = True
         self.eof_written = self.closing = self.lost = False
-        self._over_high_water = False
+        self.is_over_high_water = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """The addresses of a TCP connection."""
@@ -70,15 +70,15 @@ class FakeTransport(asyncio.Transport):
             self.errors.append(f"{bytes(data[:40])!r} was written to a closing transport")
         self.written += data
         self.unsent += len(data)
-        if self.unsent > HIGH_WATER and not self._over_high_water:
-            self._over_high_water = True
+        if self.unsent > HIGH_WATER and not self.is_over_high_water:
+            self.is_over_high_water = True
             self.protocol.pause_writing()
 
     def client_reads(self, count: int) -> None:
         """The client takes this many bytes."""
         self.unsent = max(0, self.unsent - count)
-        if self.unsent <= LOW_WATER and self._over_high_water:
-            self._over_high_water = False
+        if self.unsent <= LOW_WATER and self.is_over_high_water:
+            self.is_over_high_water = False
             self.protocol.resume_writing()
         if self.closing and not self.unsent:
             self.lose()
@@ -178,6 +178,13 @@ class Handler:
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
             await self.send({"type": "http.response.body", "body": b"x" * argument})
             self.is_done = True
+        elif command == "stream":
+            self.answered = 3 * argument
+            headers = [(b"x-path", self.path.encode()), (b"content-length", str(self.answered).encode())]
+            await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+            for number in range(3):
+                await self.send({"type": "http.response.body", "body": b"x" * argument, "more_body": number < 2})
+            self.is_done = True
         elif command == "crash":
             self.is_done = True
             raise RuntimeError("The application has a defect.")
@@ -208,6 +215,7 @@ class FakeServer:
         self.connection.connection_made(self.transport)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:
+        assert not self.transport.is_over_high_water, "A request begins while its client does not read."
         handler = Handler(scope, receive, send)
         self.handlers.append(handler)
         await handler.run()
@@ -238,6 +246,8 @@ class FakeServer:
         self.loop.now += seconds
         if self.connection in self.state.connections and self.connection.deadline < self.loop.now:
             self.connection.handle_timeout()
+            if not self.transport.lost:
+                assert self.connection.deadline >= self.loop.now, "A deadline was not handled."
         self.loop.settle()
 
     def drain(self) -> None:
@@ -266,7 +276,7 @@ class FakeServer:
     def responses(self) -> list[tuple[int, str]]:
         """The status of each response and its `X-Path`. Interim responses are left out."""
         found, rest = [], bytes(self.transport.written)
-        while rest:
+        while rest and not b"HTTP/1.1 ".startswith(rest):  # the first bytes of a response are written as a probe
             head, separator, rest = rest.partition(b"\r\n\r\n")
             assert separator, head
             match = re.match(rb"HTTP/1\.1 (\d{3}) ", head)

@@ -44,6 +44,10 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.connect()
+
+    def connect(self) -> None:
+        """Open a connection to a server of its own."""
         self.server = FakeServer()
         self.input = b""
         """What the client has sent and the server has not read."""
@@ -115,21 +119,32 @@ class ConnectionMachine(RuleBasedStateMachine):
         """The client takes some of what was written."""
         self.server.client_reads(count)
 
-    @precondition(lambda self: self.is_open and self.requests > 2)
+    @precondition(lambda self: self.is_open and self.requests > 3)
     @rule()
     def client_resets(self) -> None:
         """The connection is lost."""
         self.server.reset()
 
     @precondition(lambda self: self.server.running)
-    @rule(command=st.sampled_from([("read",), ("answer", 3), ("answer", 100_000), ("crash",)]))
+    @rule(command=st.sampled_from([("read",), ("answer", 3), ("answer", 100_000), ("stream", 40_000), ("crash",)]))
     def application_acts(self, command: tuple[Any, ...]) -> None:
         """The application reads from the body, answers or fails."""
         assert self.server.running
         self.crashes += command[0] == "crash"
-        self.server.order(self.server.running, *command)
+        handler = self.server.running
+        self.server.order(handler, *command)
+        if handler.is_refused and self.is_open and not self.server.connection.flow.write_paused:
+            assert 400 <= self.server.responses()[-1][0] < 500
 
-    @rule(seconds=st.sampled_from([0.5, 3, 11, 80]))
+    @precondition(lambda self: not self.is_open)
+    @rule()
+    def client_connects(self) -> None:
+        """Another connection, after one that has ended."""
+        self.server.close()
+        self.connect()
+
+    @precondition(lambda self: self.is_open)
+    @rule(seconds=st.sampled_from([0.5, 0.5, 3, 11, 80]))
     def time_passes(self, seconds: float) -> None:
         """No event happens for a while."""
         self.server.wait(seconds)
@@ -166,6 +181,13 @@ class ConnectionMachine(RuleBasedStateMachine):
         assert len(responses) <= len(self.server.handlers) + 1
 
     @invariant()
+    def a_client_that_sends_nothing_more_is_not_waited_for(self) -> None:
+        """When it has its answers, the connection closes, and not after KEEP_ALIVE_SECONDS."""
+        connection = self.server.connection
+        if self.is_open and self.has_ended_input and not self.server.running and not connection.pipeline:
+            assert connection.flow.write_paused or connection._closing
+
+    @invariant()
     def one_request_is_answered_at_a_time(self) -> None:
         """A pipelined request begins when the response before it is complete."""
         assert sum(not handler.is_done for handler in self.server.handlers) <= 1
@@ -182,6 +204,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Without the client's help, the connection ends as soon as the application has answered."""
         try:
             for _ in range(30):
+                if not self.is_open:
+                    break
                 if handler := self.server.running:
                     self.server.order(handler, "answer", 3)
                 self.server.wait(BOUND + 1)
@@ -194,5 +218,5 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.server.close()
 
 
-ConnectionMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
+ConnectionMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 test_all_orders_of_events = ConnectionMachine.TestCase
