@@ -52,6 +52,9 @@ $function$;
 """
 
 # Of a long text, twelve lexemes are enough. In a quoted lexeme of a tsquery only \ and ' have a special meaning.
+# Of the many lexemes that begin with one or two letters, most have no statistics of their own, so the statistics
+# of the names are asked, too. `work_mem` is raised for the transaction: if the bitmap of the pages does not fit,
+# PostgreSQL splits all names of these pages again.
 _PLANNED_SEARCH = r"""
 CREATE FUNCTION planned_items_search(
     active boolean, q text, pattern text,
@@ -73,6 +76,12 @@ BEGIN
             || format('CAST(%L AS tsquery)', lexeme) INTO plan;
         entries := least(entries, CAST(plan -> 0 -> 'Plan' ->> 'Plan Rows' AS bigint));
     END LOOP;
+    IF char_length(searched) < 3 THEN
+        entries := greatest(entries, estimated_items(NULL, pattern));
+    END IF;
+    IF pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('32MB') THEN
+        PERFORM set_config('work_mem', '32MB', true);
+    END IF;
     all_rows := estimated_items(active, NULL);
     matches := least(estimated_items(active, pattern), entries);
 END
