@@ -7,10 +7,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, text
+from sqlalchemy import Float, bindparam, func, select, text
 
 from app import NAME
-from app.errors import DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError
+from app.database import slow
+from app.errors import DatabaseUnavailableError, PoolExhaustedError, SlowStatementTimeoutError, StatementTimeoutError
 from app.settings import DatabasePooler, Settings
 from tests.cluster import execute
 from tests.databases import connected
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.needs("pgbouncer")
 SUM = text("SELECT CAST(:a AS bigint) + CAST(:b AS bigint) AS sum, pg_backend_pid() AS server")
 SERVER = text("SELECT pg_backend_pid() AS server")
 SLEEP = text("SELECT pg_sleep(:seconds)").bindparams(bindparam("seconds"))
+SLOW_SLEEP = slow(select(func.pg_sleep(bindparam("seconds", type_=Float))))
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
 
 MODES = {"1.18": "pgbouncer", "1.24": "pgbouncer", "1.24-prepared": "pgbouncer-prepared"}
 
@@ -125,6 +128,42 @@ async def test_the_timeout_of_the_role_cancels_a_statement(behind, database_url,
 
     assert asyncio.get_running_loop().time() - started < 2
     assert 1 == behind.state.open
+
+
+async def test_a_slow_statement_is_cancelled_in_the_server(behind, sql):
+    """PgBouncer forwards the request to cancel it: it ends long before it is done, and its connection is kept."""
+    with pytest.raises(SlowStatementTimeoutError):
+        await behind.run(SLOW_SLEEP, {"seconds": 30})
+
+    await none_sleeps(behind, sql)
+    assert 5 == (await behind.run(SUM, {"a": 2, "b": 3}))[0]["sum"]
+    assert 1 == behind.state.open
+
+
+async def none_sleeps(database, sql):
+    """Wait until the server runs no sleep and no connection is in use."""
+    async with asyncio.timeout(10):
+        while database.state.in_use or await sql.fetchval(SLEEPING):  # noqa: ASYNC110  # the server sends no event
+            await asyncio.sleep(0.02)
+
+
+async def test_statements_of_clients_that_are_gone_are_cancelled_in_the_server(behind, sql):
+    """No other statement is cancelled with them, and every connection works afterwards."""
+    gone = [asyncio.create_task(behind.run(SLEEP, {"seconds": 30})) for _ in range(SERVER_CONNECTIONS - 1)]
+    await asyncio.sleep(0.5)
+    assert SERVER_CONNECTIONS - 1 == await sql.fetchval(SLEEPING)
+
+    async def sums():
+        return [(await behind.run(SUM, {"a": n, "b": 1}))[0]["sum"] for n in range(100)]
+
+    others = asyncio.create_task(sums())
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+
+    assert list(range(1, 101)) == await others
+    assert list(range(1, 101)) == await sums()
+    await none_sleeps(behind, sql)
 
 
 async def test_a_request_that_waits_too_long_for_pgbouncer_is_unavailable(behind):
