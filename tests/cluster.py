@@ -29,7 +29,7 @@ def throw_away_cluster(options: Mapping[str, str] | None = None) -> Iterator[Clu
     Args:
         options: Settings of the server. They replace those that make tests fast.
     """
-    folder = Path(tempfile.mkdtemp(prefix="items-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="cluster-"))
     with _removed(folder):
         cluster = Cluster(folder, _OPTIONS | dict(options or {}))
         cluster.start()

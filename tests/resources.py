@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.main import create_app
 from app.settings import Settings
 from tests.paths import ROOT
@@ -29,4 +31,4 @@ def creation() -> tuple[str, dict[str, Any]]:
             schema = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
             name = schema["$ref"].rpartition("/")[2]
             return path, document["components"]["schemas"][name]["examples"][0]
-    raise LookupError("This service has no resource.")
+    pytest.skip("this service has no resource", allow_module_level=True)

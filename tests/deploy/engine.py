@@ -72,7 +72,7 @@ class Engine:
 @contextmanager
 def engine() -> Iterator[Engine]:
     """A daemon that runs until the end of the block. Its images, containers and networks are then removed."""
-    folder = Path(tempfile.mkdtemp(prefix="items-docker-"))
+    folder = Path(tempfile.mkdtemp(prefix="docker-"))
     (folder / "client").mkdir()
     (folder / "daemon.json").write_text(
         json.dumps(

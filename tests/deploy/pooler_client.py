@@ -1,4 +1,4 @@
-"""One process of the service behind a pooler, without its HTTP: it reads or deletes items, many at a time.
+"""One process of the service behind a pooler, without its HTTP: it reads or deletes samples, many at a time.
 
 Arguments: the URL; the value of DATABASE_POOLER; `checked`, or `unchecked` to leave out the check of what
 the URL leads to; `get` or `delete`; the first and the last id. Its last line has the ids by outcome, in JSON.
@@ -11,10 +11,10 @@ from collections import defaultdict
 from importlib import import_module
 from typing import Any
 
-from app.crud import item as items
 from app.database import Database
 from app.errors import RequestError
 from tests.databases import connected
+from tests.sample import crud
 
 AT_ONCE = 12
 
@@ -25,18 +25,18 @@ async def run(database: Database, operation: str, first: int, last: int) -> dict
     left = iter(range(first, last + 1))
 
     async def work() -> None:
-        for item_id in left:
+        for sample_id in left:
             try:
                 if operation == "get":
-                    item = await items.get(database, item_id)
+                    sample = await crud.get(database, sample_id)
                 else:
-                    item = await items.delete_permanently(database, item_id)
-                outcome = "ok" if item.id == item_id else "another item"
+                    sample = await crud.delete(database, sample_id)
+                outcome = "ok" if sample.id == sample_id else "another sample"
             except RequestError as error:
                 outcome = error.code
             except Exception as error:  # noqa: BLE001  # any defect is an outcome
                 outcome = type(error).__qualname__
-            outcomes[outcome].append(item_id)
+            outcomes[outcome].append(sample_id)
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     return outcomes

@@ -13,6 +13,7 @@ from tests.deploy.conftest import REVISION
 from tests.paths import ROOT
 from tests.processes.load import Request, load
 from tests.processes.server import free_port
+from tests.resources import creation
 
 FILE = ROOT / "deploy" / "compose" / "compose.yaml"
 
@@ -27,14 +28,15 @@ UNKNOWN_BEHIND_PGBOUNCER = {"connection_budget_connections"}
 """The service does not read the server's limits through PgBouncer."""
 
 JSON = (("Content-Type", "application/json"),)
+PATH, BODY = creation()
 REQUESTS = [
-    Request(target="/items"),
-    Request(target="/items/1"),
-    Request(target="/items/999999"),
+    Request(target=PATH),
+    Request(target=f"{PATH}/1"),
+    Request(target=f"{PATH}/999999"),
     Request(target="/nothing"),
-    Request(method="POST", target="/items", headers=JSON, body=b'{"name": "Measured"}'),
-    Request(method="POST", target="/items", headers=JSON, body=b"{}"),
-    Request(method="PATCH", target="/items/1", headers=JSON, body=b'{"price": 1.5}'),
+    Request(method="POST", target=PATH, headers=JSON, body=json.dumps(BODY).encode()),
+    Request(method="POST", target=PATH, headers=JSON, body=b"{}"),
+    Request(method="PATCH", target=f"{PATH}/1", headers=JSON, body=json.dumps(BODY).encode()),
 ]
 
 
@@ -100,9 +102,9 @@ def name_of(expression):
 
 
 def test_the_stack_serves_through_pgbouncer(ports):
-    """An item is created and read. The paths for operators answer 404 at the public port."""
+    """A row is created and read. The paths for operators answer 404 at the public port."""
     with httpx.Client(base_url=f"http://127.0.0.1:{ports['PORT']}") as client:
-        made = client.post("/items", json={"name": "Composed"})
+        made = client.post(PATH, json=BODY)
         read = client.get(made.headers["location"])
         hidden = [client.get(path).status_code for path in ("/metrics", "/health/ready")]
 

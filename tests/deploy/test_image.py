@@ -15,11 +15,13 @@ from tests.deploy.engine import IMAGE
 from tests.deploy.manifests import docker_flags
 from tests.deploy.stack import OVERLAY, database, service
 from tests.processes.load import Request, load
+from tests.resources import creation
 
 CONTENTS = Path(__file__).with_name("contents.py")
 
+PATH, BODY = creation()
 WRITE = Request(
-    method="POST", target="/items", headers=(("Content-Type", "application/json"),), body=b'{"name": "Rolling"}'
+    method="POST", target=PATH, headers=(("Content-Type", "application/json"),), body=json.dumps(BODY).encode()
 )
 
 
@@ -78,10 +80,10 @@ def test_the_image_does_not_start_without_a_database(images):
 
 
 def test_the_service_runs_with_the_restrictions_of_its_pod(images, network):
-    """With the restrictions of the Deployment, the container is healthy, ready, and creates an item."""
+    """With the restrictions of the Deployment, the container is healthy, ready, and creates a row."""
     with service(images, "restricted", network) as port:
         host = images.inspect("restricted")["HostConfig"]
-        answer = httpx.post(f"http://127.0.0.1:{port}/items", json={"name": "Made in a container"})
+        answer = httpx.post(f"http://127.0.0.1:{port}{PATH}", json=BODY)
         ready = images.docker(
             "exec", "restricted", "python", "-c",
             "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8001/health/ready').read().decode())",
@@ -103,9 +105,9 @@ def test_a_request_in_flight_is_answered_during_shutdown(images, network):
 
     async def send_slowly(port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        body = b'{"name": "In flight"}'
+        body = json.dumps(BODY).encode()
         writer.write(
-            b"POST /items HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body[:5]
         )
         await writer.drain()
@@ -148,7 +150,7 @@ def test_no_request_fails_while_containers_are_replaced(images, network, tmp_pat
         start("second")
         with load(
             proxy.port, rate=200, kept=15, fresh=10,
-            request=lambda n: WRITE if n % 5 == 0 else Request(target="/items?per_page=5"),
+            request=lambda n: WRITE if n % 5 == 0 else Request(target=f"{PATH}?per_page=5"),
         ) as report:  # fmt: skip
             start("third")
             stop("first")

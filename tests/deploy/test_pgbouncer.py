@@ -195,13 +195,13 @@ async def test_no_request_fails_after_pgbouncers_connections_were_killed(behind,
 async def test_pgbouncer_can_be_restarted(pooled, client):
     """Without it requests are 503; when it is back they succeed, without a restart of the service."""
     running, _ = pooled
-    assert 200 == (await client.get("/items")).status_code
+    assert 200 == (await client.get("/samples")).status_code
     running.kill()
     try:
-        answers = [await client.get("/items") for _ in range(3)]
+        answers = [await client.get("/samples") for _ in range(3)]
     finally:
         running.start()
 
     assert [503] * 3 == [answer.status_code for answer in answers]
     assert {"database_unavailable"} == {answer.json()["code"] for answer in answers}
-    assert [200] * 3 == [(await client.get("/items")).status_code for _ in range(3)]
+    assert [200] * 3 == [(await client.get("/samples")).status_code for _ in range(3)]

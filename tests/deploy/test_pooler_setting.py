@@ -12,10 +12,10 @@ import pytest
 
 from app import logs
 from app.database.peer import NO_PREPARED_STATEMENTS, PARAMETERS_REFUSED, POOLER_NOT_DECLARED
-from app.main import create_app
 from app.settings import Settings
 from tests.deploy.poolers import pooler
 from tests.paths import ROOT
+from tests.sample.app import create_app
 
 ROWS = 500
 """Rows that are read; as many are deleted."""
@@ -33,14 +33,14 @@ IGNORE = {"ignore_startup_parameters": "statement_timeout,idle_in_transaction_se
 @pytest.fixture
 async def rows(sql):
     """The rows that are read, and those that are deleted."""
-    await sql.execute(f"INSERT INTO items (name) SELECT 'read' FROM generate_series(1, {ROWS})")
-    await sql.execute(f"INSERT INTO items (name) SELECT 'deleted' FROM generate_series(1, {ROWS})")
+    await sql.execute(f"INSERT INTO samples (name) SELECT 'read' FROM generate_series(1, {ROWS})")
+    await sql.execute(f"INSERT INTO samples (name) SELECT 'deleted' FROM generate_series(1, {ROWS})")
 
 
 @pytest.fixture
 def folder():
     """A folder that PgBouncer's user can read."""
-    made = Path(tempfile.mkdtemp(prefix="items-pgbouncer-"))
+    made = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
     yield made
     shutil.rmtree(made)
 
@@ -52,12 +52,12 @@ async def assert_no_row_is_lost(running, database_url, sql, expected):
         for value in expected:
             for check in ("checked", "unchecked"):
                 found[value, check] = read_and_delete(pooled.url(database_url), value, check)
-                assert ROWS == await sql.fetchval("SELECT count(*) FROM items WHERE name = 'read'"), (value, check)
+                assert ROWS == await sql.fetchval("SELECT count(*) FROM samples WHERE name = 'read'"), (value, check)
                 deleted = found[value, check]["delete"].get("ok", [])
-                assert [] == await sql.fetch("SELECT id FROM items WHERE id = ANY($1)", deleted), (value, check)
-                assert "another item" not in found[value, check]["get"] | found[value, check]["delete"]
+                assert [] == await sql.fetch("SELECT id FROM samples WHERE id = ANY($1)", deleted), (value, check)
+                assert "another sample" not in found[value, check]["get"] | found[value, check]["delete"]
                 await sql.execute(
-                    "INSERT INTO items (id, name) OVERRIDING SYSTEM VALUE "
+                    "INSERT INTO samples (id, name) OVERRIDING SYSTEM VALUE "
                     "SELECT id, 'deleted' FROM generate_series($1::bigint, $2) AS id ON CONFLICT DO NOTHING",
                     ROWS + 1,
                     2 * ROWS,
@@ -139,7 +139,7 @@ async def test_a_wrong_setting_is_named(  # noqa: PLR0917  # by name
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client,
         ):
-            answers = [await client.get("/items"), await client.post("/items", json={"name": "Kettle"})]
+            answers = [await client.get("/samples"), await client.post("/samples", json={"name": "Kettle"})]
             ready = await client.get("/health/ready")
 
     assert [503, 503, 503] == [answer.status_code for answer in (*answers, ready)]

@@ -107,7 +107,7 @@ class Reader:
 @contextmanager
 def reader(environment: Mapping[str, str]) -> Iterator[Reader]:
     """A shell in a new copy of the project, with the environment of the tests as its `.venv`."""
-    folder = Path(tempfile.mkdtemp(prefix="items-reader-"))
+    folder = Path(tempfile.mkdtemp(prefix="reader-"))
     folder.chmod(0o755)  # PostgreSQL's user must be able to enter it
     try:
         shutil.copytree(ROOT, folder, ignore=_LEFT_BEHIND, dirs_exist_ok=True)

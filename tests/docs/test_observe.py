@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.paths import ROOT
-from tests.processes.server import Server, eventually
+from tests.processes.server import SAMPLES_APP, Server, eventually
 
 PAGE = (ROOT / "docs" / "operations" / "observe.md").read_text()
 
@@ -95,7 +95,7 @@ def test_an_event_is_listed_with_its_fields(row):
 @pytest.fixture(scope="module")
 def server():
     """A server without a database, which logs failures."""
-    with Server(environment={"WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}) as running:
+    with Server(app=SAMPLES_APP, environment={"WEB_CONCURRENCY": "2", "LOG_LEVEL": "debug"}) as running:
         yield running.serving(workers=2)
 
 
@@ -105,7 +105,7 @@ def test_a_scrape_has_listed_metrics_only(server):
     shown: set[str] = set()
 
     def look() -> bool:
-        httpx.get(f"{url}/items")
+        httpx.get(f"{url}/samples")
         for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
             shown.add(family.name + "_total" * (family.type == "counter"))
         return "http_requests_total" in shown
@@ -117,7 +117,7 @@ def test_a_scrape_has_listed_metrics_only(server):
 
 def test_a_log_has_listed_events_only(server):
     """Every event that a real server logs itself is in the table."""
-    httpx.get(f"http://127.0.0.1:{server.port}/items")
+    httpx.get(f"http://127.0.0.1:{server.port}/samples")
     logged_events: set[str] = set()
 
     def look() -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.paths import ROOT
-from tests.processes.server import Server
+from tests.processes.server import SAMPLES_APP, Server
 from tests.programs import find
 
 pytestmark = pytest.mark.needs("chromium")
@@ -45,8 +45,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 def server(database_url: str) -> Iterator[Server]:
-    """A server with a new database."""
-    with Server(environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1"}) as running:
+    """A server with a new database. The images show the service's own resources only."""
+    app = None if os.environ.get("WRITE_IMAGES") else SAMPLES_APP
+    with Server(app=app, environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1"}) as running:
         yield running.serving()
 
 
@@ -65,7 +66,7 @@ class Visit:
     async def open(self) -> None:
         """Open the page and wait until it shows the operations."""
         await self.page.goto(f"http://{self.origin}/docs")
-        await self.page.locator("#operations-items-create_item").wait_for()
+        await self.page.locator("#operations-system-health").wait_for()
 
     def assert_no_violation(self) -> None:
         """All requests went to this server, and the browser reported no error and no violation of the policy."""
@@ -89,17 +90,17 @@ async def visit(scheme, browser, server) -> AsyncIterator[Visit]:
     await context.close()
 
 
-async def test_the_form_creates_an_item(visit):
-    """The form sends its example, and the item exists. The page uses no other host."""
-    operation = visit.page.locator("#operations-items-create_item")
+async def test_the_form_creates_a_row(visit):
+    """The form sends its example, and the row exists. The page uses no other host."""
+    operation = visit.page.locator("#operations-samples-create_sample")
     await operation.locator(".opblock-summary-control").click()
     await operation.get_by_role("button", name="Execute").click()
     await operation.locator(".live-responses-table .response-col_status").filter(has_text="201").wait_for()
 
     async with httpx.AsyncClient() as client:
-        items = (await client.get(f"http://{visit.origin}/items")).json()["items"]
-    assert ["Kettle"] == [item["name"] for item in items]
-    assert f"http://{visit.origin}/items" in visit.requests
+        listed = (await client.get(f"http://{visit.origin}/samples")).json()["samples"]
+    assert ["Salt"] == [sample["name"] for sample in listed]
+    assert f"http://{visit.origin}/samples" in visit.requests
     visit.assert_no_violation()
 
 
@@ -117,14 +118,14 @@ async def test_the_page_follows_the_color_scheme(visit, scheme):
 
 async def test_an_operation_shows_its_errors_and_headers(visit):
     """An operation shows the codes of its errors, its headers, and an example of its body."""
-    operation = visit.page.locator("#operations-items-change_item")
+    operation = visit.page.locator("#operations-samples-change_sample")
     await operation.locator(".opblock-summary-control").click()
     await operation.get_by_text("precondition_failed").first.wait_for()
 
     shown = await operation.inner_text()
-    for part in ("item_not_found", "body_too_large", "rate_limited", "Retry-After", "RateLimit", "ETag", "If-Match"):
+    for part in ("sample_not_found", "body_too_large", "rate_limited", "Retry-After", "RateLimit", "ETag", "If-Match"):
         assert part in shown, part
-    assert "29.95" in await operation.locator("textarea").input_value()
+    assert '"amount": 4' in await operation.locator("textarea").input_value()
     visit.assert_no_violation()
 
 

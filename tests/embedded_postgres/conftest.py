@@ -15,7 +15,7 @@ from app.embedded_postgres.programs import account, find_binaries, identity
 @pytest.fixture
 def checkout() -> Iterator[Path]:
     """A folder in place of a checkout. Servers that a test leaves running in it are stopped."""
-    folder = Path(tempfile.mkdtemp(prefix="items-checkout-"))
+    folder = Path(tempfile.mkdtemp(prefix="checkout-"))
     folder.chmod(0o755)
     yield folder
     for pid_file in folder.glob("**/postmaster.pid"):

@@ -20,8 +20,8 @@ from tests.processes.watch import print_figures
 MAX_CONNECTIONS = 100
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 
-HEAD = b"GET /items HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 60_000
-PAGE = b"GET /items?per_page=100 HTTP/1.1\r\nHost: a\r\n\r\n"
+HEAD = b"GET /samples HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 60_000
+PAGE = b"GET /samples?per_page=100 HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def with_descriptors(server: Server, descriptors: int) -> Server:
@@ -32,7 +32,7 @@ def with_descriptors(server: Server, descriptors: int) -> Server:
 @contextmanager
 def others_are_served(server: Server) -> Iterator[None]:
     """Requests of other clients while the block runs: none fails."""
-    with load(server.port, rate=50, kept=3, fresh=3, request=lambda _: Request(target="/items?per_page=1")) as report:
+    with load(server.port, rate=50, kept=3, fresh=3, request=lambda _: Request(target="/samples?per_page=1")) as report:
         time.sleep(0.5)
         yield
         time.sleep(0.5)
@@ -67,7 +67,7 @@ def test_too_many_connections_of_one_client_leave_others_served(database_url, se
     """The number of its connections and their bytes stay within the limits, are counted, and are logged."""
     execute(
         database_url,
-        "INSERT INTO items (name, description) SELECT 'a', repeat('b', 10000) FROM generate_series(1, 100)",
+        "INSERT INTO samples (name, description) SELECT 'a', repeat('b', 10000) FROM generate_series(1, 100)",
     )
     limits = {"MAX_CONNECTIONS": str(MAX_CONNECTIONS), "MAX_BUFFERED_BYTES": str(MAX_BUFFERED_BYTES)}
     with without_coverage(service(database_url, workers=2, **limits)) as server, ExitStack() as stack:

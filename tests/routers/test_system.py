@@ -5,10 +5,11 @@ import pytest
 
 from app import TITLE, __version__
 from app.health.schema_state import VERSION_TABLE
-from app.main import create_app
+from app.main import RESOURCES
 from app.settings import Settings
 from tests.answers import problem
 from tests.migrations.alembic import HEAD
+from tests.sample.app import create_app
 
 CHECKS = {
     "database": "ok",
@@ -38,7 +39,7 @@ async def test_the_index_links_to_the_main_routes(client):
     index = (await client.get("/")).json()
 
     assert (TITLE, __version__) == (index["name"], index["version"])
-    assert {"items", "documentation", "openapi", "health"} <= set(index["links"])
+    assert {"samples", "documentation", "openapi", "health"} <= set(index["links"])
     for path in index["links"].values():
         assert 200 == (await client.get(path)).status_code
 
@@ -49,7 +50,8 @@ async def test_the_index_links_to_its_own_port_only(settings):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
         links = (await client.get("/")).json()["links"]
 
-    assert {"items", "documentation", "openapi", "health"} == set(links)
+    resources = {router.prefix.removeprefix("/") for router in RESOURCES}
+    assert {"samples", "documentation", "openapi", "health"} | resources == set(links)
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/health/ready", "/openapi.json", "/docs"])
@@ -78,34 +80,34 @@ async def test_a_ready_worker_lists_its_checks(client):
 
 
 async def test_health_does_not_need_the_database(client_without_database):
-    """Without a database `/health` is 200, readiness and items are 503 with `Retry-After`."""
-    health, ready, items = await asyncio.gather(
-        *(client_without_database.get(path) for path in ("/health", "/health/ready", "/items"))
+    """Without a database `/health` is 200, readiness and samples are 503 with `Retry-After`."""
+    health, ready, samples = await asyncio.gather(
+        *(client_without_database.get(path) for path in ("/health", "/health/ready", "/samples"))
     )
 
     assert (200, {"status": "ok"}) == (health.status_code, health.json())
     checks = problem(ready, 503, "not_ready")["checks"]
     assert CHECKS | {"database": "database_unavailable", "schema": "unknown", "revision_found": None} == checks
-    problem(items, 503, "database_unavailable")
+    problem(samples, 503, "database_unavailable")
     assert ready.headers["retry-after"].isdigit()
-    assert items.headers["retry-after"].isdigit()
+    assert samples.headers["retry-after"].isdigit()
 
 
 async def test_a_database_behind_is_not_ready(client, sql):
-    """If the database is not migrated, readiness and `/items` are 503."""
-    await sql.execute(f"DROP TABLE {VERSION_TABLE}, items, idempotency_keys CASCADE")
+    """If the database is not migrated, readiness and `/samples` are 503."""
+    await sql.execute(f"DROP TABLE {VERSION_TABLE}, samples, idempotency_keys CASCADE")
 
     ready = await client.get("/health/ready")
-    items = await client.get("/items")
+    samples = await client.get("/samples")
 
     assert CHECKS | {"schema": "behind", "revision_found": None} == problem(ready, 503, "not_ready")["checks"]
-    problem(items, 503, "schema_outdated")
-    assert items.headers["retry-after"].isdigit()
+    problem(samples, 503, "schema_outdated")
+    assert samples.headers["retry-after"].isdigit()
 
 
 async def test_a_database_ahead_is_ready(client, sql):
     """A database with an unknown revision is ready, so that this release can follow a newer one."""
-    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'items_9999'")
+    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
 
     response = await client.get("/health/ready")
 
