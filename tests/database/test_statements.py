@@ -172,12 +172,12 @@ async def test_a_slow_statement_past_its_time_is_cancelled(database_url, sql):
 
 async def test_a_slow_write_past_its_time_is_in_doubt(database_url, sql):
     """It may have been committed just before it was to be cancelled."""
-    write = slow(text("INSERT INTO items (name) SELECT 'Kettle' FROM pg_sleep(9)"))
+    write = slow(text("INSERT INTO samples (name) SELECT 'Kettle' FROM pg_sleep(9)"))
     async with connected(database_url, statement_seconds=1.0) as database:
         with pytest.raises(StatementTimeoutError, match=IN_DOUBT):
             await database.run(write, {})
         await assert_all_connections_work(database)
-    assert 0 == await sql.fetchval("SELECT count(*) FROM items")
+    assert 0 == await sql.fetchval("SELECT count(*) FROM samples")
 
 
 async def test_slow_statements_run_on_a_part_of_the_connections(database_url):
