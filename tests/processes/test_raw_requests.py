@@ -70,7 +70,7 @@ def failures(samples: Samples) -> float:
     return sum(value for (_, labels), value in samples.items() if dict(labels).get("status", "").startswith("5"))
 
 
-DELETE = b"DELETE /items/1?permanent=true HTTP/1.1\r\nHost: a\r\n"
+DELETE = b"DELETE /samples/1?permanent=true HTTP/1.1\r\nHost: a\r\n"
 LONG_CHUNK = b"11170\r\n" + b"x" * 70_000 + b"\r\n"
 
 INCOMPLETE: dict[str, tuple[list[bytes | None], int]] = {
@@ -91,7 +91,7 @@ def test_a_refused_request_is_not_executed(database_url):
     with service(database_url, REQUEST_RECEIVE_SECONDS="1", MAX_BODY_BYTES="100000") as server:
         server.serving()
         body = b'{"name":"kept"}'
-        head = b"POST /items HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        head = b"POST /samples HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
         assert [201] == statuses(send_and_read(server, head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)))
         expected = []
         for name, (packets, status) in INCOMPLETE.items():
@@ -113,7 +113,7 @@ def test_a_refused_request_is_not_executed(database_url):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         eventually(lambda: len(served(server)) == len(expected) + 2, seconds=3, what="the line of the lost request")
         expected.append((499, "gone"))
-        assert [200] == statuses(send_and_read(server, b"GET /items/1 HTTP/1.0\r\n\r\n"))
+        assert [200] == statuses(send_and_read(server, b"GET /samples/1 HTTP/1.0\r\n\r\n"))
         eventually(lambda: len(served(server)) == len(expected) + 2, seconds=3, what="the log lines")
         samples, lines = scrape(server.port), served(server)
 
@@ -127,7 +127,7 @@ def test_a_refused_request_is_not_executed(database_url):
 
 REFUSED = {
     "no request": (b"\0", 400),
-    "half a head": (b"GET /items HTTP/1.1\r\nX-Request-ID: mine\r\nX:", 408),
+    "half a head": (b"GET /samples HTTP/1.1\r\nX-Request-ID: mine\r\nX:", 408),
     "a long target": (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
     "many pipelined requests": (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" * 40, 429),
     "a long head": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
@@ -163,7 +163,7 @@ def test_what_the_parser_refuses_is_logged_and_counted(database_url):
 def test_clients_that_reset_cause_no_error(database_url):
     """Pipelined requests and `Expect: 100-continue` with a malformed body: no 5xx, and no traceback."""
     body = b'{"name":"written"}'
-    head = b"POST /items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = b"POST /samples HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     create = head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     bad = head + b"Expect: 100-continue\r\n" + CHUNKED + b"\r\nZ\r\n"
     with service(database_url) as server:
@@ -194,13 +194,13 @@ def waiting_statements(url: str) -> int:
 def test_the_statement_of_a_vanished_reader_is_cancelled(database_url):
     """Whether the client resets or closes. A read is logged and counted as 499. A write is not cancelled."""
     body = b'{"name":"written"}'
-    write = b"POST /items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    write = b"POST /samples HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     write += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    get = b"GET /items/9 HTTP/1.1\r\nHost: a\r\n\r\n"
+    get = b"GET /samples/9 HTTP/1.1\r\nHost: a\r\n\r\n"
     running = service(database_url, DATABASE_STATEMENT_SECONDS="30", DATABASE_CONNECTIONS="10")
     with running as server, psycopg.connect(database_url) as other:
         server.serving()
-        other.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+        other.execute("LOCK TABLE samples IN ACCESS EXCLUSIVE MODE")
         with connect(server) as half_closed:
             with connect(server) as resetting, connect(server) as closing, connect(server) as writer:
                 for client, sent in ((resetting, get), (closing, get), (writer, write), (half_closed, get)):
