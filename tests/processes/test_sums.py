@@ -138,9 +138,9 @@ def test_a_new_connection_is_answered_503_if_all_handlers_run(database_url):
         server.serving()
         runner = stack.enter_context(asyncio.Runner())
         locker = runner.run(asyncpg.connect(database_url))
-        runner.run(locker.execute("BEGIN; LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
+        runner.run(locker.execute("BEGIN; LOCK TABLE samples IN ACCESS EXCLUSIVE MODE"))
         for _ in range(8):
-            stack.enter_context(connect(server)).sendall(b"GET /items/1 HTTP/1.1\r\nHost: a\r\n\r\n")
+            stack.enter_context(connect(server)).sendall(b"GET /samples/1 HTTP/1.1\r\nHost: a\r\n\r\n")
         time.sleep(1)
         with connect(server) as newcomer:
             refused = read(newcomer)
