@@ -119,7 +119,7 @@ def script(seed: int, index: int) -> Script:
             requests[number] = choose.choice(CHANGES)(choose, requests[number])
     sent = b"".join(requests)
     if choose.random() < 0.08:
-        sent, changed = sent[: choose.randrange(len(sent))], True
+        sent, changed = sent[: choose.randrange(len(sent) + 1)], True
     ending = choose.choices(list(Ending), (50, 25, 18, 7))[0]
     return Script(
         index=index,
