@@ -75,10 +75,7 @@ class Problems:
 
 async def _respond(scope: Scope, error: Exception, receive: Receive, send: Send) -> None:
     _find_route(scope)
-    response = answer(scope, error)
-    # The rate limit is an inner middleware; its headers belong on every answer to a counted request.
-    response.raw_headers.extend(scope["state"].get("rate_limit_headers", ()))
-    await response(scope, receive, send)
+    await answer(scope, error)(scope, receive, send)
 
 
 def _find_route(scope: Scope) -> None:

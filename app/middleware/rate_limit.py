@@ -1,6 +1,6 @@
 """The middleware that counts each request before anything else is done for it."""
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.database import current_client
 from app.errors import RateLimitedError
@@ -28,7 +28,8 @@ class RateLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise.
 
-        `scope["state"]["rate_limit_headers"]` contains the headers that an answer by an outer middleware must carry.
+        `scope["state"]["rate_limit_headers"]` has the headers for the response. `RequestLog`, which every response
+        passes, adds them: a wrapper of `send` here would cost 2 µs.
 
         Raises:
             RateLimitedError: The client has used up its quota.
@@ -37,23 +38,17 @@ class RateLimit:
             await self._app(scope, receive, send)
             return
         # The database shares its connections between the clients, also if their requests are not limited.
-        current_client.set(client_of(scope["client"]))
+        client = client_of(scope["client"])
+        current_client.set(client)
         if not self._limits.enabled:
             await self._app(scope, receive, send)
             return
         quota = self._limits.quota(scope["method"])
-        decision = await self._limits.hit(quota, scope["client"])
-        headers = quota.headers(decision)
-        scope.setdefault("state", {})["rate_limit_headers"] = headers
+        decision = await self._limits.hit(quota, client)
+        scope.setdefault("state", {})["rate_limit_headers"] = quota.headers(decision)
         if not decision.admitted:
             raise RateLimitedError(quota.wait_seconds(decision))
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *headers]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive, send)
 
     def _is_probe(self, scope: Scope) -> bool:
         """Whether the request reads a probe at a port where it is served."""

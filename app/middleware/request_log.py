@@ -28,7 +28,8 @@ log = structlog.get_logger(__name__)
 class RequestLog:
     """Gives each request an id, and writes `request_served` when it has ended.
 
-    Every response passes it, so every response has an id, a log line and the `ResponseHeaders`.
+    Every response passes it, so every response has an id, a log line, the
+    headers of the rate limit and the `ResponseHeaders`.
     """
 
     def __init__(self, app: ASGIApp, resources: Sequence[str] = (), forwarded: ForwardedCheck | None = None) -> None:
@@ -46,14 +47,16 @@ class RequestLog:
         request_id, trace_id, is_forwarded = _identify(scope)
         if is_forwarded and self._forwarded is not None:
             self._forwarded.check(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         token = current_request.set((request_id, trace_id))
         header = (b"x-request-id", request_id.encode())
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", ())
-                message["headers"] = [*headers, header, *self._headers.missing(scope["path"], headers)]
+                missing = self._headers.missing(scope["path"], headers)
+                message["headers"] = [*headers, header, *state.get("rate_limit_headers", ()), *missing]
             await send(message)
 
         recorder = ResponseRecorder(receive, send_named)

@@ -12,7 +12,6 @@ from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
 
 from app.errors import RateLimitedError
-from app.rate_limits.clients import client_of
 from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.limiter import limiter
 from app.rate_limits.quotas import Quota
@@ -92,9 +91,9 @@ class RateLimits:
         """The quota that a request with this method uses."""
         return self._read if method in READ_METHODS else self._write
 
-    async def hit(self, quota: Quota, client: tuple[str, int] | None) -> Decision:
-        """Count a request, or refuse it."""
-        key = quota.key(client_of(client))
+    async def hit(self, quota: Quota, client: str) -> Decision:
+        """Count a request of a client, as `client_of` names it, or refuse it."""
+        key = quota.key(client)
         decision = self._host.hit(key, quota.limit, quota.window_seconds)
         if self._redis is not None and decision.admitted:
             from_redis = await self._redis.hit(key, quota.limit, quota.window_seconds)

@@ -194,8 +194,9 @@ class SharedMemoryCounters:
             raise DamagedError("The counters were damaged, and are closed.")
         if os.lseek(self._file, 0, os.SEEK_END) < self._size:
             raise DamagedError("The file of the counters was truncated.")
-        if time.monotonic() >= self._next_check:
-            self._next_check = time.monotonic() + CHECK_SECONDS
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + CHECK_SECONDS
             if not os.fstat(self._file).st_nlink:
                 raise DamagedError("The file of the counters was deleted.")
         return self._environment

@@ -47,6 +47,7 @@ def named_errors():
         errors.HostError: ("No.",),
         errors.BodyTooLargeError: (10,),
         errors.InvalidFieldError: ("page", "Too deep"),
+        errors.PageTooLargeError: (10,),
         errors.NotReadyError: ({"database": "ok"},),
         errors.RateLimitedError: (7,),
         errors.DatabaseSetupError: ("Set DATABASE_POOLER.",),

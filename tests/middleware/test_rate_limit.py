@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI, Request
 from slowapi.errors import RateLimitExceeded
 from starlette.responses import Response
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import RateLimitedError, RequestError
 from app.middleware.rate_limit import RateLimit
@@ -38,10 +38,28 @@ def declare(metrics: RecordedMetrics | None = None, **settings: Any) -> RateLimi
     return RateLimits(Settings.load(_env_file=None, **settings), metrics)
 
 
+class Outer:
+    """Adds the headers of the rate limit to each response, as `RequestLog` does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *scope.get("state", {}).get("rate_limit_headers", ())]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
 def application(limits: RateLimits) -> FastAPI:
     """An application with some routes behind the limits."""
     app = FastAPI()
     app.add_middleware(RateLimit, limits=limits)
+    app.add_middleware(Outer)
     app.add_exception_handler(RateLimitExceeded, limits.refuse)
 
     @app.get("/samples")

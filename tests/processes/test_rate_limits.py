@@ -154,7 +154,7 @@ async def work(folder: Path, uri: str, commands: Any, answers: Any) -> None:
     with capture_logs() as lines:
         async with limits.opened(folder):
             while (command := await asyncio.to_thread(commands.get)) is not None:
-                hits = [limits.hit(limits.quota("GET"), ("192.0.2.1", 1)) for _ in range(command)]
+                hits = [limits.hit(limits.quota("GET"), "192.0.2.1") for _ in range(command)]
                 decisions = await asyncio.gather(*hits)
                 admitted = sum(decision.admitted for decision in decisions)
                 answers.put((folder.name, admitted, states.seen, [line["event"] for line in lines]))

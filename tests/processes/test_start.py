@@ -3,9 +3,11 @@ import socket
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.processes.plain_server import plain
+from tests.processes.scrape import scrape, total
 from tests.processes.server import Server, eventually
 
 SECRET = "hunter2"
@@ -157,3 +159,19 @@ def test_an_exception_in_the_lifespan_ends_the_first_start(tmp_path):
     with plain(2, TEST_FAULT_FILE=str(file)) as server:
         assert 3 == server.wait()
         assert "This lifespan raises." in server.output()
+
+
+def test_the_first_requests_are_counted_exactly():
+    """While workers still start, requests of one client are counted by all of them together, and in the metrics."""
+    with Server(environment={"WEB_CONCURRENCY": "3", "RATE_LIMIT_READ": "40/hour"}) as server:
+        server.serving(workers=1)
+        url = f"http://127.0.0.1:{server.port}"
+        statuses = [httpx.get(f"{url}/").status_code for _ in range(30)]
+        server.serving(workers=3)
+        statuses += [httpx.get(f"{url}/").status_code for _ in range(30)]
+        metrics = scrape(server.port)
+        assert "rate_limit_counting_failed" not in server.output()
+
+    assert [200] * 40 + [429] * 20 == statuses
+    counted = [total(metrics, "http_requests_total", {"handler": "/", "status": str(code)}) for code in (200, 429)]
+    assert [40, 20] == counted

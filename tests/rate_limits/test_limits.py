@@ -12,7 +12,7 @@ from app.rate_limits import RateLimits, shared_memory_counters
 from app.rate_limits.shared_memory_counters import SharedMemoryCounters
 from app.settings import Settings
 
-CLIENT = ("192.0.2.1", 1)
+CLIENT = "192.0.2.1"
 
 
 class Host(RateLimits):

@@ -17,7 +17,7 @@ from tests.redis_server import redis_server
 
 pytestmark = pytest.mark.needs("redis-server")
 
-CLIENT = ("192.0.2.1", 1)
+CLIENT = "192.0.2.1"
 
 
 class Host(RateLimits):
@@ -53,7 +53,7 @@ def host(uri: str, limit: str = "100/minute") -> Host:
     return Host(settings)
 
 
-async def send(limits: RateLimits, requests: int, client: tuple[str, int] = CLIENT) -> tuple[int, list[float]]:
+async def send(limits: RateLimits, requests: int, client: str = CLIENT) -> tuple[int, list[float]]:
     """Send requests concurrently; return the number admitted and the duration of each, sorted."""
 
     async def one() -> tuple[bool, float]:
@@ -79,7 +79,7 @@ async def test_hosts_share_a_limit_exactly(redis):
         (first, _), (second, _) = await asyncio.gather(send(one, 200), send(two, 200))
 
         assert 100 == first + second
-        assert (100, []) != (await send(two, 200, client=("192.0.2.2", 1)))
+        assert (100, []) != (await send(two, 200, client="192.0.2.2"))
     assert [False] == one.states
 
 
@@ -151,7 +151,7 @@ async def test_an_unreachable_redis_does_not_delay_requests(redis, fault):
             redis.thaw() if fault == "freeze" else redis.start()
             await until(lambda: limits.states == [False, True, False])
             assert 0 == (await send(limits, 20))[0]
-            assert 100 == (await send(limits, 120, client=("192.0.2.2", 1)))[0]
+            assert 100 == (await send(limits, 120, client="192.0.2.2"))[0]
     assert ["rate_limit_storage_lost", "rate_limit_storage_restored"] == [line["event"] for line in lines]
     assert lines[0]["reason"] in {"TimeoutError", "ConnectionError"}
     assert "planted-secret" not in repr(lines)

@@ -37,7 +37,7 @@ class Host(RateLimits):
         """Send this many requests of each client concurrently; return how many of each were admitted."""
 
         async def one(client: int) -> int:
-            decision = await self.hit(self.quota("GET"), (f"192.0.2.{client}", 1))
+            decision = await self.hit(self.quota("GET"), f"192.0.2.{client}")
             return decision.admitted
 
         admitted = await asyncio.gather(*(one(number % clients) for number in range(requests * clients)))
