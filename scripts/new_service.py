@@ -147,6 +147,7 @@ def _without_own_parts(path: str, text: str) -> str:
 
 def _new_files(root: Path) -> Iterator[tuple[str, str]]:
     yield "CHANGELOG.md", _CHANGELOG
+    yield "docs/images/.gitkeep", ""  # the pictures of the service can be written to it
     yield "scripts/templates.py", _TEMPLATES
     for path, template in marking.mark_files(root).items():
         yield f"{_STORED}/files/{path}.txt", template
