@@ -14,6 +14,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
 
+_ENDING = b" HTTP/1.1\r\n"
+
 MAX_LINE_BYTES = MAX_TARGET_BYTES + 64
 """The longest request line: the longest method, a target and the version."""
 
@@ -57,7 +59,8 @@ def check_blank_lines(data: bytes) -> None:
 
 def request_line(*, method: bytes, target: bytes, version: str) -> bytes:
     """The request line as it must have been sent. The parser accepts several spaces, and other protocols."""
-    return b"%b %b HTTP/%b\r\n" % (method, target, version.encode())
+    ending = _ENDING if version == "1.1" else b" HTTP/%b\r\n" % version.encode()
+    return method + b" " + target + ending
 
 
 def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, received_bytes: int) -> None:

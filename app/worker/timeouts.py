@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.worker.limits import State
 from app.worker.response import RequestCycle, ResponseTransport
-from app.worker.waits import Wait, current_wait, wait_seconds
+from app.worker.waits import APPLICATION, CLOSE, HALF_CLOSED, READER, REST_OF_REQUEST, Wait, current_wait, wait_seconds
 
 _RESPONSE_BEGINNING = b"HTTP/1.1 "
 
@@ -89,14 +89,14 @@ class ClientTimeouts(HttpToolsProtocol):
     def handle_timeout(self) -> None:
         """Act on a deadline that has passed."""
         wait = self._wait
-        if wait is Wait.READER or wait is Wait.CLOSE:
+        if wait is READER or wait is CLOSE:
             if self.transport.get_write_buffer_size() < self._unsent_bytes:
                 self._wait = None  # The client is slow, but it reads: it gets the time again.
             else:
                 self.transport.abort()
-        elif wait is Wait.HALF_CLOSED:
+        elif wait is HALF_CLOSED:
             self._probe()
-        elif wait is Wait.REST_OF_REQUEST:
+        elif wait is REST_OF_REQUEST:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.close()
@@ -168,21 +168,21 @@ class ClientTimeouts(HttpToolsProtocol):
         if wait is previous:
             return
         self._wait = wait
-        if wait is Wait.APPLICATION and previous is not Wait.REST_OF_REQUEST:
+        if wait is APPLICATION and previous is not REST_OF_REQUEST:
             self.deadline = math.inf
             return
         now = self.loop.time()
-        if previous is Wait.REST_OF_REQUEST:
+        if previous is REST_OF_REQUEST:
             self._request_seconds_left = self.deadline - now
-        if wait is Wait.REST_OF_REQUEST:
+        if wait is REST_OF_REQUEST:
             self.deadline = now + self._request_seconds_left
             return
         self.deadline = now + wait_seconds(wait, self.limits)
-        if wait is Wait.READER or wait is Wait.CLOSE:
+        if wait is READER or wait is CLOSE:
             self._unsent_bytes = self.transport.get_write_buffer_size()
 
     def _start_request_time(self) -> None:
         """Give a request that begins to arrive its own time."""
         self._request_seconds_left = self.limits.receive_seconds
-        if self._wait is Wait.REST_OF_REQUEST:
+        if self._wait is REST_OF_REQUEST:
             self._wait = None
