@@ -31,6 +31,9 @@ _OF_THIS_PROJECT_ONLY = {
 }
 """Files that the copy does not have, or has with other contents."""
 
+_GUIDES = ("docs/guides/", "tests/docs/test_guides.py")
+"""The guides change the files of this project, and not those of the copy."""
+
 _CHANGELOG = """# Changelog
 
 The format is [Keep a Changelog](https://keepachangelog.com/en/1.1.0/), and versions follow
@@ -101,7 +104,8 @@ def copied_files(root: Path, destination: Path, service: ServiceName, resource: 
         raise project.RefusedError(f"{destination} exists already: name a folder that does not exist.")
     files: dict[str, bytes] = {}
     for path in project.run(root, "git", "ls-files", "-z").split("\0"):
-        if path and path not in _OF_THIS_PROJECT_ONLY and (root / path).is_file():
+        is_own = path in _OF_THIS_PROJECT_ONLY or path.startswith(_GUIDES)
+        if path and not is_own and (root / path).is_file():
             files[_renamed(path, "path", service, resource)] = _copied(root / path, path, service, resource)
     files |= {path: text.encode() for path, text in _new_files(root)}
     return files
@@ -134,6 +138,8 @@ def _without_own_parts(path: str, text: str) -> str:
     for place, begin, end in [
         ("README.md", "## Start your own service\n", "## Where to go next\n"),
         ("README.md", "<picture>\n", "## Endpoints\n"),
+        ("README.md", "- [`docs/guides/`]", "- [`docs/operations/`]"),
+        ("docs/index.md", ":::{toctree}\n:caption: Building", ":::{toctree}\n:caption: Decisions\n"),
         ("tests/test_product_name.py", '    "CHANGELOG.md",\n', '    "Dockerfile",\n'),
         ("tests/test_product_name.py", '    "scripts/service_names.py",\n', "}\n"),
     ]:

@@ -13,6 +13,9 @@ COMMANDS = "sh"
 ANSWERS = frozenset({"json", "http"})
 """The output of the commands in the block before."""
 
+PATCH = "diff"
+"""A change that `test_guides.py` makes in a copy of the project."""
+
 LEFT_OUT = {
     "console": "commands that need an image registry, a cluster, or a service of the reader's own",
     "": "a tree of files, or another outline",

@@ -10,7 +10,7 @@ from _pytest.mark import ParameterSet
 
 from tests import programs
 from tests.cluster import as_role
-from tests.docs.documents import ANSWERS, COMMANDS, LEFT_OUT, Block, blocks, documents
+from tests.docs.documents import ANSWERS, COMMANDS, LEFT_OUT, PATCH, Block, blocks, documents
 from tests.docs.shell import SERVED_AT, STARTED, reader
 from tests.paths import ROOT
 from tests.processes.server import Server
@@ -65,7 +65,7 @@ def test_every_block_has_a_known_kind(document):
     """Each fenced block is run, compared, or of a kind that is listed as not run."""
     kinds = {block.kind for block in blocks(document)}
 
-    assert kinds <= {COMMANDS, *ANSWERS, *LEFT_OUT}
+    assert kinds <= {COMMANDS, PATCH, *ANSWERS, *LEFT_OUT}
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,40 +1,20 @@
-"""A copy of the project in a git repository of its own."""
+"""The project that the programs change."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.paths import ROOT
-
-_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".postgres", ".*cache", ".hypothesis", ".coverage*", "__pycache__")
+from tests.copies import commit as commit
+from tests.copies import copy_project
+from tests.copies import git as git
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Path]:
-    """The copy, committed, with the environment of the tests."""
+    """A copy of the project, committed, with the environment of the tests."""
     folder = tmp_path / "repository"
-    shutil.copytree(ROOT, folder, ignore=_LEFT_OUT)
-    (folder / ".venv").mkdir()
-    for part in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / part).symlink_to(Path(sys.prefix, part))
-    git(folder, "init", "--quiet")
-    commit(folder)
+    copy_project(folder)
     yield folder
     shutil.rmtree(folder)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """The output of a command of git."""
-    identity = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def commit(folder: Path) -> None:
-    """Commit everything."""
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--no-verify", "--message=everything")
