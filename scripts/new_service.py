@@ -121,6 +121,8 @@ def _copied(file: Path, path: str, service: ServiceName, resource: Name) -> byte
 
 
 def _renamed(text: str, path: str, service: ServiceName, resource: Name) -> str:
+    if path.startswith("scripts/"):
+        return text  # has marks of its own, and does not name the resource
     text = replace_by_placeholders(text, path)
     if path == "path":
         marked = marking.mark_path(text)

@@ -17,6 +17,9 @@ _OTHER_PATHS = frozenset({"docs", "health", "metrics", "samples"})
 
 _MEMBERS_OF_A_LIST = frozenset({"page", "per_page", "total", "total_is_exact", "has_more", "pages", "next_cursor"})
 
+_CLASS, _VARIABLE = re.compile(r"@Class@"), re.compile(r"(?<![.\w])@variables?@")
+"""The resource's name alone as the name of a class or variable. Only there it can collide with other names."""
+
 _MARK = re.compile(r"@(\w+)@")
 
 
@@ -69,7 +72,11 @@ def _names(code: str) -> Iterator[re.Match[str]]:
 def taken_names(templates: Iterable[str]) -> set[str]:
     """The names in the code of templates that are not made from the resource's name."""
     placeholder = Name("placeholder", "placeholders")
-    found = set[str]().union(*(identifiers(render(template, placeholder)) for template in templates))
+    found = set[str]()
+    for template in templates:
+        names = identifiers(render(template, placeholder))
+        found |= {name for name in names if _CLASS.search(template) and name[:1].isupper()}
+        found |= {name for name in names if _VARIABLE.search(template) and not name[:1].isupper()}
     return {name for name in found if "placeholder" not in name.lower() and not keyword.iskeyword(name)}
 
 

@@ -15,12 +15,17 @@ _LEFT_OUT = shutil.ignore_patterns(
 def copy_project(folder: Path) -> None:
     """Copy the project into a new folder, committed, with the environment of the tests."""
     shutil.copytree(ROOT, folder, ignore=_LEFT_OUT)
+    add_environment(folder)
+    git(folder, "init", "--quiet")
+    commit(folder)
+
+
+def add_environment(folder: Path) -> None:
+    """Give the project the environment of the tests."""
     (folder / ".venv").mkdir()
     for part in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / part).symlink_to(Path(sys.prefix, part))
     (folder / ".venv/installed").touch()
-    git(folder, "init", "--quiet")
-    commit(folder)
 
 
 def git(folder: Path, *arguments: str) -> str:

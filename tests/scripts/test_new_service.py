@@ -8,7 +8,7 @@ import pytest
 
 from scripts.names import Name, UnusableNameError
 from scripts.service_names import ServiceName
-from tests.scripts.conftest import git
+from tests.copies import add_environment, git
 
 pytestmark = pytest.mark.needs("git")
 
@@ -77,11 +77,12 @@ def test_a_service_has_its_own_names_and_no_trace_of_the_items(repository, tmp_p
     run(service, "ruff", "check")
     run(service, "pytest", "-q", "-p", "no:cacheprovider", "tests/test_product_name.py", "tests/scripts/test_names.py",
         "tests/crud/test_import_idempotency.py")  # fmt: skip
-    added = subprocess.run(
-        [sys.executable, "scripts/new_resource.py", "--dry-run", "order"],
-        cwd=service, capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    assert "app/crud/order.py" in added.stdout
+    add_environment(service)
+    run(service, "python", "scripts/new_resource.py", "category")
+    assert "/categories" in (service / "app" / "routers" / "category.py").read_text()
+    run(service, "ruff", "check")
+    run(service, "pytest", "-q", "-p", "no:cacheprovider", "tests/crud/test_category_idempotency.py",
+        "tests/migrations/test_revisions.py::test_the_models_match_the_revisions")  # fmt: skip
 
 
 def test_a_service_that_cannot_be_made_is_refused(repository, tmp_path):
