@@ -1,5 +1,6 @@
 """What another HTTP parser, h11, finds in the bytes of a connection, on the client's side and on the server's."""
 
+import re
 from dataclasses import dataclass, field
 
 import h11
@@ -60,8 +61,8 @@ def requests(sent: bytes) -> Requests:
         try:
             request = _next_request(connection)
         except h11.RemoteProtocolError as error:
-            if "Host" in str(error) and (one_host := _with_one_host(sent)) != sent:
-                sent = one_host
+            if (tolerated := _tolerated(sent, str(error))) != sent:
+                sent = tolerated
                 continue
             found.end = "malformed"
             return found
@@ -77,12 +78,19 @@ def requests(sent: bytes) -> Requests:
         sent = connection.trailing_data[0]
 
 
-def _with_one_host(sent: bytes) -> bytes:
-    """The same with one Host header: a wrong number of them does not hide where the request ends, as h11 has it."""
+def _tolerated(sent: bytes, error: str) -> bytes:
+    """The same without what h11 refuses, if it does not change where the request ends.
+
+    This is a wrong number of Host headers, or several spaces in the request line. The service refuses both, but it
+    finds the spaces only if the same line without them is in no other place of the packet.
+    """
     head, separator, rest = sent.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
-    others = [line for line in lines if not line.lower().startswith(b"host:")]
-    return b"\r\n".join([first, b"Host: a", *others]) + separator + rest
+    if "Host" in error:
+        lines = [b"Host: a", *(line for line in lines if not line.lower().startswith(b"host:"))]
+    elif "illegal request line" in error:
+        first = re.sub(rb" +", b" ", first).strip()
+    return b"\r\n".join([first, *lines]) + separator + rest
 
 
 def _next_request(connection: h11.Connection) -> Parsed | None:
