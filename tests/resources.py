@@ -13,8 +13,10 @@ from app.main import create_app
 from app.settings import Settings
 from tests.paths import ROOT
 
-MODULES = {path.stem for path in (ROOT / "app" / "routers").glob("*.py")} - {"__init__", "docs", "system"}
-"""The name of each resource's module, such as `item`."""
+_STEMS = {path.stem for path in (ROOT / "app" / "routers").glob("*.py")} - {"__init__", "docs", "system"}
+
+MODULES = {stem.rstrip("_") for stem in _STEMS}
+"""The name of each resource, such as `item`: its module has an underscore after it if it is a word of Python."""
 
 
 def is_about_a_resource(file: Path) -> bool:
