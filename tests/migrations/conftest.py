@@ -1,10 +1,12 @@
 """Databases to migrate, and revisions to migrate them with."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import as_role
+from app.embedded_postgres.cluster import Cluster
+from tests.cluster import as_role, execute
 from tests.migrations.alembic import copy_project
 
 
@@ -18,3 +20,16 @@ def owner_url(database_url: str) -> str:
 def revisions_copy(tmp_path: Path) -> Path:
     """A copy of the project, where a test can add revisions."""
     return copy_project(tmp_path)
+
+
+@pytest.fixture
+def create(cluster: Cluster) -> Iterator[Callable[[str], str]]:
+    """Create a database with these options, and return its URL. It is dropped afterwards."""
+    name = "first_migration"
+
+    def create_with(options: str) -> str:
+        execute(cluster.url, f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+        return cluster.url.replace("/postgres?", f"/{name}?")
+
+    yield create_with
+    execute(cluster.url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
