@@ -266,7 +266,7 @@ def test_the_document_follows_the_declarations(app):
     assert {"200", "400", "413", "415", "422", "default"} == set(teas["responses"])
     assert "Not a tea." == teas["responses"]["422"]["description"]
     assert "10 bytes" in str(teas["responses"]["413"])
-    assert [{"type": "integer"}, {"type": "string"}] == teas["parameters"][0]["schema"]["anyOf"]
+    assert [{"type": "integer", "format": "int64"}, {"type": "string"}] == teas["parameters"][0]["schema"]["anyOf"]
     assert {"200", "503", "504", "default"} == set(teapots["responses"])
 
 
