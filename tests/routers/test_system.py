@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from app import TITLE, __version__
+from app.health import readiness
 from app.health.schema_state import VERSION_TABLE
 from app.main import RESOURCES
 from app.settings import Settings
@@ -18,6 +19,12 @@ CHECKS = {
     "revision_needed": HEAD,
     "draining": False,
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_cached_checks(monkeypatch):
+    """Reuse no result of a check: the worker has checked at its start, before a test changes the database."""
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
 
 
 @pytest.fixture
