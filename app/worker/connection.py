@@ -54,6 +54,8 @@ class Connection(LimitedClient):
         self._raw = b""
         """The bytes in which the line of the request that is arriving must be found."""
         self._line_checked = False
+        self._is_first_in_raw = True
+        """Whether the request that is arriving is the first in `_raw`. If not, where its line begins is not known."""
         self._upgrade_requested = False
         self._task: asyncio.Task[None] | None = None
 
@@ -152,7 +154,7 @@ class Connection(LimitedClient):
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
         check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
-        if not (self._line_checked or request_line(method=method, target=target, version=version) in self._raw):
+        if not (self._line_checked or self._has_sent(request_line(method=method, target=target, version=version))):
             raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
         if parser.should_upgrade():
             self._upgrade_requested = True
@@ -202,7 +204,7 @@ class Connection(LimitedClient):
         """Note that the request has arrived completely."""
         if self._upgrade_requested:
             return
-        self._receiving = False
+        self._receiving = self._is_first_in_raw = False
         if self.cycle is not None:
             self.cycle.more_body = False
             self.cycle.message_event.set()
@@ -268,8 +270,10 @@ class Connection(LimitedClient):
         self._chunk_bytes = len(data)
         self._raw += data
         try:
-            if not self._receiving and data[0] in b"\r\n":
-                check_blank_lines(self._raw)
+            if not self._receiving:
+                self._is_first_in_raw = True
+                if data[0] in b"\r\n":
+                    check_blank_lines(self._raw)
             self.parser.feed_data(data)
         except HeadRefusedError as refusal:
             self._refuse(refusal.status)
@@ -286,6 +290,10 @@ class Connection(LimitedClient):
                 self._check_unfinished(len(data))
         self._forget_raw()
 
+    def _has_sent(self, line: bytes) -> bool:
+        """Whether the request line was sent like this. Elsewhere in the head or body the same bytes do not count."""
+        return self._raw.lstrip(b"\r\n").startswith(line) if self._is_first_in_raw else line in self._raw
+
     def _forget_raw(self) -> None:
         """Drop the bytes that have been parsed, except those in which a request line may not be complete."""
         if not self._receiving:
@@ -295,7 +303,7 @@ class Connection(LimitedClient):
         elif self.url:
             parser = self.parser
             line = request_line(method=parser.get_method(), target=self.url, version=parser.get_http_version())
-            self._line_checked = line in self._raw
+            self._line_checked = self._has_sent(line)
             self._raw = b"" if self._line_checked else self._raw[-MAX_LINE_BYTES:]
 
     def _check_unfinished(self, received_bytes: int) -> None:
