@@ -54,8 +54,10 @@ class LimitedClient(ClientTimeouts):
 
     @property
     def since(self) -> float:
-        """When the phase has begun, or when the client has last made progress in it."""
-        return self.deadline - wait_seconds(self._wait, self.limits) if self._wait is not None else self.deadline
+        """When the phase has begun, or when the client has last made progress in it. Infinite without a deadline."""
+        if self._wait is None or self.deadline == math.inf:
+            return self.deadline
+        return self.deadline - wait_seconds(self._wait, self.limits)
 
     @property
     def has_answered(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -111,6 +112,14 @@ async def test_a_connection_knows_what_it_is_doing(sent, phase):
         _, connection = await opened.connect(sent)
 
         assert connection.phase is phase
+
+
+async def test_a_connection_that_waits_for_the_application_has_no_beginning():
+    """Its `since` is a number, by which connections are ordered."""
+    async with worker() as opened:
+        _, connection = await opened.connect(request("/wait"))
+
+        assert math.inf == connection.since
 
 
 @pytest.mark.parametrize(
