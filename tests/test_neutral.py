@@ -1,4 +1,4 @@
-"""The tests of the platform do not depend on the service's own resources: whoever drops one keeps them."""
+"""The tests of the platform do not depend on the service's own resources: they stay when a resource is dropped."""
 
 import re
 from collections.abc import Iterator

@@ -56,8 +56,8 @@ def _network(host: str) -> str:
 def _client_of_local_nat64(address: IPv6Address) -> str:
     """The IPv4 address in an address of a network's own translator, at the places that RFC 6052 allows.
 
-    It is at the end, or directly behind the prefix of 48 bits. In other places its begin is not known, and the
-    whole address is the key.
+    It is at the end, or directly behind the prefix of 48 bits. If it is elsewhere, its position is not known, and
+    the whole address is the key.
     """
     number = int(address)
     if number & 0xFFFFFF:

@@ -69,7 +69,7 @@ async def test_requests_of_one_client_are_served_in_the_order_of_arrival():
         assert [True] * (served + 1) + [False] * (3 - served) == [task.done() for task in tasks]
 
 
-async def test_who_uses_fewer_connections_comes_first():
+async def test_the_client_that_uses_fewer_connections_comes_first():
     """A client that holds connections waits for those that hold none."""
     requests = Requests(size=3)
     await requests.ask("a", "a", "b")

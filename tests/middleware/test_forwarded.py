@@ -28,7 +28,7 @@ class Server:
         return float(self.metrics.registry.get_sample_value("forwarded_for_ignored_total") or 0)
 
 
-async def test_an_ignored_header_is_counted_and_told_once():
+async def test_an_ignored_header_is_counted_and_logged_once():
     """Each request from a peer that is not trusted is counted. The first is logged, with the peer and the setting."""
     server = Server()
     with capture_logs() as lines:

@@ -99,7 +99,7 @@ async def test_a_counting_failure_is_logged_once_and_the_limit_still_holds(tmp_p
     assert [True, *counted, False, *counted] == limits.reported
 
 
-async def test_a_lock_that_a_stranger_holds_is_reported(tmp_path):
+async def test_a_lock_that_another_program_holds_is_reported(tmp_path):
     """While another process holds the lock, the worker counts alone and is degraded; then it counts shared again."""
     limits = Host()
     with capture_logs() as lines:
