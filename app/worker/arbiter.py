@@ -27,6 +27,10 @@ _STABLE_SECONDS = 10.0
 _MAX_PAUSE_SECONDS = 30.0
 """The longest pause between two starts, when one after the other fails."""
 
+_MAX_DOUBLINGS = 6
+"""After these the pause has its greatest length. Without a bound, the number would become too large for a float after
+nine hours of failures, and the error would end the master."""
+
 _STARTING_STOP_SECONDS = 1.0
 """A worker that does not serve yet has this long to stop."""
 
@@ -185,7 +189,8 @@ class RollingArbiter(Arbiter):
 
     def _pause_next_start(self) -> float:
         """Set when the next worker may start. The first failure in a row costs no pause."""
-        pause = 0.0 if self._failures <= 1 else min(_MAX_PAUSE_SECONDS, 0.5 * 2 ** (self._failures - 2))
+        doublings = min(self._failures - 2, _MAX_DOUBLINGS)
+        pause = 0.0 if self._failures <= 1 else min(_MAX_PAUSE_SECONDS, 0.5 * 2**doublings)
         self._spawn_after = time.monotonic() + pause
         return pause
 

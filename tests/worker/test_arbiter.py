@@ -2,7 +2,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.errors import ConfigError
 
-from app.worker.arbiter import _check_restart_only
+from app.worker.arbiter import RollingArbiter, _check_restart_only
 
 
 def configuration(**values):
@@ -32,3 +32,11 @@ def test_a_reload_that_changes_what_the_master_reads_at_its_start_is_refused(val
     """The message names the setting."""
     with pytest.raises(ConfigError, match=f"{named} changes? with a restart only"):
         _check_restart_only(configuration(), configuration(**values))
+
+
+def test_the_pause_is_bounded_however_many_workers_have_failed():
+    """A day of failures does not end the master."""
+    arbiter = RollingArbiter.__new__(RollingArbiter)
+    arbiter._failures = 5_000
+
+    assert 30.0 == arbiter._pause_next_start()
