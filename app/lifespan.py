@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI
 
 from app import connection_budget, database, logs
+from app.errors import RequestRefusedError
 from app.health.budget_check import checking_budget
 from app.health.readiness import Readiness
 from app.health.schema_state import Revisions
@@ -17,7 +18,7 @@ from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
 from app.middleware.refusals import refusals
 from app.settings import DatabasePooler, Settings
-from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER
+from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, REFUSAL
 
 log = structlog.get_logger(__name__)
 
@@ -60,5 +61,5 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             version=settings.build_version,
             revision=settings.build_revision,
         )
-        yield {ANSWER_REFUSED: refusals(metrics), CLIENTS_OBSERVER: metrics}
+        yield {ANSWER_REFUSED: refusals(metrics), REFUSAL: RequestRefusedError, CLIENTS_OBSERVER: metrics}
     log.info("worker_stopped", slot=metrics.worker)

@@ -5,6 +5,10 @@ from typing import Final
 ANSWER_REFUSED: Final = "answer_refused"
 """From the lifespan: the ASGI application that answers the requests that the server refuses."""
 
+REFUSAL: Final = "refusal"
+"""From the lifespan: the class of the error by which the application is told that the server refuses a request. After a
+reload the server still has the modules from the start of the master, and the application has new ones."""
+
 BODY_INCOMPLETE: Final = "body_incomplete"
 """Present if the application begins with a request before its body has arrived completely."""
 

@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.errors import RequestRefusedError
-from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED
+from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED, REFUSAL
 from app.worker.client import LimitedClient
 from app.worker.head import (
     MAX_LINE_BYTES,
@@ -352,7 +352,7 @@ class Connection(LimitedClient):
         elif cycle.response_complete:
             self.close()
         elif cycle is self._running:
-            cycle.refuse(RequestRefusedError(status))
+            cycle.refuse(self._refusal(status))
         else:
             self.pipeline.popleft()
             self._answer_refused(status)
@@ -366,9 +366,13 @@ class Connection(LimitedClient):
             scope.setdefault(name, unknown)
         refused = self._new_cycle(keep_alive=False)
         refused.more_body = False
-        refused.refuse(RequestRefusedError(status))
+        refused.refuse(self._refusal(status))
         self.cycle = refused
         self.pipeline.appendleft((refused, self._refused_app()))
+
+    def _refusal(self, status: HTTPStatus) -> RequestRefusedError:
+        refusal: RequestRefusedError = self.app_state.get(REFUSAL, RequestRefusedError)(status)
+        return refusal
 
     def _refused_app(self) -> Any:
         return self.app_state.get(ANSWER_REFUSED, await_refusal)

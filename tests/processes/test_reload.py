@@ -9,7 +9,8 @@ import pytest
 from tests.paths import ROOT
 from tests.processes.load import load
 from tests.processes.plain_server import facts, plain
-from tests.processes.server import PLAIN, Server, eventually
+from tests.processes.raw import AMBIGUOUS, send_and_read, statuses
+from tests.processes.server import PLAIN, Server, eventually, service
 from tests.processes.watch import polling
 
 
@@ -96,3 +97,15 @@ def test_a_reload_that_changes_the_address_is_refused(tmp_path):
         server.send(signal.SIGHUP)
         eventually(lambda: "change with a restart only" in server.output(), seconds=3, what="a refusal")
         assert old == server.workers()
+
+
+def test_what_the_server_refuses_has_the_same_answer_after_a_reload():
+    """The reload replaces the application's modules, and not those of the server."""
+    with service("postgresql://nobody@127.0.0.1:1/none") as server:
+        server.serving()
+        before = send_and_read(server, AMBIGUOUS["user in Host"])
+        server.reload()
+        after = send_and_read(server, AMBIGUOUS["user in Host"])
+
+    assert [400] == statuses(before) == statuses(after)
+    assert b"malformed_request" in after
