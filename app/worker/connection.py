@@ -55,7 +55,7 @@ class Connection(LimitedClient):
         """The bytes in which the line of the request that is arriving must be found."""
         self._line_checked = False
         self._is_first_in_raw = True
-        """Whether the request that is arriving is the first in `_raw`. If not, where its line begins is not known."""
+        """Whether `_raw` begins with the request that is arriving, apart from empty lines."""
         self._upgrade_requested = False
         self._task: asyncio.Task[None] | None = None
 
@@ -291,7 +291,10 @@ class Connection(LimitedClient):
         self._forget_raw()
 
     def _has_sent(self, line: bytes) -> bool:
-        """Whether the request line was sent like this. Elsewhere in the head or body the same bytes do not count."""
+        """Whether the request line was sent like this.
+
+        A request that follows another one in the same packet may have it anywhere: where it begins is not known.
+        """
         return self._raw.lstrip(b"\r\n").startswith(line) if self._is_first_in_raw else line in self._raw
 
     def _forget_raw(self) -> None:

@@ -81,8 +81,9 @@ def requests(sent: bytes) -> Requests:
 def _tolerated(sent: bytes, error: str) -> bytes:
     """The same without what h11 refuses, if it does not change where the request ends.
 
-    This is a wrong number of Host headers, or several spaces in the request line. The service refuses both, but it
-    finds the spaces only if the same line without them is in no other place of the packet.
+    This is a wrong number of Host headers, or several spaces in the request line. The service refuses both. It
+    finds the spaces of a request that follows another one in its packet only if the packet does not have the same line
+    without them.
     """
     head, separator, rest = sent.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
