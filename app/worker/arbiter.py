@@ -34,6 +34,9 @@ nine hours of failures, and the error would end the master."""
 _STARTING_STOP_SECONDS = 1.0
 """A worker that does not serve yet has this long to stop."""
 
+_CHECKS = frozenset({"app.worker.configuration", "app.worker.descriptors"})
+"""The modules of this package that only check the configuration. They raise errors that gunicorn.conf.py catches."""
+
 _RESTART_ONLY = ("pidfile", "proc_name", "raw_env", "reuse_port", "user", "group", "umask", "daemon")
 """Gunicorn's settings that a reload does not apply. A reload that changes one is refused."""
 
@@ -274,8 +277,12 @@ def _forget_modules() -> dict[str, ModuleType]:
 
     Workers inherit what the master has imported: without this a reload would
     run new code with the old settings. The master's own modules stay: they must
-    fit each other, so they change with a restart only.
+    fit each other, so they change with a restart only, except the checks.
     """
     importlib.invalidate_caches()
-    names = [name for name in sys.modules if name.startswith("app.") and not name.startswith("app.worker")]
+    names = [
+        name
+        for name in sys.modules
+        if name in _CHECKS or (name.startswith("app.") and not name.startswith("app.worker"))
+    ]
     return {name: sys.modules.pop(name) for name in names}
