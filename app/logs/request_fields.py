@@ -10,6 +10,8 @@ OWN_FIELDS: Final = frozenset({
 })  # fmt: skip
 """The fields of every line."""
 
+_RESERVED: Final = OWN_FIELDS | {"self"}
+
 MAX_FIELDS: Final = 16
 """The most fields that one request can add."""
 
@@ -19,7 +21,7 @@ MAX_CHARACTERS: Final = 200
 _KEY: Final = "log_fields"
 
 
-def add_log_fields(request: HTTPConnection, **fields: str | float | bool | None) -> None:
+def add_log_fields(request: HTTPConnection, /, **fields: str | float | bool | None) -> None:
     """Add fields to the line that is written when the request has ended. A later value replaces an earlier one.
 
     A value must not be a secret, and not personal data that the log may not have.
@@ -27,7 +29,7 @@ def add_log_fields(request: HTTPConnection, **fields: str | float | bool | None)
     Raises:
         ValueError: The line has a field of this name already, or there are too many.
     """
-    if taken := fields.keys() & OWN_FIELDS:
+    if taken := fields.keys() & _RESERVED:
         raise ValueError(f"request_served has these fields already: {', '.join(sorted(taken))}")
     added = request.scope["state"].setdefault(_KEY, {})
     if len(added.keys() | fields.keys()) > MAX_FIELDS:

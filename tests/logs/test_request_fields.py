@@ -47,7 +47,9 @@ async def test_a_handler_adds_fields_to_its_line(lines):
     assert OWN_FIELDS == set(third)
 
 
-@pytest.mark.parametrize("fields", [{"status": 200}, {"event": "a"}, {f"field_{n}": n for n in range(MAX_FIELDS + 1)}])
+@pytest.mark.parametrize(
+    "fields", [{"status": 200}, {"event": "a"}, {"self": 1}, {f"field_{n}": n for n in range(MAX_FIELDS + 1)}]
+)
 async def test_a_field_cannot_replace_another_one(lines, fields):
     """A field that the line has already, and one too many, are defects of the handler."""
     router = APIRouter(prefix="/fields")
