@@ -169,7 +169,7 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         limit_bytes = settings.max_body_bytes if route.max_body_size is None else route.max_body_size
         yield from (MalformedBodyError(), BodyTooLargeError(limit_bytes), UnsupportedMediaTypeError())
     if names or "requestBody" in operation:
-        yield InvalidFieldError(names[0] if names else "body", "Input should be a whole number")
+        yield _invalid_field(operation)
     if "Idempotency-Key" in names:
         yield IdempotencyKeyReusedError()
     if "q" in names:
@@ -184,6 +184,17 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         yield StatementTimeoutError()
         if "q" in names:
             yield SlowRequestsBusyError()
+
+
+def _invalid_field(operation: dict[str, Any]) -> InvalidFieldError:
+    """An example that a client can meet: about a number in the path or the query, else about another part."""
+    parameters = operation.get("parameters", ())
+    numbers = (parameter["name"] for parameter in parameters if parameter["schema"].get("type") == "integer")
+    if number := next(numbers, None):
+        return InvalidFieldError(number, "Input should be a valid integer")
+    if "requestBody" in operation:
+        return InvalidFieldError("body", "Input should be a JSON object")
+    return InvalidFieldError(parameters[0]["name"], "Field required")
 
 
 def _dependencies(declared: Dependant) -> Iterator[Dependant]:

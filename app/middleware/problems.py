@@ -38,6 +38,9 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _INVALID = "Validation failed; `errors` lists the invalid fields."
 _INTERNAL_ERROR = "Internal error. Quote the request id when you report it."
 
+_PLAINER = {"model_attributes_type": "Input should be a JSON object"}
+"""What replaces a message of Pydantic that is about Python, by the type of the error."""
+
 
 class Problems:
     """Answers every exception that the inner middleware or a route raises."""
@@ -139,7 +142,8 @@ async def handle(request: Request, error: Exception) -> Response:
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     """Pydantic's error without the input, which may be secret or not even text."""
-    return {"field": _field(*error["loc"]), "message": error["msg"].removeprefix("Value error, ")}
+    message = _PLAINER.get(error.get("type", "")) or error["msg"].removeprefix("Value error, ")
+    return {"field": _field(*error["loc"]), "message": message}
 
 
 def _field(part: str, *path: str | int) -> str:

@@ -69,7 +69,7 @@ Active = Annotated[bool, Strict()]
 def _whole_number(value: Any) -> Any:
     # Python also parses `1_000`, `+1` and the digits of other scripts.
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,19}", value):
-        raise ValueError("Input should be a whole number")
+        raise ValueError("Input should be a whole number, written with 1 to 19 digits")
     return value
 
 

@@ -109,6 +109,18 @@ def test_every_operation_documents_its_errors(document):
                 assert {"application/problem+json"} == set(response["content"]), (name, status)
 
 
+def test_the_example_of_an_invalid_field_names_the_body_or_a_number(document):
+    """The message fits the field: a header has no number."""
+    for name, operation in operations(document):
+        if "422" in operation["responses"]:
+            content = operation["responses"]["422"]["content"]["application/problem+json"]
+            [error] = content["examples"]["invalid_request"]["value"]["errors"]
+            numbers = [
+                found["name"] for found in operation.get("parameters", []) if found["schema"].get("type") == "integer"
+            ]
+            assert error["field"] in (numbers or ["body"]), name
+
+
 @pytest.mark.parametrize(
     ("operation", "statuses"),
     [

@@ -89,6 +89,8 @@ async def test_a_body_that_is_not_an_object_is_refused(client, method, path, bod
     response = await client.request(method, path, content=body, headers={"Content-Type": "application/json"})
 
     assert {"body"} == refused_fields(response)
+    if body != "null":
+        assert "Input should be a JSON object" == response.json()["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
