@@ -86,7 +86,10 @@ async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
             f"PostgreSQL did not answer the migration's connection within {CONNECT_SECONDS} s."
         ) from None
     except OSError as error:
-        raise StartupError(f"PostgreSQL cannot be reached: {error}.") from None
+        raise StartupError(
+            f"PostgreSQL cannot be reached: {error}. Check that it runs, and the host and port in "
+            "MIGRATION_DATABASE_URL or DATABASE_URL."
+        ) from None
     if await is_pooled(connection):
         await connection.close()
         raise StartupError(_POOLER_REFUSED.format(url="this URL"))

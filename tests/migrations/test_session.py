@@ -103,7 +103,7 @@ def test_a_password_may_contain_any_character(own_cluster, password):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgresql://postgres:hunter2@127.0.0.1:1/samples", "PostgreSQL cannot be reached"),
+        ("postgresql://postgres:hunter2@127.0.0.1:1/samples", "Check that it runs, and the host and port"),
         ("postgresql://postgres:hunter2@nowhere.invalid/samples", "PostgreSQL cannot be reached"),
         ("postgresql://postgres:hunter2/3@127.0.0.1/samples", "must be a URL like"),
         ("postgresql://postgres:hunter2@127.0.0.1:port/samples", "must be a URL like"),
