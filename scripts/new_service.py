@@ -88,6 +88,8 @@ def main() -> None:
         _make(destination, files, service)
     except (project.RefusedError, UnusableNameError) as error:
         sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: {error.filename} cannot be read or written: {error.strerror}. Name another folder.")
     sys.stdout.write(f"{destination} is a git repository with one commit. Next, in it: make check and make test.\n")
 
 

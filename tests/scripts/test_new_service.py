@@ -97,6 +97,7 @@ def test_a_service_that_cannot_be_made_is_refused(repository, tmp_path):
         (["orders-api", "--resource", "sample", tmp_path / "new"], "/samples has another use"),
         (["orders-api", "--resource", "order", full], "exists already"),
         (["orders-api", "--resource", "order", repository / "new"], "is in this project"),
+        (["orders-api", "--resource", "order", full / "file" / "new"], "cannot be read or written: Not a directory"),
     ]:
         done = new_service(repository, *arguments)
         assert 1 == done.returncode, arguments
