@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 def connections_with_descriptors(max_connections: int, database_connections: int) -> int:
     """The most client connections of one worker: as many as are set, or fewer if there are fewer descriptors.
 
+    The soft limit of this process, which the workers inherit, is raised as far as needed. On many systems it is 1,024,
+    for programs that use `select`, and the hard limit is much higher.
+
     Args:
         max_connections: MAX_CONNECTIONS.
         database_connections: The database connections of one worker.
@@ -26,8 +29,8 @@ def connections_with_descriptors(max_connections: int, database_connections: int
     Raises:
         StartupError: Almost no descriptor is left for clients.
     """
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = RESERVED + database_connections
+    descriptors = _raised_limit(needed + max_connections)
     if resource.RLIM_INFINITY != descriptors < needed + _LEAST_CONNECTIONS:
         raise StartupError(
             f"The limit of open files is {descriptors}, and a worker with {database_connections} database connections "
@@ -44,3 +47,13 @@ def connections_with_descriptors(max_connections: int, database_connections: int
         needed=needed + max_connections,
     )
     return descriptors - needed
+
+
+def _raised_limit(wanted: int) -> int:
+    """The limit of open files of this process, after its soft limit was raised, at most to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= reachable:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+    return reachable

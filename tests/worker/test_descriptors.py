@@ -22,6 +22,19 @@ def test_enough_descriptors_leave_the_setting_as_it_is(set_limit, limit):
     assert [] == lines
 
 
+def test_a_low_soft_limit_is_raised_as_far_as_needed(monkeypatch):
+    """The setting stays as it is where the hard limit allows it, and nothing is logged."""
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 4_096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+
+    with capture_logs() as lines:
+        assert 1_000 == connections_with_descriptors(1_000, 6)
+
+    assert [(1_000 + RESERVED + 6, 4_096)] == raised
+    assert [] == lines
+
+
 def test_few_descriptors_lower_the_setting(set_limit):
     """The log says to how many connections, and which limit of open files the setting needs."""
     set_limit(64)
