@@ -13,7 +13,7 @@ import pytest
 from tests import programs
 from tests.cluster import as_role, execute
 from tests.paths import ROOT
-from tests.processes.server import Server, service
+from tests.processes.server import Server
 
 FOLDER = ROOT / "tests/clients"
 NODE = ("node", "npm")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(database_url) -> Iterator[Server]:
     """A server with an empty database."""
-    with service(database_url) as server:
+    with Server(environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1"}) as server:
         yield server.serving()
 
 

@@ -17,8 +17,7 @@ from tests.cluster import execute
 from tests.databases import connected
 from tests.deploy.poolers import SERVER_CONNECTIONS, pooler
 from tests.http import test_cursors, test_etags, test_pagination
-from tests.paths import ROOT
-from tests.resources import is_about_a_resource
+from tests.resources import MODULES
 
 pytestmark = pytest.mark.needs("pgbouncer")
 
@@ -30,8 +29,8 @@ SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND que
 
 MODES = {"1.18": "pgbouncer", "1.24": "pgbouncer", "1.24-prepared": "pgbouncer-prepared"}
 
-_files = [path for path in sorted((ROOT / "tests" / "routers").glob("test_*.py")) if is_about_a_resource(path)]
-_resources = [import_module(f"tests.routers.{path.stem}") for path in _files]
+_names = [f"test_{resource}{part}" for resource in sorted(MODULES) for part in ("", "_idempotency")]
+_resources = [import_module(f"tests.routers.{name}") for name in _names]
 
 # These tests run once more here, with other settings.
 for _module in (test_cursors, test_etags, test_pagination, *_resources):
