@@ -195,8 +195,8 @@ class Totals:
     def _report(self, observer: Observer) -> None:
         phases = Counter(client.phase for client in self._connections)
         observer.set_client_connections({phase: phases[phase] for phase in Phase}, buffered_bytes=self._buffered_bytes)
-        for reason, count in self._shed.items():
-            observer.connections_shed(reason, count)
+        for reason in Reason:  # each series exists before it grows, so that an alert sees the first increase
+            observer.connections_shed(reason, self._shed[reason])
         self._shed.clear()
 
     def _take(self) -> tuple[Phase, Client] | None:

@@ -48,14 +48,17 @@ class Observed:
         self.connections: Mapping[str, int] = {}
         self.buffered_bytes = 0
         self.shed: dict[str, int] = {}
+        self.reasons: set[str] = set()
 
     def set_client_connections(self, connections: Mapping[str, int], *, buffered_bytes: int) -> None:
         """Keep the state."""
         self.connections, self.buffered_bytes = connections, buffered_bytes
 
     def connections_shed(self, reason: str, connections: int) -> None:
-        """Add to the count."""
-        self.shed[reason] = self.shed.get(reason, 0) + connections
+        """Add to the count, and know every reason."""
+        self.reasons.add(reason)
+        if connections:
+            self.shed[reason] = self.shed.get(reason, 0) + connections
 
 
 class Worker:
@@ -82,6 +85,11 @@ class Worker:
         """What a heartbeat reports."""
         self.totals.measure(self.observed)
         return self.observed
+
+
+def test_every_reason_is_reported_from_the_beginning():
+    """An alert on the increase of a counter needs a value before the first one."""
+    assert {*Reason} == Worker().measured().reasons
 
 
 def test_a_connection_within_the_limit_closes_no_other():
