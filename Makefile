@@ -34,12 +34,12 @@ CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
 run: install ## Serve at http://127.0.0.1:8000, from an embedded PostgreSQL unless DATABASE_URL is set
 	$(BIN)/gunicorn
 
-test: install ## Run all tests except the long ones; at most 6 minutes on two cores
+test: install ## Run all tests except the long ones; about 9 minutes on two cores
 	$(PYTEST) $(SERVERS_FIRST)
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
 	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
 
-test-long: install ## Run the long tests, which take 15 minutes and need every program of .ci/programs.txt
+test-long: install ## Run the long tests, which take 20 minutes and need every program of .ci/programs.txt
 	$(PYTEST) -m slow --ignore=$(SERVERS)
 	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
 
