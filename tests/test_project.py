@@ -135,7 +135,7 @@ def test_the_comments_of_the_lock_have_no_address_or_path(name):
 def test_every_target_installs_first(line):
     """Each target of the Makefile works by itself on a fresh clone."""
     done = subprocess.run(
-        ["make", "--dry-run", "--always-make", line], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", line, "UV="], cwd=ROOT, capture_output=True, text=True, check=True
     )
 
     first, *_ = (command for command in done.stdout.splitlines() if command.startswith(".venv/bin/"))

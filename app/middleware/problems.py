@@ -38,6 +38,14 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _INVALID = "Validation failed; `errors` lists the invalid fields."
 _INTERNAL_ERROR = "Internal error. Quote the request id when you report it."
 
+_CODES = {
+    413: "request_entity_too_large",
+    414: "request_uri_too_long",
+    416: "requested_range_not_satisfiable",
+    422: "unprocessable_entity",
+}
+"""The codes of statuses whose names are others in Python 3.13 than in 3.12. A code does not change."""
+
 _PLAINER = {"model_attributes_type": "Input should be a JSON object"}
 """What replaces a message of Pydantic that is about Python, by the type of the error."""
 
@@ -118,7 +126,7 @@ def _http_exception_answer(error: HTTPException, request_id: str) -> Response:
         return Response(status_code=error.status_code, headers=headers)
     try:
         status = HTTPStatus(error.status_code)
-        title, code, description = status.phrase, status.name.lower(), status.description
+        title, code, description = status.phrase, _CODES.get(status) or status.name.lower(), status.description
     except ValueError:
         title, code, description = "Unknown Status", f"status_{error.status_code}", ""
     members: dict[str, Any] = {}
