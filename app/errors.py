@@ -98,8 +98,8 @@ class PreconditionFailedError(RequestError):
 
     def __init__(self, resource: str, resource_id: int) -> None:
         super().__init__(
-            f"{resource.capitalize()} {resource_id} does not match If-Match: it has changed since. "
-            "Read it again, then repeat the change."
+            f"{resource.capitalize()} {resource_id} does not match If-Match: it has changed since, or the header is "
+            "not its ETag. Read it again, then repeat the change."
         )
 
 
@@ -194,8 +194,8 @@ class SearchTooBroadError(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This search would read too many items. Add letters or a rarer word to `q`; "
-            "or ask for a smaller `per_page`, or continue with `cursor` instead of `page`."
+            "This search would read too many items. Add letters or a rarer word to `q`, or ask for a smaller "
+            "`per_page`. With `page`, read on with `cursor` instead."
         )
 
 

@@ -119,7 +119,7 @@ class Admission:
 
     async def _wait(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
         if sheddable and not self._make_room(client, lane):
-            await self._refuse(lane)
+            await self._refuse(lane, perf_counter())
         slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiter = Waiter(client, lane, perf_counter(), slot)
         self._waiters[waiter] = None
@@ -135,7 +135,7 @@ class Admission:
                 self.leave(client, lane)
             raise
         if not admitted:
-            await self._refuse(lane)
+            await self._refuse(lane, waiter.started)
         self._observer.pool_waited(perf_counter() - waiter.started)
 
     def _make_room(self, client: Client, lane: Lane) -> bool:
@@ -176,11 +176,11 @@ class Admission:
             self._observer.request_shed("queue_timeout")
             waiter.slot.set_exception(PoolExhaustedError())
 
-    async def _refuse(self, lane: Lane) -> NoReturn:
-        """Refuse, at least REFUSAL_SECONDS after the refusal before, and no later than a wait would have ended."""
+    async def _refuse(self, lane: Lane, started: float) -> NoReturn:
+        """Refuse, at least REFUSAL_SECONDS after the refusal before, and no later than the wait would have ended."""
         now = perf_counter()
         self._last_refusal = min(max(now, self._last_refusal + REFUSAL_SECONDS), now + self._wait_seconds)
         is_slow = lane is self.slow
         self._observer.request_shed("slow_queue_full" if is_slow else "queue_full")
-        await asyncio.sleep(self._last_refusal - now)
+        await asyncio.sleep(min(self._last_refusal, started + self._wait_seconds) - now)
         raise SlowRequestsBusyError if is_slow else OverloadedError

@@ -1,5 +1,6 @@
 import asyncio
 import random
+from time import perf_counter
 
 import pytest
 
@@ -182,6 +183,24 @@ async def test_the_sum_of_waiters_is_bounded_and_the_client_with_the_most_is_ref
     assert not any(task.done() for task in (*many[1:-1], *others, newcomer))
     assert ALL_WAITING_PER_CONNECTION == requests.waiting
     assert {"queue_full": 1} == requests.events.shed
+
+
+async def test_a_waiter_that_is_displaced_late_is_refused_within_its_own_wait():
+    """However many refusals come before, it does not wait for a second time."""
+    requests = Requests(size=1, wait_seconds=1.0)
+    many = await requests.ask(*["a"] * (1 + WAITING_PER_CONNECTION))
+    others = await requests.ask(*["b"] * (ALL_WAITING_PER_CONNECTION - WAITING_PER_CONNECTION))
+    now = asyncio.get_running_loop().time
+    started = now()
+    await asyncio.sleep(0.7)
+    requests.admission._last_refusal = perf_counter() + 100
+
+    others += await requests.ask("c")
+    with pytest.raises(OverloadedError):
+        await many[-1]
+
+    assert now() - started < 1.5
+    await asyncio.gather(*many, *others, return_exceptions=True)
 
 
 async def test_equal_clients_do_not_displace_each_other():
