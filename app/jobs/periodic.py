@@ -7,9 +7,24 @@ from random import uniform
 
 import structlog
 
-from app.errors import RequestError, root_cause
+from app.errors import (
+    DatabasePermissionDeniedError,
+    DatabaseSetupError,
+    DatabaseUnavailableError,
+    RequestError,
+    SchemaOutdatedError,
+    root_cause,
+)
 
 log = structlog.get_logger(__name__)
+
+_REPORTED_BY_READINESS = (
+    DatabasePermissionDeniedError,
+    DatabaseSetupError,
+    DatabaseUnavailableError,
+    SchemaOutdatedError,
+)
+"""Failures of the database itself. `readiness_changed` says them once, with what to check."""
 
 
 @asynccontextmanager
@@ -33,7 +48,8 @@ async def _repeat(job: Callable[[], Awaitable[None]], name: str, seconds: float)
         try:
             await job()
         except RequestError as error:
-            log.warning("job_failed", job=name, code=error.code, cause=root_cause(error))
+            write = log.debug if isinstance(error, _REPORTED_BY_READINESS) else log.warning
+            write("job_failed", job=name, code=error.code, cause=root_cause(error))
         except Exception:
             log.exception("job_failed", job=name)
         await asyncio.sleep(seconds * uniform(0.9, 1.1))  # noqa: S311  # nosec B311

@@ -3,7 +3,7 @@ import time
 
 from structlog.testing import capture_logs
 
-from app.errors import PoolExhaustedError
+from app.errors import DatabaseUnavailableError, PoolExhaustedError, SchemaOutdatedError
 from app.jobs.periodic import running_periodically
 
 
@@ -57,6 +57,16 @@ async def test_a_failed_job_is_logged_and_runs_again():
     ]
     assert "pool_exhausted" == lines[0]["code"]
     assert lines[1]["exc_info"]
+
+
+async def test_a_failure_that_readiness_reports_is_no_warning():
+    """While the database is out of reach, one warning says so, and not one more for each job."""
+    job = Job(DatabaseUnavailableError(), SchemaOutdatedError())
+    with capture_logs() as lines:
+        async with running_periodically(job, name="count", seconds=0.01):
+            await until(job, 3)
+
+    assert {"debug"} >= {line["log_level"] for line in lines}
 
 
 async def test_the_end_of_the_block_cancels_a_running_job():
