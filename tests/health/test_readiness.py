@@ -177,10 +177,14 @@ async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
     assert ["unknown", "current"] == states  # an alert fires for `unknown`
 
 
-async def test_a_request_without_a_privilege_is_answered_503(client, sql):
-    """Readiness and the request have the same code. It is not the 500 of a defect."""
+@pytest.fixture
+async def without_insert(sql):
+    """Take a privilege away. A test names it before `client`: a worker that started checks its database at once."""
     await sql.execute("REVOKE INSERT ON idempotency_keys FROM items_app")
 
+
+async def test_a_request_without_a_privilege_is_answered_503(without_insert, client):
+    """Readiness and the request have the same code. It is not the 500 of a defect."""
     key = {"Idempotency-Key": "k"}
     ready, created = (
         await client.get("/health/ready"),

@@ -100,10 +100,14 @@ async def test_health_does_not_need_the_database(client_without_database):
     assert samples.headers["retry-after"].isdigit()
 
 
-async def test_a_database_behind_is_not_ready(client, sql):
-    """If the database is not migrated, readiness and `/samples` are 503."""
+@pytest.fixture
+async def without_tables(sql):
+    """Drop all tables. A test names it before `client`: a worker that started checks its database at once."""
     await sql.execute(f"DROP TABLE {VERSION_TABLE}, samples, idempotency_keys CASCADE")
 
+
+async def test_a_database_behind_is_not_ready(without_tables, client):
+    """If the database is not migrated, readiness and `/samples` are 503."""
     ready = await client.get("/health/ready")
     samples = await client.get("/samples")
 
@@ -112,10 +116,14 @@ async def test_a_database_behind_is_not_ready(client, sql):
     assert samples.headers["retry-after"].isdigit()
 
 
-async def test_a_database_ahead_is_ready(client, sql):
-    """A database with an unknown revision is ready, so that this release can follow a newer one."""
+@pytest.fixture
+async def ahead(sql):
+    """Give the database a revision that this release does not know, before `client` starts."""
     await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
 
+
+async def test_a_database_ahead_is_ready(ahead, client):
+    """A database with an unknown revision is ready, so that this release can follow a newer one."""
     response = await client.get("/health/ready")
 
     assert "ahead" == response.json()["checks"]["schema"]
