@@ -13,7 +13,7 @@ down_revision = ${repr(down_revision)}
 # If it cannot, the service must be stopped for it: see docs/operations/migrations.md.
 runs_beside_previous_release = True
 
-# Rules of tests/migrations/lint.py that this revision may break, each with the reason why it is harmless.
+# Rules of tests/migrations/lint.py and squawk that this revision may break, each with the reason why it is harmless.
 lint_waivers: dict[str, str] = {}
 
 
