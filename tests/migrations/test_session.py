@@ -108,7 +108,6 @@ def test_a_password_may_contain_any_character(own_cluster, password):
         ("postgresql://postgres:hunter2/3@127.0.0.1/samples", "must be a URL like"),
         ("postgresql://postgres:hunter2@127.0.0.1:port/samples", "must be a URL like"),
         ("mysql://postgres:hunter2@127.0.0.1/samples", "must be a URL like"),
-        (None, "DATABASE_URL is not set"),
     ],
 )
 def test_a_server_that_cannot_be_reached_is_reported_in_one_sentence(url, message):
@@ -119,6 +118,21 @@ def test_a_server_that_cannot_be_reached_is_reported_in_one_sentence(url, messag
     assert 1 == len(done.stderr.splitlines()), done.stderr
     assert message in done.stderr
     assert "hunter" not in done.stderr
+
+
+def test_without_a_url_and_without_a_running_embedded_database_the_error_says_what_to_do(revisions_copy):
+    """A command looks for the embedded database of its own folder, and says how to start it."""
+    done = alembic(None, "upgrade", "head", folder=revisions_copy)
+
+    assert 1 == done.returncode
+    assert 1 == len(done.stderr.splitlines()), done.stderr
+    assert "does not run: start it with `make run` in another terminal, or set DATABASE_URL" in done.stderr
+
+
+def test_commands_of_the_tests_leave_the_developer_s_database_alone():
+    """Without a URL they would use the one that a `make run` in this checkout serves."""
+    with pytest.raises(AssertionError, match="Name a URL, or the folder of a copy"):
+        alembic(None, "current")
 
 
 def test_a_refused_connection_is_reported_in_one_sentence(own_cluster):
