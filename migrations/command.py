@@ -107,8 +107,11 @@ class Command:
         connection.rollback()
 
     def step_name(self) -> str:
-        """The step that is running, such as `upgrade items_0001 -> items_0002`."""
-        return str(self._step).partition(",")[0] if self._step else "The command"
+        """The step that is running, such as `upgrade items_0001 -> items_0002`, or `upgrade base -> items_0001`."""
+        if self._step is None:
+            return "The command"
+        origin, target = self._step.from_revisions_no_deps, self._step.to_revisions_no_deps
+        return f"{self._step.name} {', '.join(origin) or 'base'} -> {', '.join(target) or 'base'}"
 
     def _is_finished(self, connection: Connection, heads: tuple[str, ...], migration: MigrationContext) -> bool:
         """Whether there is nothing to run, because the database has the revision or a newer one."""
