@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from app.health.schema_state import VERSION_TABLE, Revisions
 from app.models import Base
 from app.settings import Settings
-from migrations import advisory_lock, comparison, first_migration, session, version_table
+from migrations import advisory_lock, autogenerate, comparison, first_migration, session, version_table
 from migrations.lock_wait_budget import LockWaitBudget
 from migrations.tables import require_tables
 
@@ -34,6 +34,7 @@ class Command:
             "transaction_per_migration": True,
             "include_name": comparison.include_name,
             "on_version_apply": _write_old_table,
+            "process_revision_directives": autogenerate.process_revision_directives,
             # These are for migrations.indexes.
             "lock_wait_budget": self.budget,
             "lock_seconds": settings.migration_lock_seconds,
@@ -61,6 +62,12 @@ class Command:
             migration.impl.static_output(first_migration.CHECK_DATABASE)
         with context.begin_transaction():
             context.run_migrations()
+
+    def write_revision(self) -> None:
+        """Prepare a new revision without a database: see `autogenerate.writes_without_database`."""
+        self._configure(dialect_name="postgresql")
+        migration = context.get_context()
+        migration.opts["fn"]((), migration)
 
     def has_steps(self, connection: Connection) -> bool:
         """Whether the command changes the database's revision, and there are steps to run.

@@ -14,7 +14,7 @@ from app import logs
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import Settings
-from migrations import advisory_lock, session
+from migrations import advisory_lock, autogenerate, session
 from migrations.command import Command
 from migrations.monitor import monitoring
 from migrations.retries import describe_failure, run_with_retries
@@ -67,6 +67,8 @@ try:
     logging.getLogger("alembic.runtime").setLevel(logging.WARNING)  # revision_started and revision_finished say more
     if context.is_offline_mode():
         Command(_settings).write_sql()
+    elif autogenerate.writes_without_database():
+        Command(_settings).write_revision()
     else:
         _settings = _with_database(_settings)
         asyncio.run(_run(Command(_settings), _settings))

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from alembic import op
-from sqlalchemy import TextClause, text
+from sqlalchemy import ColumnElement, TextClause, text
 
 from migrations.session import timeouts
 
@@ -19,7 +19,9 @@ log = structlog.get_logger("migrations")
 _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(quote_ident(:name))")
 
 
-def create_index_concurrently(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
+def create_index_concurrently(
+    name: str, table: str, columns: Sequence[str | TextClause | ColumnElement[Any]], **options: Any
+) -> None:
     """Create an index. Keep a valid index of this name, and re-create an invalid one that a failed run left."""
     with _outside_a_transaction():
         if not op.get_context().as_sql:

@@ -3,7 +3,12 @@
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}
 """
-
+<%!
+    def statements(text):
+        """The operations without the comments that Alembic puts around them."""
+        return "\n".join(line for line in text.splitlines() if not line.strip().startswith("# ###")).strip()
+%>
+import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
@@ -19,9 +24,9 @@ lint_waivers: dict[str, str] = {}
 
 def upgrade() -> None:
     """${message}."""
-    ${upgrades if upgrades else "pass"}
+    ${statements(upgrades) if upgrades else "pass"}
 
 
 def downgrade() -> None:
     """Undo the upgrade."""
-    ${downgrades if downgrades else "pass"}
+    ${statements(downgrades) if downgrades else "pass"}
