@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -96,7 +97,8 @@ def test_the_command_of_the_job_runs_with_its_settings(overlay, database_url, tm
     url.write_text(as_role(database_url, "items_owner"))
     program, *arguments = container["command"]
 
-    done = alembic(None, *arguments, **settings, **{variable["name"]: str(url)})
+    environment: dict[str, Any] = settings | {variable["name"]: str(url)}
+    done = alembic(None, *arguments, **environment)
 
     assert "alembic" == program
     assert 0 == done.returncode, done.stderr
