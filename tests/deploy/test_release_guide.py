@@ -101,6 +101,8 @@ def test_the_secrets_of_the_guide_belong_together(secrets):
     assert f"pgbouncer:{port}" in value(f"{NAME}-database", "url")
     assert f'"{url.user}" "{url.password}"' == value("items-pgbouncer", "userlist.txt")
     assert len(str(url.password)) == 32
+    file = (ROOT / "deploy" / "pgbouncer" / "databases.ini").read_text().strip()
+    assert file == value("items-pgbouncer", "databases.ini").replace("postgres.example.com", "postgres")
 
 
 def test_the_guide_waits_for_the_job_of_the_overlay():
