@@ -109,10 +109,8 @@ def _render_note(_context: AutogenContext, operation: NoteOp) -> list[str]:
 def _render_create(context_: AutogenContext, operation: CreateIndexConcurrentlyOp) -> str:
     context_.imports.add("from migrations.indexes import create_index_concurrently")
     index = operation.index
-    plain = ops.CreateIndexOp(
-        # A plain string, so that Alembic does not mark it as a name that follows the convention.
-        str.__str__(str(index.index_name)), index.table_name, index.columns, unique=index.unique, **index.kw
-    )  # fmt: skip
+    # With a plain string as its name, Alembic does not mark it as one that follows the convention.
+    plain = ops.CreateIndexOp(str(index.index_name), index.table_name, index.columns, unique=index.unique, **index.kw)
     text = render_op_text(context_, plain).removeprefix("op.create_index")
     return f"create_index_concurrently{text.replace(', unique=False', '')}"
 

@@ -170,6 +170,11 @@ def test_a_change_of_the_models_becomes_revisions_in_safe_steps(empty_database_u
     succeed(url, "upgrade", "head", folder=project)
     assert migrated == dump(url)
 
+    third = autogenerate(url, project, "the new columns are filled")
+    assert ("NO", "NO") == nullable(url, "weight") + nullable(url, "token")
+    assert [] == complaints_of(project, [*ids, *third])
+    assert "No new upgrade operations detected." in succeed(url, "check", folder=project).stdout
+
 
 def nullable(url: str, column: str) -> tuple[str]:
     """Whether a column of the books may be null."""
@@ -201,13 +206,24 @@ def test_a_removal_needs_a_reason(empty_database_url, project):
 
 
 def test_a_revision_without_autogenerate_needs_no_database(revisions_copy):
-    """It has the next id, and its message becomes a sentence. `alembic merge` needs none, too."""
+    """It has the next id, and its message becomes a sentence."""
     succeed(None, "revision", "--message", 'say "hello".', folder=revisions_copy)
 
     [(revision, text)] = versions(revisions_copy).items()
     assert numbered(HEAD, 1) == revision
     assert text.startswith('"""Say \'hello\'.\n')
     assert "import" not in text
+
+
+def test_a_merge_needs_no_database(revisions_copy):
+    """`alembic merge` writes a revision of two heads."""
+    for head, revision in ((HEAD, "9998"), (HEAD, "9999")):
+        arguments = ("--rev-id", revision, "--splice", "--head", head, "--message", "paint")
+        succeed(None, "revision", *arguments, folder=revisions_copy)
+
+    succeed(None, "merge", "--rev-id", "10000", "--message", "merge", "heads", folder=revisions_copy)
+
+    assert "10000 (head)" in succeed(None, "heads", folder=revisions_copy).stdout
 
 
 def test_an_id_that_does_not_end_with_a_number_has_no_next_one(revisions_copy):
