@@ -40,7 +40,8 @@ class Step(IntEnum):
     NOT_NULL = 4
     INDEX = 5
     UNIQUE = 6
-    CONTRACT = 7
+    DROP_CONSTRAINT = 7
+    CONTRACT = 8
 
 
 TITLES = {
@@ -51,6 +52,7 @@ TITLES = {
     Step.NOT_NULL: "not null in {table}",
     Step.INDEX: "index {table}",
     Step.UNIQUE: "make {table} unique",
+    Step.DROP_CONSTRAINT: "constraints of {table}",
     Step.CONTRACT: "remove from {table}",
 }
 """What is added to the message of a revision that is not the only one."""
@@ -254,7 +256,8 @@ def _expand(operation: ops.AlterColumnOp) -> Change:
 
 def _contract(operation: Any, rule: str) -> Change:
     return Change(
-        step=Step.CONTRACT,
+        # A column of another type, for example, may not fit its old constraint.
+        step=Step.DROP_CONSTRAINT if isinstance(operation, ops.DropConstraintOp) else Step.CONTRACT,
         table=operation.table_name,
         upgrade=(_needs_waiver(rule), operation),
         downgrade=(operation.reverse(),),

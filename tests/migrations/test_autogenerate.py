@@ -190,19 +190,32 @@ def numbered(revision: str, steps: int) -> str:
 
 
 def test_a_removal_needs_a_reason(empty_database_url, project):
-    """What removes something is in a revision of its own, which the linter refuses until a person gives the reason."""
+    """What removes or rewrites something is in a revision that the linter refuses until a person gives the reason."""
     url = empty_database_url
     succeed(url, "upgrade", "head", folder=project)
-    write_model(project, MODEL)
+    old = MODEL.replace("Text, index=True", 'Text, ForeignKey("test_books.id"), index=True').replace(
+        "Text", "BigInteger"
+    )
+    write_model(project, old)
     first = autogenerate(url, project, "add books")
-    write_model(project, MODEL.replace("    title: Mapped[str | None] = mapped_column(Text)\n", ""))
+    without = dump(url)
+    new = old.replace("    title: Mapped[str | None] = mapped_column(BigInteger)\n", "")
+    new = new.replace(
+        'name: Mapped[str] = mapped_column(BigInteger, ForeignKey("test_books.id"), index=True)',
+        "name: Mapped[str | None] = mapped_column(Numeric(9, 2))",
+    )
+    write_model(project, new)
 
-    second = autogenerate(url, project, "remove the title")
+    second = autogenerate(url, project, "remove things")
 
-    assert ["ban-drop-column"] == [text.partition(":")[0] for text in complaints_of(project, [*first, *second])]
-    [text] = second.values()
-    assert "the rule ban-drop-column" in " ".join(text.replace("#", "").split())
+    found = [text.partition(":")[0] for text in complaints_of(project, [*first, *second])]
+    assert ["ban-drop-column", "ban-drop-constraint", "ban-drop-not-null", "rewrite"] == sorted(found)
+    texts = " ".join("".join(second.values()).replace("#", "").split())
+    assert all(f"the rule {rule}, with the reason" in texts for rule in found)
+    assert 'drop_index_concurrently("ix_test_shelves_name", "test_shelves")' in texts
     check(project)
+    succeed(url, "downgrade", list(first)[-1], folder=project)
+    assert without == dump(url)
 
 
 def test_a_revision_without_autogenerate_needs_no_database(revisions_copy):
