@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from app.health.schema_state import VERSION_TABLE
 from migrations import advisory_lock, first_migration, session, version_table
 from tests.migrations import squawk
-from tests.migrations.statements import NAME, expand, split, without_schema
+from tests.migrations.statements import NAME, expand, plain_name, split
 
 _CHANGED_ROWS = re.compile(
     rf"(?:(?<!FOR )(?<!KEY )(?<!DO )(?<!THEN )UPDATE|DELETE FROM|INSERT INTO|MERGE INTO)\b (?:ONLY )?({NAME})"
 )
 _LOCKED_ROWS = re.compile(r"\bFOR (?:NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)\b")
 
-_CALL = re.compile(r"([\w.]+) ?\(")
+_CALL = re.compile(r'((?:[\w.]|"[^"]*")+) ?\(')
 _HARMLESS_CALLS = frozenset(
     {
         "ALL", "AND", "ANY", "ARRAY_AGG", "AS", "BY", "CAST", "COALESCE", "COUNT", "CURRENT_DATABASE",
@@ -80,7 +80,7 @@ RULES = {
     "index-not-concurrent": "Writers wait until the index is created or dropped: use migrations.indexes.",
     "rewrite": "The table is rewritten under a lock that blocks readers: add a column, fill it, then use it instead.",
     "not-null-unchecked": "Readers wait for a full scan: validate a CHECK (… IS NOT NULL) in an earlier revision.",
-    "constraint-validated": "All rows are read while writers wait: add it NOT VALID, VALIDATE it in the next revision.",
+    "constraint-validated": "All rows are read while others wait: add it NOT VALID, VALIDATE it alone in a revision.",
     "constraint-unique": "An index is created while readers wait: create it concurrently, then add it USING INDEX.",
     "column-filled": "A new NOT NULL column needs a constant default, else every row must be written.",
     "exclusive": "Readers are blocked until the statement is finished.",
@@ -113,7 +113,7 @@ class Linter:
         """The statements of one revision that break a rule."""
         whole = [statement for statement in split(sql) if not _is_alembics(statement)]
         statements = [part for statement in whole for part in expand(statement)]
-        new = {without_schema(name) for statement in statements for name in _created(statement)}
+        new = {plain_name(name) for statement in statements for name in _created(statement)}
         replaced = self._redundant_checks(statements)
         found = [(place, rule, RULES[rule]) for place, rule in self._own(statements, new)]
         parsed = [statement if _is_for_squawk(statement, new) else "SELECT 1" for statement in statements]
@@ -138,12 +138,11 @@ class Linter:
             for place, statement in enumerate(statements):
                 if not re.search(r"\bCONCURRENTLY\b", statement) and not statement.startswith("SELECT SET_CONFIG("):
                     yield place, "half-committed"
-        # The lock of ADD CONSTRAINT would be held while VALIDATE reads all rows.
-        added = re.findall(rf"ADD CONSTRAINT ({NAME}) [^;]*?NOT VALID", "; ".join(statements))
-        for place, statement in enumerate(statements):
-            if any(name in added for name in re.findall(rf"VALIDATE CONSTRAINT ({NAME})", statement)):
-                yield place, "constraint-validated"
         locks = [_strongly_locked(statement) - new for statement in statements]
+        # A lock is held until the end of the revision, also while VALIDATE reads all rows.
+        for place, statement in enumerate(statements):
+            if any(locks[:place]) and re.search(r" VALIDATE CONSTRAINT\b", statement):
+                yield place, "constraint-validated"
         all_locked = set[str]().union(*locks)
         if all_locked and all_locked not in locks:
             yield max(place for place, tables in enumerate(locks) if tables), "two-tables"
@@ -152,15 +151,15 @@ class Linter:
         yield from _broken_by_expressions(statement, new)
         yield from _broken_by_index(statement, new)
         if match := re.match(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?({NAME}) (.*)", statement, re.DOTALL):
-            table = without_schema(match[1])
+            table = plain_name(match[1])
             if table not in new:
                 yield from self._broken_by_action(table, match[2])
-            if (attached := re.match(rf"ATTACH PARTITION ({NAME})", match[2])) and without_schema(
+            if (attached := re.match(rf"ATTACH PARTITION ({NAME})", match[2])) and plain_name(
                 attached[1]
             ) not in new | self.checked:
                 yield "partition-unchecked"
         parent = re.match(rf"CREATE TABLE .*?{NAME} PARTITION OF ({NAME})", statement)
-        if parent and without_schema(parent[1]) not in new:
+        if parent and plain_name(parent[1]) not in new:
             yield "partition-unchecked"
         if re.match(
             r"(?:VACUUM (?:\([^)]*)?\bFULL\b|CLUSTER\b|LOCK\b|TRUNCATE\b|REFRESH MATERIALIZED VIEW (?!CONCURRENTLY\b))",
@@ -174,7 +173,7 @@ class Linter:
         elif re.match(r"ADD\b", action):
             yield from _broken_by_column(action)
         elif match := re.match(rf"VALIDATE CONSTRAINT ({NAME})", action):
-            key = table, without_schema(match[1])
+            key = table, plain_name(match[1])
             self.checked.add(table)
             if key in self.pending:
                 self.validated[key] = self.pending.pop(key)
@@ -182,7 +181,7 @@ class Linter:
             not_null = {(table, column) for (table, _), column in self.validated.items()}
             if re.match(r"(?:SET DATA )?TYPE\b|SET EXPRESSION\b", match[2]):
                 yield "rewrite"
-            elif re.match(r"SET NOT NULL", match[2]) and (table, without_schema(match[1])) not in not_null:
+            elif re.match(r"SET NOT NULL", match[2]) and (table, plain_name(match[1])) not in not_null:
                 yield "not-null-unchecked"
         elif re.match(r"SET (?:TABLESPACE|LOGGED|UNLOGGED|ACCESS METHOD)\b", action):
             yield "rewrite"
@@ -196,7 +195,7 @@ class Linter:
             yield "constraint-validated"
         elif match := re.match(rf"ADD CONSTRAINT ({NAME}) CHECK \(+\s*({NAME}) IS NOT NULL\s*\)+ NOT VALID", action):
             # It counts after a later revision has validated it.
-            self.pending[table, without_schema(match[1])] = without_schema(match[2])
+            self.pending[table, plain_name(match[1])] = plain_name(match[2])
 
     def _redundant_checks(self, statements: list[str]) -> set[str]:
         """The statements that drop a check of IS NOT NULL, after one that sets its column NOT NULL."""
@@ -234,17 +233,17 @@ def _broken_by_expressions(statement: str, new: set[str]) -> Iterator[str]:
     text = re.sub(r"'(?:[^']|'')*'", "''", statement)
     if re.search(r"\bEXECUTE\b", text):
         yield "dynamic-sql"
-    changed = {without_schema(name) for name in _CHANGED_ROWS.findall(text)}
+    changed = {plain_name(name) for name in _CHANGED_ROWS.findall(text)}
     if changed - new or _LOCKED_ROWS.search(text):
         yield "rows-changed"
-    if {name for name in _CALL.findall(text) if without_schema(name) not in changed} - _HARMLESS_CALLS:
+    if {name for name in _CALL.findall(text) if plain_name(name) not in changed} - _HARMLESS_CALLS:
         yield "function-called"
 
 
 def _broken_by_index(statement: str, new: set[str]) -> Iterator[str]:
     made = re.match(rf"CREATE (?:UNIQUE )?INDEX (?!CONCURRENTLY\b).*?\bON (?:ONLY )?({NAME})", statement, re.DOTALL)
     changed = re.match(r"DROP INDEX (?!CONCURRENTLY\b)|REINDEX\b(?!.*\bCONCURRENTLY\b)", statement)
-    if (made and without_schema(made[1]) not in new) or changed:
+    if (made and plain_name(made[1]) not in new) or changed:
         yield "index-not-concurrent"
 
 
@@ -262,16 +261,16 @@ def _broken_by_column(action: str) -> Iterator[str]:
 def _is_for_squawk(statement: str, new: set[str]) -> bool:
     """Whether squawk can judge it: a statement of SQL, and not about a table that nobody uses yet."""
     altered = re.match(rf"(?:ALTER|DROP) TABLE (?:IF EXISTS )?(?:ONLY )?({NAME})", statement)
-    return not re.match(r"(?:SELECT|EXECUTE)\b", statement) and not (altered and without_schema(altered[1]) in new)
+    return not re.match(r"(?:SELECT|EXECUTE)\b", statement) and not (altered and plain_name(altered[1]) in new)
 
 
 def _is_known(statement: str, new: set[str]) -> bool:
     if match := re.match(rf"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?({NAME}) (.*)", statement, re.DOTALL):
         attached = re.match(r"ATTACH PARTITION\b", match[2])  # checked by a rule
-        return without_schema(match[1]) in new or bool(attached or _SAFE_ACTION.match(match[2]))
+        return plain_name(match[1]) in new or bool(attached or _SAFE_ACTION.match(match[2]))
     dropped = re.match(rf"DROP TABLE (?:IF EXISTS )?({NAME})$", statement)
     created_part = re.match(rf"CREATE TABLE .*?{NAME} PARTITION OF\b", statement)
-    return bool(_SAFE.match(statement) or created_part or (dropped and without_schema(dropped[1]) in new))
+    return bool(_SAFE.match(statement) or created_part or (dropped and plain_name(dropped[1]) in new))
 
 
 def _strongly_locked(statement: str) -> set[str]:
@@ -279,11 +278,12 @@ def _strongly_locked(statement: str) -> set[str]:
     locked = set(filter(None, match.groups())) if match else set()
     if re.match(r"CREATE .*?TABLE\b|ALTER TABLE .* ADD\b", statement):
         locked |= set(_REFERENCES.findall(statement))
-    return {without_schema(name) for name in locked}
+    return {plain_name(name) for name in locked}
 
 
 def _created(statement: str) -> list[str]:
-    return re.findall(rf"^CREATE (?:TEMP |TEMPORARY |UNLOGGED )?TABLE (?:IF NOT EXISTS )?({NAME})", statement)
+    """The table that it creates. With IF NOT EXISTS, it may be one that exists."""
+    return re.findall(rf"^CREATE (?:TEMP |TEMPORARY |UNLOGGED )?TABLE (?!IF NOT EXISTS )({NAME})", statement)
 
 
 def _is_alembics(statement: str) -> bool:

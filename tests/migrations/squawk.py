@@ -27,7 +27,7 @@ _EXCLUDED = (
 _INCLUDED = (
     "ban-alter-database-options", "ban-alter-policy-condition", "ban-alter-policy-roles", "ban-alter-role-options",
     "ban-alter-row-level-security", "ban-alter-system-options", "ban-create-policy", "ban-disable-trigger",
-    "ban-drop-policy", "ban-drop-trigger", "ban-replica-identity", "ban-revoke",
+    "ban-drop-policy", "ban-drop-trigger", "ban-replace-view-function", "ban-replica-identity", "ban-revoke",
 )  # fmt: skip
 """Rules that squawk does not apply unless it is told to."""
 

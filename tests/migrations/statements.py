@@ -48,9 +48,9 @@ def expand(statement: str) -> Iterator[str]:
         yield statement
 
 
-def without_schema(name: str) -> str:
-    """The name of an object without its schema and without quotes."""
-    return name.rpartition(".")[2].strip('"')
+def plain_name(name: str) -> str:
+    """The name of an object without quotes, and without the schema `public`."""
+    return name.replace('"', "").removeprefix("PUBLIC.")
 
 
 def _plpgsql(body: str) -> Iterator[str]:

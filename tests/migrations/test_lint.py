@@ -40,6 +40,8 @@ UNSAFE = [
     ("constraint-validated", "ALTER TABLE samples ADD CONSTRAINT c CHECK (amount > 0)"),
     ("constraint-validated", "ALTER TABLE samples ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES other (id)"),
     ("constraint-validated", "ALTER TABLE samples ADD COLUMN a int REFERENCES other (id)"),
+    ("constraint-validated", "ALTER TABLE samples ADD COLUMN a int; ALTER TABLE samples VALIDATE CONSTRAINT c"),
+    ("constraint-validated", "ALTER TABLE samples ADD COLUMN a int, VALIDATE CONSTRAINT c"),
     ("constraint-unique", "ALTER TABLE samples ADD CONSTRAINT c UNIQUE (name)"),
     ("constraint-unique", "ALTER TABLE samples ADD COLUMN a int UNIQUE"),
     ("exclusive", "LOCK TABLE samples"),
@@ -55,6 +57,8 @@ UNSAFE = [
     # What the release before needs.
     ("ban-drop-table", "DROP TABLE samples"),
     ("ban-drop-column", "ALTER TABLE samples DROP COLUMN colour"),
+    ("ban-drop-column", "CREATE TABLE archive.samples (id int); ALTER TABLE samples DROP COLUMN colour"),
+    ("ban-drop-column", "CREATE TABLE IF NOT EXISTS samples (id int); ALTER TABLE samples DROP COLUMN colour"),
     ("ban-drop-column", "DO LANGUAGE plpgsql $$ BEGIN ALTER TABLE samples DROP COLUMN colour; END $$"),
     ("ban-drop-column", "do 'begin alter table samples drop colour; end'"),
     ("renaming-table", "ALTER TABLE samples RENAME TO specimens"),
@@ -63,6 +67,7 @@ UNSAFE = [
     ("ban-drop-default", "ALTER TABLE samples ALTER COLUMN amount DROP DEFAULT"),
     ("ban-drop-constraint", "ALTER TABLE samples DROP CONSTRAINT c"),
     ("ban-drop-function", "DROP FUNCTION total(text)"),
+    ("ban-replace-view-function", "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$"),
     ("ban-set-schema", "ALTER TABLE samples SET SCHEMA archive"),
     ("ban-alter-row-level-security", "ALTER TABLE samples ENABLE ROW LEVEL SECURITY"),
     ("ban-create-policy", "CREATE POLICY own ON samples USING (owner = current_user)"),
@@ -79,6 +84,7 @@ UNSAFE = [
     ("rows-changed", "SELECT id FROM samples FOR UPDATE"),
     # What cannot be read.
     ("function-called", "SELECT fill_samples()"),
+    ("function-called", 'SELECT "fill"()'),
     ("function-called", "CALL fill_samples()"),
     ("function-called", "DO $$ BEGIN IF fill_samples() > 0 THEN NULL; END IF; END $$"),
     ("function-called", "DO $$ DECLARE n int := fill_samples(); BEGIN END $$"),
