@@ -46,7 +46,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             observer=metrics,
         ) as app.state.database,
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
-        sampling(metrics, pool=lambda: app.state.database.state, lines_dropped=logs.lines_dropped),
+        sampling(
+            metrics,
+            pool=lambda: app.state.database.state,
+            lines_dropped=logs.lines_dropped,
+            log_backlog_bytes=logs.backlog_bytes,
+        ),
         checking_budget(app.state.database, settings, metrics),
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
         # One worker checks at once, so that there is one line for each instance.

@@ -181,11 +181,11 @@ class Guard:
         """Each request is counted once, under its route."""
         scraped = (await self.client.get("/metrics")).text
         samples = [sample for family in text_string_to_metric_families(scraped) for sample in family.samples]
-        counted = {
-            (sample.labels["method"], sample.labels["handler"], sample.labels["status"]): int(sample.value)
-            for sample in samples
-            if sample.name == "http_requests_total"
-        }
+        counted = Counter[tuple[str, str, str]]()
+        for sample in samples:
+            if sample.name == "http_requests_total":
+                labels = sample.labels
+                counted[labels["method"], labels["handler"], labels["status"]] += int(sample.value)
         self.faults += [
             f"{key}: counted {counted.get(key, 0)} times, sent {self.counted[key]} times"
             for key in sorted(counted.keys() | self.counted.keys())

@@ -9,11 +9,11 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from app.database.clients import current_client
 from app.database.connection import Connector
-from app.database.executor import Executor
+from app.database.executor import Executor, StatementObserver
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.lanes import slow
 from app.database.pool import Pool, PoolObserver, PoolState
-from app.database.statements import StatementCompiler
+from app.database.statements import StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
 
@@ -25,11 +25,16 @@ __all__ = (
     "Transaction",
     "connect",
     "current_client",
+    "named",
     "slow",
 )
 
 SLOW_STATEMENT_SHARE: Final = 5
 """A slow statement may run for this part of a statement's time."""
+
+
+class DatabaseObserver(PoolObserver, StatementObserver, Protocol):
+    """Receives what the metrics show of a database."""
 
 
 class StatementRunner(Protocol):
@@ -53,12 +58,12 @@ class Database:
     `Connection.execute` takes twice the CPU time.
     """
 
-    def __init__(self, pool: Pool, *, slow_seconds: float) -> None:
+    def __init__(self, pool: Pool, *, slow_seconds: float, observer: StatementObserver) -> None:
         self._pool = pool
         self._quick = pool.lane(is_slow=False)
         self._slow = pool.lane(is_slow=True)
         self._compiler = StatementCompiler()
-        self._executor = Executor(pool, slow_seconds=slow_seconds)
+        self._executor = Executor(pool, slow_seconds=slow_seconds, observer=observer)
 
     @property
     def state(self) -> PoolState:
@@ -131,7 +136,7 @@ async def connect(
     connection_seconds: float,
     through_pgbouncer: bool,
     prepared_statements: bool,
-    observer: PoolObserver,
+    observer: DatabaseObserver,
 ) -> AsyncIterator[Database]:
     """The database of one worker. The first statement opens the first connection.
 
@@ -147,7 +152,7 @@ async def connect(
             statement, so the role must have them.
         prepared_statements: Whether a statement is prepared once for each connection. PgBouncer in
             transaction mode loses prepared statements unless `max_prepared_statements` is set.
-        observer: Receives the pool's events.
+        observer: Receives the pool's events and the durations of statements.
     """
     connector = Connector(
         read_url,
@@ -159,6 +164,6 @@ async def connect(
     )
     pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
-        yield Database(pool, slow_seconds=statement_seconds / SLOW_STATEMENT_SHARE)
+        yield Database(pool, slow_seconds=statement_seconds / SLOW_STATEMENT_SHARE, observer=observer)
     finally:
         await pool.close()

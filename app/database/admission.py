@@ -15,6 +15,10 @@ that the worker does little else: a refusal takes a third of the CPU time of an 
 _SLOW_SHARE: Final = 3
 """The slow lane has one of this many connections."""
 
+_SEVERAL_CLIENTS_SECONDS: Final = 60.0
+"""A client counts as one of several if another one has sent a request within this time. If it is the only one, its
+failures are all that users see of the service, and it may be a proxy that hides them all."""
+
 _TICK_SECONDS: Final = 0.001
 """The event loop's clock is no finer, and a timer may run a moment early."""
 
@@ -55,6 +59,8 @@ class Admission:
         """In the order of arrival, for the timer. None of them may use a connection that is free."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_refusal = float("-inf")
+        self._last_client: Client = None
+        self._client_changed_at = float("-inf")
 
     async def enter(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
         """Return when this client may use a connection. Each return is followed by one call of `leave`.
@@ -69,6 +75,10 @@ class Admission:
             PoolExhaustedError: No connection came free in time.
             SlowRequestsBusyError: Either of these, for a slow statement.
         """
+        if client is not None and client != self._last_client:
+            if self._last_client is not None:
+                self._client_changed_at = perf_counter()
+            self._last_client = client
         if self._may_take(client, lane):
             self.free -= 1
             lane.take(client)
@@ -119,7 +129,7 @@ class Admission:
 
     async def _wait(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
         if sheddable and not self._make_room(client, lane):
-            await self._refuse(lane, perf_counter())
+            await self._refuse(lane, perf_counter(), by_own_share=self._crowds_others(client, lane))
         slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiter = Waiter(client, lane, perf_counter(), slot)
         self._waiters[waiter] = None
@@ -135,7 +145,7 @@ class Admission:
                 self.leave(client, lane)
             raise
         if not admitted:
-            await self._refuse(lane, waiter.started)
+            await self._refuse(lane, waiter.started, by_own_share=waiter.by_own_share)
         self._observer.pool_waited(perf_counter() - waiter.started)
 
     def _make_room(self, client: Client, lane: Lane) -> bool:
@@ -146,10 +156,25 @@ class Admission:
             refused = lane.to_refuse_for(client)
             if refused is None:
                 return False
+            refused.by_own_share = self._crowds_others(refused.client, lane)
             self._forget(refused)
             if not refused.slot.done():
                 refused.slot.set_result(False)
         return True
+
+    def _crowds_others(self, client: Client, lane: Lane) -> bool:
+        """Whether this client has more than half of the waiting requests, and is one of several clients."""
+        is_one_of_several = perf_counter() - self._client_changed_at < _SEVERAL_CLIENTS_SECONDS
+        return is_one_of_several and lane.is_crowded_by(client)
+
+    def _waits_for_itself(self, waiter: Waiter) -> bool:
+        """Whether a waiter has no connection because of its client's share, and not because all are in use.
+
+        That its client has most of the waiters is not enough: the last ones of a queue may be those of any client.
+        """
+        client, lane = waiter.client, waiter.lane
+        is_kept_for_others = self.free > 0 and lane.in_use < lane.size
+        return self._crowds_others(client, lane) and (is_kept_for_others or lane.is_mostly_used_by(client))
 
     def _start_timer(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_SECONDS), self._expire_waiters)
@@ -163,24 +188,27 @@ class Admission:
             if (left := waiter.started + self._wait_seconds - now) > 0:
                 self._start_timer(left)
                 return
+            by_own_share = self._waits_for_itself(waiter)
             self._forget(waiter)
             if not waiter.slot.done():
-                self._time_out(waiter)
+                self._time_out(waiter, by_own_share=by_own_share)
 
-    def _time_out(self, waiter: Waiter) -> None:
+    def _time_out(self, waiter: Waiter, *, by_own_share: bool) -> None:
+        self._report_shed(waiter.lane, "queue_timeout", by_own_share=by_own_share)
         if waiter.lane is self.slow:
-            self._observer.request_shed("slow_queue_timeout")
-            waiter.slot.set_exception(SlowRequestsBusyError())
+            waiter.slot.set_exception(SlowRequestsBusyError(by_own_share=by_own_share))
         else:
             self._observer.pool_timed_out()
-            self._observer.request_shed("queue_timeout")
-            waiter.slot.set_exception(PoolExhaustedError())
+            waiter.slot.set_exception(PoolExhaustedError(by_own_share=by_own_share))
 
-    async def _refuse(self, lane: Lane, started: float) -> NoReturn:
+    def _report_shed(self, lane: Lane, reason: str, *, by_own_share: bool) -> None:
+        reason = "client_share" if by_own_share else reason
+        self._observer.request_shed(f"slow_{reason}" if lane is self.slow else reason)
+
+    async def _refuse(self, lane: Lane, started: float, *, by_own_share: bool) -> NoReturn:
         """Refuse, at least REFUSAL_SECONDS after the refusal before, and no later than the wait would have ended."""
         now = perf_counter()
         self._last_refusal = min(max(now, self._last_refusal + REFUSAL_SECONDS), now + self._wait_seconds)
-        is_slow = lane is self.slow
-        self._observer.request_shed("slow_queue_full" if is_slow else "queue_full")
+        self._report_shed(lane, "queue_full", by_own_share=by_own_share)
         await asyncio.sleep(min(self._last_refusal, started + self._wait_seconds) - now)
-        raise SlowRequestsBusyError if is_slow else OverloadedError
+        raise (SlowRequestsBusyError if lane is self.slow else OverloadedError)(by_own_share=by_own_share)

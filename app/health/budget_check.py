@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import text
 
 from app.connection_budget import Budget
-from app.database import Database
+from app.database import Database, named
 from app.errors import RequestError
 from app.settings import DatabasePooler, Settings
 
@@ -17,13 +17,16 @@ log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 5.0
 
-_limits = text("""
+_limits = named(
+    "read_connection_limits",
+    text("""
 SELECT
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
         - coalesce(current_setting('reserved_connections', true)::int, 0) AS server,
     (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user) AS role,
     (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()) AS database
-""")
+"""),
+)
 
 
 class BudgetObserver(Protocol):

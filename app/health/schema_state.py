@@ -10,7 +10,7 @@ from sqlalchemy import Dialect, MetaData, TextClause, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from app import NAME
-from app.database import Database
+from app.database import Database, named
 from app.errors import DatabasePermissionDeniedError, SchemaOutdatedError
 from app.models import Base
 
@@ -131,10 +131,11 @@ async def read_schema(database: Database) -> Schema:
 def _statement(*, revision: str, schemas: str, metadata: MetaData = Base.metadata) -> TextClause:
     preparer = cast(Dialect, cast(Any, PGDialect)()).identifier_preparer
     tables = list(metadata.tables.values())
-    return text(_SCHEMA.format(revision=revision, schemas=schemas, version_table=VERSION_TABLE)).bindparams(
+    statement = text(_SCHEMA.format(revision=revision, schemas=schemas, version_table=VERSION_TABLE)).bindparams(
         tables=[preparer.format_table(table) for table in tables],
         functions=[function for table in tables for function in table.info.get("functions", ())],
     )
+    return named("read_schema", statement)
 
 
 _with_revision = _statement(revision=_REVISION, schemas=_NONE)

@@ -4,6 +4,7 @@ from time import perf_counter
 
 import pytest
 
+from app.database import admission as admission_module
 from app.database.admission import Admission
 from app.database.lanes import ALL_WAITING_PER_CONNECTION, WAITING_PER_CONNECTION
 from app.errors import OverloadedError, PoolExhaustedError, SlowRequestsBusyError
@@ -182,7 +183,59 @@ async def test_the_sum_of_waiters_is_bounded_and_the_client_with_the_most_is_ref
         await many[-1]
     assert not any(task.done() for task in (*many[1:-1], *others, newcomer))
     assert ALL_WAITING_PER_CONNECTION == requests.waiting
-    assert {"queue_full": 1} == requests.events.shed
+    assert {"client_share": 1} == requests.events.shed
+
+
+async def refusal(task):
+    """The error by which a request was refused."""
+    with pytest.raises(PoolExhaustedError) as raised:
+        await task
+    return raised.value
+
+
+@pytest.mark.parametrize("kind", ["quick", "slow"])
+async def test_what_one_of_several_clients_sends_too_much_is_counted_as_its_own_share(kind):
+    """It is told apart whether its request is refused at once, displaced, or waited too long."""
+    requests, prefix = Requests(size=3, wait_seconds=0.3), "slow_" if kind == "slow" else ""
+    await requests.ask("b")
+    tasks = await requests.ask(*["a"] * (3 + WAITING_PER_CONNECTION * requests.lane(kind).size), kind=kind)
+
+    await asyncio.wait(tasks)
+    outcomes = [await refusal(task) for task in tasks if task.exception()]
+
+    assert WAITING_PER_CONNECTION < len(outcomes)
+
+    assert {f"{prefix}client_share"} == set(requests.events.shed)
+    assert {"client_share"} == {error.failure_code for error in outcomes}
+    assert {"pool_exhausted", "overloaded", "slow_requests_busy"} >= {error.code for error in outcomes}
+
+
+@pytest.mark.parametrize("clients", [["a"], [None], ["a", "b", "c", "d"]])
+async def test_a_refusal_counts_as_a_failure_of_the_service_in_all_other_cases(clients):
+    """A single client may be a proxy that hides all others; among several none has most of what is used or waits."""
+    requests = Requests(size=4, wait_seconds=0.2)
+
+    tasks = await requests.ask(*clients * (128 // len(clients)))
+    await asyncio.wait(tasks)
+    outcomes = [await refusal(task) for task in tasks if task.exception()]
+
+    assert len(outcomes) > 100
+    assert all(error.failure_code == error.code for error in outcomes)
+    assert {"queue_full", "queue_timeout"} >= set(requests.events.shed)
+
+
+async def test_a_client_that_was_one_of_several_long_ago_is_a_single_one(monkeypatch):
+    """What another client has sent more than a minute ago does not count."""
+    monkeypatch.setattr(admission_module, "_SEVERAL_CLIENTS_SECONDS", 0.05)
+    requests = Requests(size=1, wait_seconds=0.3)
+    await requests.ask("b", "a")
+    await requests.leave("b")
+
+    (late,) = await requests.ask("a")
+
+    with pytest.raises(PoolExhaustedError) as raised:
+        await late
+    assert "pool_exhausted" == raised.value.failure_code
 
 
 async def test_a_waiter_that_is_displaced_late_is_refused_within_its_own_wait():

@@ -30,13 +30,17 @@ NAMES = {
     "database_pool_timeouts_total",
     "database_pool_connections_opened_total",
     "database_pool_connections_closed_total",
+    "database_statement_duration_seconds_bucket",
     "rate_limit_decisions_total",
     "rate_limit_storage_degraded",
     "schema_state",
     "connection_budget_connections",
     "connection_budget_fits",
     "worker_loop_lag_seconds",
-    "worker_resident_memory_bytes",
+    "worker_proportional_memory_bytes",
+    "worker_open_fds",
+    "worker_max_fds",
+    "worker_log_backlog_bytes",
     "worker_start_time_seconds",
     "worker_cpu_seconds_total",
     "worker_connections",
@@ -75,15 +79,23 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
 
     assert NAMES == {name.partition("{")[0] for name in found} - {
         f"{histogram}_{part}"
-        for histogram in ("http_request_duration_seconds", "database_pool_wait_seconds")
+        for histogram in (
+            "http_request_duration_seconds",
+            "database_pool_wait_seconds",
+            "database_statement_duration_seconds",
+        )
         for part in ("sum", "count")
     }
     assert {
-        'http_requests_total{handler="/pot",method="other",status="418"}': 1,
+        'http_requests_total{code="",handler="/pot",method="other",status="418"}': 1,
+        'http_requests_total{code="client_share",handler="/samples",method="GET",status="503"}': 1,
         'http_request_duration_seconds_bucket{handler="/pot",le="30.0",method="other"}': 0,
         'http_request_duration_seconds_bucket{handler="/pot",le="+Inf",method="other"}': 1,
         "http_requests_inprogress": 1,
-        'requests_shed_total{reason="queue"}': 1,
+        'requests_shed_total{reason="queue_full"}': 1,
+        'requests_shed_total{reason="client_share"}': 0,
+        'database_statement_duration_seconds_bucket{le="0.0025",statement="get_sample"}': 1,
+        'database_statement_duration_seconds_count{statement="get_sample"}': 1,
         "database_pool_size": 5,
         "database_pool_open": 4,
         "database_pool_in_use": 2,
@@ -101,6 +113,9 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
         'worker_cpu_seconds_total{worker="3"}': 0.5,
         'worker_connections{state="idle"}': 3,
         'worker_buffered_bytes{worker="3"}': 4096,
+        'worker_open_fds{worker="3"}': 20,
+        'worker_max_fds{worker="3"}': 1024,
+        'worker_log_backlog_bytes{worker="3"}': 512,
         'worker_connections_shed_total{reason="idle"}': 2,
         BUILD_INFO + '{revision="abc",version="1.2.3"}': 1,
         "metrics_shared": 1,
