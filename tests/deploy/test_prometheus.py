@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
 import yaml
 
 from app import NAME
+from scripts.prometheus_rule import TARGET, rendered
+from tests.deploy import manifests
 from tests.paths import ROOT
 from tests.programs import find
 
@@ -136,6 +139,50 @@ def test_a_query_of_the_dashboard_selects_by_job_and_namespace(query):
     for labels in re.findall(r"\{([^}]*)\}", query):
         assert 'job="$job"' in labels
         assert 'namespace=~"$namespace"' in labels
+
+
+def test_the_prometheus_rule_has_the_same_rules():
+    """`python -m scripts.prometheus_rule` has been run."""
+    assert rendered() == TARGET.read_text()
+    groups = yaml.safe_load(TARGET.read_text())["spec"]["groups"]
+    assert [*RECORDED, *ALERTS] == [rule for group in groups for rule in group["rules"]]
+
+
+def test_one_setting_changes_the_address_of_the_runbook(tmp_path):
+    """Every alert of the rendered PrometheusRule then leads to the new address, and to its own section."""
+    shutil.copytree(manifests.FOLDER, tmp_path / "kubernetes")
+    settings = tmp_path / "kubernetes" / "components" / "monitoring" / "kustomization.yaml"
+    settings.write_text(settings.read_text().replace(RUNBOOKS, "https://docs.acme.example/runbook"))
+    overlay = tmp_path / "kubernetes" / "overlays" / "production"
+    done = subprocess.run([manifests.KUBECTL, "kustomize", overlay], capture_output=True, text=True, check=True)
+    (rule,) = (one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "PrometheusRule")
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"] if "alert" in alert]
+
+    assert {f"https://docs.acme.example/runbook#{alert['alert'].lower()}" for alert in ALERTS} == {
+        alert["annotations"]["runbook_url"] for alert in alerts
+    }
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule"])
+def test_the_operator_selects_the_manifest(kind):
+    """It has the label of the chart's release. Series of the pods get the job that the rules select."""
+    found = manifests.manifest("production", kind)
+
+    assert "kube-prometheus-stack" == found["metadata"]["labels"]["release"]
+    if kind == "PodMonitor":
+        pod = manifests.manifest("production", "Deployment")["spec"]["template"]["metadata"]["labels"]
+        assert NAME == pod[found["spec"]["jobLabel"]]
+
+
+def test_the_alert_for_migrations_matches_their_jobs():
+    """The expression finds the Job of the manifests by its name."""
+    (alert,) = (alert for alert in ALERTS if alert["alert"].endswith("MigrationFailed"))
+    (pattern,) = re.findall(r'job_name=~"([^"]+)"', alert["expr"])
+
+    assert [one["metadata"]["name"] for one in manifests.manifests("production") if one["kind"] == "Job"]
+    for one in manifests.manifests("production"):
+        if one["kind"] == "Job":
+            assert re.fullmatch(pattern, one["metadata"]["name"])
 
 
 def test_the_runbook_has_no_section_without_an_alert():
