@@ -168,13 +168,14 @@ class Admission:
         return is_one_of_several and lane.is_crowded_by(client)
 
     def _waits_for_itself(self, waiter: Waiter) -> bool:
-        """Whether a waiter has no connection because of its client's share, and not because all are in use.
+        """Whether a waiter has no connection because of what else its client sends.
 
-        That its client has most of the waiters is not enough: the last ones of a queue may be those of any client.
+        That its client has most of the waiters is not enough if few are left: those may be of any client.
         """
         client, lane = waiter.client, waiter.lane
         is_kept_for_others = self.free > 0 and lane.in_use < lane.size
-        return self._crowds_others(client, lane) and (is_kept_for_others or lane.is_mostly_used_by(client))
+        is_many = lane.waiting_of(client) > lane.size
+        return self._crowds_others(client, lane) and (is_many or is_kept_for_others or lane.is_mostly_used_by(client))
 
     def _start_timer(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_SECONDS), self._expire_waiters)

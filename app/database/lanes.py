@@ -120,9 +120,13 @@ class Lane:
         """Whether as many requests of all clients wait as may."""
         return self.waiting >= self.size * ALL_WAITING_PER_CONNECTION
 
+    def waiting_of(self, client: Client) -> int:
+        """How many requests of this client wait."""
+        return len(self._queues.get(client, ()))
+
     def is_crowded_by(self, client: Client) -> bool:
         """Whether this client has more than half of the waiting requests."""
-        return client is not None and 2 * len(self._queues.get(client, ())) > self.waiting
+        return client is not None and 2 * self.waiting_of(client) > self.waiting
 
     def is_mostly_used_by(self, client: Client) -> bool:
         """Whether this client uses more than half of the connections in use."""

@@ -224,6 +224,18 @@ async def test_a_refusal_counts_as_a_failure_of_the_service_in_all_other_cases(c
     assert {"queue_full", "queue_timeout"} >= set(requests.events.shed)
 
 
+async def test_the_client_with_most_waiters_is_told_apart_although_others_use_the_connections():
+    """It waits behind its own requests, while the turns of others come first."""
+    requests = Requests(size=4, wait_seconds=0.3)
+    await requests.ask("b", "c", "d", "e")
+
+    tasks = await requests.ask(*["a"] * 20)
+    await asyncio.wait(tasks)
+
+    codes = [(await refusal(task)).failure_code for task in tasks]
+    assert ["client_share"] * 16 == codes[:16]
+
+
 async def test_a_client_that_was_one_of_several_long_ago_is_a_single_one(monkeypatch):
     """What another client has sent more than a minute ago does not count."""
     monkeypatch.setattr(admission_module, "_SEVERAL_CLIENTS_SECONDS", 0.05)
