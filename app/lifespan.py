@@ -54,10 +54,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         ),
         checking_budget(app.state.database, settings, metrics),
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
-        # One worker checks at once, so that there is one line for each instance.
-        Readiness(app.state.database, Revisions(), observer=metrics).opened(
-            check_now=metrics.worker == "0"
-        ) as app.state.readiness,
+        Readiness(app.state.database, Revisions(), observer=metrics).opened() as app.state.readiness,
     ):
         log.info(
             "worker_started",

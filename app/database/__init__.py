@@ -1,5 +1,6 @@
 """The database of one worker: it runs one statement, or several in a transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -12,10 +13,11 @@ from app.database.connection import Connector
 from app.database.executor import Executor, StatementObserver
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.lanes import slow
-from app.database.pool import Pool, PoolObserver, PoolState
+from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
 from app.database.statements import StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
+from app.errors import DatabaseUnavailableError, StatementTimeoutError
 
 __all__ = (
     "Database",
@@ -31,6 +33,9 @@ __all__ = (
 
 SLOW_STATEMENT_SHARE: Final = 5
 """A slow statement may run for this part of a statement's time."""
+
+CHECK_SECONDS = 2.0
+"""How long the check of the database may take, from when it has a connection; not longer than any statement may."""
 
 
 class DatabaseObserver(PoolObserver, StatementObserver, Protocol):
@@ -58,7 +63,9 @@ class Database:
     `Connection.execute` takes twice the CPU time.
     """
 
-    def __init__(self, pool: Pool, *, slow_seconds: float, observer: StatementObserver) -> None:
+    def __init__(self, pool: Pool, *, statement_seconds: float, observer: StatementObserver) -> None:
+        slow_seconds = statement_seconds / SLOW_STATEMENT_SHARE
+        self._check_seconds = min(CHECK_SECONDS, statement_seconds)
         self._pool = pool
         self._quick = pool.lane(is_slow=False)
         self._slow = pool.lane(is_slow=True)
@@ -76,7 +83,6 @@ class Database:
         parameters: Mapping[str, Any],
         *,
         constraint_errors: ConstraintErrors = NONE_KNOWN,
-        sheddable: bool = True,
     ) -> Sequence[asyncpg.Record]:
         """Run one statement, which commits by itself, and fetch all its rows.
 
@@ -84,7 +90,6 @@ class Database:
             statement: One that is built once, not again for each call: it is compiled and kept.
             parameters: The values of its bound parameters, by name.
             constraint_errors: What to raise when a constraint is violated, by the constraint's name.
-            sheddable: Whether it is refused at once when too many requests wait for a connection already.
 
         Raises:
             OverloadedError: Too many requests wait for a connection already.
@@ -101,12 +106,37 @@ class Database:
         """
         compiled = self._compiler.compile(statement)
         client, lane = current_client.get(), self._slow if compiled.is_slow else self._quick
-        connection = await self._pool.acquire(client, lane, sheddable=sheddable)
+        connection = await self._pool.acquire(client, lane)
         try:
             return await self._executor.fetch(connection, compiled, parameters, constraint_errors)
         finally:
             # After a cancellation, too: asyncpg cancels the statement in the server, and the pool waits for that.
             self._pool.release(connection, client, lane)
+
+    async def check(self, statement: ClauseElement) -> Sequence[asyncpg.Record]:
+        """Run a statement that checks the database, and fetch all its rows. One check can run at a time.
+
+        It takes the first connection that comes free, before all requests that wait: a check that
+        waits in their queue would say how busy this worker is, and nothing about the database.
+
+        Raises:
+            StatementTimeoutError: The server took longer than CHECK_SECONDS, and has cancelled the statement. It works.
+            DatabaseUnavailableError: The server is out of reach, or answers neither the statement nor its cancellation.
+            RequestError: As `run` does, but for what is raised because the worker is busy.
+        """
+        compiled = self._compiler.compile(statement)
+        connection = await self._pool.acquire_first()
+        try:
+            async with asyncio.timeout(self._check_seconds):
+                return await self._executor.fetch(connection, compiled, {}, NONE_KNOWN)
+        except TimeoutError:
+            # asyncpg closes the connection if its request to cancel does not reach the server.
+            if await connection.cancelled(CANCEL_SECONDS) and not connection.is_closed():
+                raise StatementTimeoutError from None
+            self._pool.replace_all()
+            raise DatabaseUnavailableError from ConnectionError("the server answers no statement")
+        finally:
+            self._pool.release(connection, None, self._quick)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -164,6 +194,6 @@ async def connect(
     )
     pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
-        yield Database(pool, slow_seconds=statement_seconds / SLOW_STATEMENT_SHARE, observer=observer)
+        yield Database(pool, statement_seconds=statement_seconds, observer=observer)
     finally:
         await pool.close()

@@ -57,18 +57,19 @@ class Admission:
         self._observer = observer
         self._waiters: OrderedDict[Waiter, None] = OrderedDict()
         """In the order of arrival, for the timer. None of them may use a connection that is free."""
+        self._check: asyncio.Future[None] | None = None
+        """The check of the database, while it waits for a connection."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_refusal = float("-inf")
         self._last_client: Client = None
         self._client_changed_at = float("-inf")
 
-    async def enter(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
+    async def enter(self, client: Client, lane: Lane) -> None:
         """Return when this client may use a connection. Each return is followed by one call of `leave`.
 
         Args:
             client: Who asks; None for the service itself.
             lane: The kind of its statement.
-            sheddable: Whether it is refused at once when too many requests wait already.
 
         Raises:
             OverloadedError: Too many requests wait already.
@@ -83,12 +84,36 @@ class Admission:
             self.free -= 1
             lane.take(client)
         else:
-            await self._wait(client, lane, sheddable=sheddable)
+            await self._wait(client, lane)
+
+    async def enter_first(self) -> None:
+        """Return when the check of the database may use a connection: before every waiter, however long that takes.
+
+        It is a quick statement of the service itself. One check can wait at a time.
+        """
+        if self.free:
+            self.free -= 1
+            self.quick.take(None)
+            return
+        self._check = asyncio.get_running_loop().create_future()
+        try:
+            await self._check
+        except asyncio.CancelledError:
+            if not self._check.cancelled():
+                # It was admitted at the moment of the cancellation.
+                self.leave(None, self.quick)
+            raise
+        finally:
+            self._check = None
 
     def leave(self, client: Client, lane: Lane) -> None:
         """Give the connection to the waiter whose turn it is, or make it free. The arguments are those of `enter`."""
         self.free += 1
         lane.give_back(client)
+        if self._check is not None and not self._check.done():
+            self.free -= 1
+            self.quick.take(None)
+            self._check.set_result(None)
         while self._waiters and (waiter := self._next()):
             self._forget(waiter)
             if not waiter.slot.done():  # a cancelled waiter stays in the queue until its task runs
@@ -127,8 +152,8 @@ class Admission:
             del self._waiters[waiter]
             waiter.lane.remove(waiter)
 
-    async def _wait(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
-        if sheddable and not self._make_room(client, lane):
+    async def _wait(self, client: Client, lane: Lane) -> None:
+        if not self._make_room(client, lane):
             await self._refuse(lane, perf_counter(), by_own_share=self._crowds_others(client, lane))
         slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiter = Waiter(client, lane, perf_counter(), slot)

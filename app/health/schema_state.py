@@ -113,12 +113,12 @@ async def read_schema(database: Database) -> Schema:
     """What the database has of what this code needs, in one statement if the version table can be read.
 
     Raises:
-        DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError: As `Database.run` does.
+        RequestError: As `Database.check` does.
     """
     try:
-        rows = await database.run(_with_revision, {}, sheddable=False)
+        rows = await database.check(_with_revision)
     except (SchemaOutdatedError, DatabasePermissionDeniedError):
-        rows = await database.run(_without_revision, {}, sheddable=False)
+        rows = await database.check(_without_revision)
     row = rows[0]
     return Schema(
         revision=row["revision"],

@@ -120,6 +120,7 @@ class Metrics:
             mode="max",
         )
 
+        self._create_worker_state()
         self._schema = self._gauge(
             "schema_state", "Workers, by the state of the database schema that they found.", "state"
         )
@@ -182,6 +183,14 @@ class Metrics:
             mode="max",
         )
         build.labels(version, revision).set(1)
+
+    def _create_worker_state(self) -> None:
+        self._ready = self._worker_gauge(
+            "worker_ready", "1 if the last check of the worker found the database and its schema usable."
+        )
+        self._database_reachable = self._worker_gauge(
+            "worker_database_reachable", "1 if the database answered the last check of the worker."
+        )
 
     def request_answered(self, info: Info) -> None:
         """Count a request; the signature is that of an instrumentation.
@@ -269,10 +278,12 @@ class Metrics:
         """The rate limits cannot use their shared storage, or can again."""
         self._limits_degraded.set(degraded)
 
-    def set_schema_state(self, state: str) -> None:
-        """Set the state of the database schema: one of `SCHEMA_STATES`."""
+    def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
+        """Set what the worker's check of the database has found; `schema_state` is one of `SCHEMA_STATES`."""
+        self._ready.set(ready)
+        self._database_reachable.set(database_reachable)
         for known in SCHEMA_STATES:
-            self._schema.labels(known).set(known == state)
+            self._schema.labels(known).set(known == schema_state)
 
     def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
         """Set the connection budget and the number of connections that the server has."""

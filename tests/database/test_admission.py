@@ -24,11 +24,11 @@ class Requests:
         """The lane `quick` or `slow`."""
         return self.admission.slow if kind == "slow" else self.admission.quick
 
-    async def ask(self, *clients, kind="quick", sheddable=True):
+    async def ask(self, *clients, kind="quick"):
         """One request of each of these clients; returns their tasks."""
 
         async def request(client):
-            await self.admission.enter(client, self.lane(kind), sheddable=sheddable)
+            await self.admission.enter(client, self.lane(kind))
             self.admitted.append((client, kind))
 
         tasks = [asyncio.create_task(request(client)) for client in clients]
@@ -280,17 +280,53 @@ async def test_equal_clients_do_not_displace_each_other():
     assert not any(task.done() for task in waiting[1:])
 
 
-@pytest.mark.parametrize("sheddable", [True, False])
-async def test_the_queue_is_bounded(sheddable):
-    """When it is full, a sheddable request is refused, and any other waits."""
+async def test_the_queue_is_bounded():
+    """When it is full, a request is refused."""
     requests = Requests(size=1, wait_seconds=0.2)
     waiting = await requests.ask(*[None] * (1 + WAITING_PER_CONNECTION))
 
-    last = (await requests.ask(None, sheddable=sheddable))[0]
+    last = (await requests.ask(None))[0]
 
-    with pytest.raises(OverloadedError if sheddable else PoolExhaustedError):
+    with pytest.raises(OverloadedError):
         await last
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_the_check_comes_before_all_waiters_and_has_no_limit():
+    """It waits for longer than a request may, and takes the first connection that comes free."""
+    requests = Requests(size=1, wait_seconds=0.05)
+    await requests.ask("a")
+    check = asyncio.create_task(requests.admission.enter_first())
+    with pytest.raises(PoolExhaustedError):
+        await (await requests.ask("b"))[0]
+    waiting = (await requests.ask("b"))[0]
+
+    assert [] == await requests.leave("a")
+
+    await check
+    assert not waiting.done()
+    requests.admission.leave(None, requests.admission.quick)
+    await waiting
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_cancelled_check_takes_no_connection(when):
+    """Cancelled while it waits, or when it has just been given a connection: the next waiter gets it."""
+    requests = Requests(size=1)
+    _, waiting = await requests.ask("a", "b")
+    check = asyncio.create_task(requests.admission.enter_first())
+    await asyncio.sleep(0)
+
+    if when == "before":
+        check.cancel()
+        await asyncio.sleep(0)
+    requests.admission.leave("a", requests.admission.quick)
+    check.cancel()
+
+    await asyncio.wait_for(waiting, 5)
+    assert check.cancelled()
+    requests.admission.leave("b", requests.admission.quick)
+    assert (1, 0) == (requests.admission.free, requests.waiting)
 
 
 async def test_every_wait_has_the_same_limit():
@@ -303,7 +339,7 @@ async def test_every_wait_has_the_same_limit():
         await asyncio.sleep(delay)
         started = now()
         try:
-            await requests.admission.enter("a", requests.lane(kind), sheddable=True)
+            await requests.admission.enter("a", requests.lane(kind))
         except PoolExhaustedError as error:
             errors.append(type(error))
         waits.append(now() - started)
@@ -345,13 +381,13 @@ async def test_a_cancelled_waiter_takes_no_connection():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 async def test_no_connection_is_lost(size):
-    """Clients ask, leave and are cancelled at random: no limit is exceeded, and no free connection has a waiter."""
+    """Clients and checks enter, leave and are cancelled at random: no limit is exceeded, and all slots come back."""
     requests, source = Requests(size=size, wait_seconds=0.02), random.Random(size)
     admission = requests.admission
 
     async def request(client, kind):
         lane = requests.lane(kind)
-        await admission.enter(client, lane, sheddable=True)
+        await admission.enter(client, lane)
         try:
             assert admission.quick.in_use + admission.slow.in_use == size - admission.free <= size
             assert admission.slow.in_use <= admission.slow.size
@@ -361,6 +397,15 @@ async def test_no_connection_is_lost(size):
             if admission.free == size:
                 assert 0 == requests.waiting
 
+    async def check():
+        while True:
+            await admission.enter_first()
+            try:
+                await asyncio.sleep(source.random() / 500)
+            finally:
+                admission.leave(None, admission.quick)
+
+    checking = asyncio.create_task(check())
     tasks = []
     for _ in range(800):
         tasks.append(asyncio.create_task(request(source.choice([None, *"aaabc"]), source.choice(["quick", "slow"]))))
@@ -369,6 +414,8 @@ async def test_no_connection_is_lost(size):
         if source.random() < 0.2:
             await asyncio.sleep(0.001)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    checking.cancel()
+    await asyncio.gather(checking, return_exceptions=True)
 
     assert {type(outcome) for outcome in outcomes} <= {
         type(None), asyncio.CancelledError, PoolExhaustedError, OverloadedError, SlowRequestsBusyError,

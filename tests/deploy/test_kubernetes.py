@@ -12,6 +12,7 @@ import pytest
 
 from app import NAME
 from app.connection_budget import Budget, worker_share
+from app.health.readiness import FIRST_SECONDS
 from app.settings import Settings
 from tests.cluster import ROLES
 from tests.deploy.manifests import FOLDER, OVERLAYS, configuration, manifest, manifests, migration, pods, rendered
@@ -108,6 +109,13 @@ def test_probes_use_the_operators_port(overlay):
     assert {"path": "/health", "port": "ops"} == probes["startup"] == probes["liveness"]
     assert {"path": "/health/ready", "port": "ops"} == probes["readiness"]
     assert {"http": settings(overlay).port, "ops": settings(overlay).ops_port} == ports
+
+
+def test_the_readiness_probe_waits_for_the_first_check(overlay):
+    """Its timeout is longer than an answer can take."""
+    (container,) = pods(overlay)[f"Deployment {NAME}"]["containers"]
+
+    assert FIRST_SECONDS < container["readinessProbe"]["timeoutSeconds"]
 
 
 def test_the_grace_period_is_long_enough(overlay):
