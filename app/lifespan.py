@@ -18,7 +18,7 @@ from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
 from app.middleware.refusals import refusals
 from app.settings import DatabasePooler, Settings
-from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, REFUSAL
+from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, HEARTBEAT, REFUSAL
 
 log = structlog.get_logger(__name__)
 
@@ -63,5 +63,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             version=settings.build_version,
             revision=settings.build_revision,
         )
-        yield {ANSWER_REFUSED: refusals(metrics), REFUSAL: RequestRefusedError, CLIENTS_OBSERVER: metrics}
+        yield {
+            ANSWER_REFUSED: refusals(metrics),
+            REFUSAL: RequestRefusedError,
+            HEARTBEAT: metrics.heartbeat,
+            CLIENTS_OBSERVER: metrics,
+        }
     log.info("worker_stopped", slot=metrics.worker)

@@ -18,5 +18,8 @@ CLIENT_DISCONNECTED: Final = "client_disconnected"
 FAILURE_CODE: Final = "failure_code"
 """Why the request failed, for the metrics. Present if a problem document is the answer."""
 
+HEARTBEAT: Final = "heartbeat"
+"""From the lifespan: a function that the worker calls with each heartbeat."""
+
 CLIENTS_OBSERVER: Final = "clients_observer"
 """From the lifespan: what the worker reports its client connections to."""

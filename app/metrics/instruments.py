@@ -1,5 +1,6 @@
 """All metrics, and the methods through which the rest of the application reports them."""
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Final, Literal
@@ -26,6 +27,10 @@ share."""
 
 MOST_CODES: Final = 64
 """The codes of failures that are counted by name. Further ones are counted as `other`."""
+
+HEARTBEAT_AGE: Final = "worker_heartbeat_age_seconds"
+"""Its value is stored as the time of the heartbeat by the monotonic clock, which all processes share. A scrape shows
+the age: a worker that hangs cannot."""
 
 SCHEMA_STATES: Final = ("unknown", "behind", "current", "ahead")
 
@@ -186,11 +191,15 @@ class Metrics:
 
     def _create_worker_state(self) -> None:
         self._ready = self._worker_gauge(
-            "worker_ready", "1 if the last check of the worker found the database and its schema usable."
+            "worker_ready",
+            "1 if the last check of the worker found database and schema usable, and it is not draining.",
         )
+        self._is_draining = False
         self._database_reachable = self._worker_gauge(
             "worker_database_reachable", "1 if the database answered the last check of the worker."
         )
+        self._heartbeat = self._worker_gauge(HEARTBEAT_AGE, "Seconds since the last heartbeat of the worker.")
+        self._heartbeat.set(time.monotonic())
 
     def request_answered(self, info: Info) -> None:
         """Count a request; the signature is that of an instrumentation.
@@ -280,10 +289,17 @@ class Metrics:
 
     def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
         """Set what the worker's check of the database has found; `schema_state` is one of `SCHEMA_STATES`."""
-        self._ready.set(ready)
+        self._ready.set(ready and not self._is_draining)
         self._database_reachable.set(database_reachable)
         for known in SCHEMA_STATES:
             self._schema.labels(known).set(known == schema_state)
+
+    def heartbeat(self, *, draining: bool) -> None:
+        """The event loop of the worker runs. A worker that drains is not ready, and does not become ready again."""
+        self._heartbeat.set(time.monotonic())
+        if draining and not self._is_draining:
+            self._is_draining = True
+            self._ready.set(0)
 
     def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
         """Set the connection budget and the number of connections that the server has."""

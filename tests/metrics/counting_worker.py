@@ -54,6 +54,7 @@ def measure_all(metrics: Metrics) -> None:
     metrics.statement_ran("get_sample", 0.002)
     metrics.set_readiness(ready=True, database_reachable=True, schema_state="current")
     metrics.set_connection_budget(instance=20, wanted=41, available=97)
+    metrics.heartbeat(draining=False)
     metrics.loop_lag.set(0.1)
     metrics.memory.set(1 << 26)
     metrics.open_fds.set(20)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 
 import pytest
@@ -39,6 +40,7 @@ NAMES = {
     "connection_budget_connections",
     "connection_budget_fits",
     "worker_loop_lag_seconds",
+    "worker_heartbeat_age_seconds",
     "worker_proportional_memory_bytes",
     "worker_open_fds",
     "worker_max_fds",
@@ -124,6 +126,34 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
         BUILD_INFO + '{revision="abc",version="1.2.3"}': 1,
         "metrics_shared": 1,
     }.items() <= found.items()
+
+
+def test_a_draining_worker_is_not_ready():
+    """A check that passes later changes nothing."""
+    metrics = Metrics()
+    values = []
+    for draining in (False, True):
+        metrics.heartbeat(draining=draining)
+        metrics.set_readiness(ready=True, database_reachable=True, schema_state="current")
+        values.append(metrics.registry.get_sample_value("worker_ready", {"worker": "0"}))
+
+    assert [1, 0] == values
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scrape_shows_the_age_of_a_heartbeat(start: Start, shared):
+    """The time since it, also if the worker counts alone."""
+    if shared:
+        worker = start(3)
+        worker.command("measure_all")
+        age = worker.scrape()['worker_heartbeat_age_seconds{worker="3"}']
+    else:
+        metrics = Metrics()
+        metrics.heartbeat(draining=False)
+        rendered = Exposition(metrics).render().decode()
+        age = float(re.findall(r'worker_heartbeat_age_seconds{worker="0"} (.*)', rendered)[0])
+
+    assert 0 <= age < 600
 
 
 @given(st.lists(st.text(max_size=20), max_size=50))
