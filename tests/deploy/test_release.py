@@ -98,7 +98,7 @@ def test_the_command_of_the_job_runs_with_its_settings(overlay, database_url, tm
     program, *arguments = container["command"]
 
     environment: dict[str, Any] = settings | {variable["name"]: str(url)}
-    done = alembic(None, *arguments, **environment)
+    done = alembic("postgresql://nobody@127.0.0.1:1/unused", *arguments, **environment)
 
     assert "alembic" == program
     assert 0 == done.returncode, done.stderr
