@@ -17,10 +17,9 @@ NEEDED = {"related-resource": ("scripts/new_resource.py", "review")}
 
 LISTS = (
     "tests/docs/test_layout.py",
-    "tests/docs/test_links.py",
     "tests/docs/test_observe.py",
     "tests/metrics/test_instruments.py",
-    "tests/settings",
+    "tests/settings/test_documentation.py",
     "tests/test_guard.py",
     "tests/test_imports.py",
     "tests/test_neutral.py",
