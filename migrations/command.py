@@ -19,7 +19,9 @@ from migrations.tables import require_tables
 
 log = structlog.get_logger("migrations")
 
-_HAS_TRIGRAMS = text("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')")
+_HAS_TRIGRAMS = text(
+    "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm' AND has_schema_privilege(extnamespace, 'USAGE'))"
+)
 _HEAD = ("head", "heads")
 
 

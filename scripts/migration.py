@@ -35,8 +35,17 @@ def downgrade() -> None:
 
 _TRIGRAM_INDEX = '''_TRIGRAM_INDEX = """
 DO $$
+DECLARE
+    extension_schema text := (
+        SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON extnamespace = pg_namespace.oid
+        WHERE extname = 'pg_trgm' AND has_schema_privilege(nspname, 'USAGE')
+    );
 BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
+    IF extension_schema IS NOT NULL THEN
+        -- The schema is searched last, until the end of the transaction.
+        PERFORM set_config(
+            'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), extension_schema), true
+        );
         {statements};
     END IF;
 END

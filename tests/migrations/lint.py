@@ -22,10 +22,10 @@ _LOCKED_ROWS = re.compile(r"\bFOR (?:NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)\b")
 _CALL = re.compile(r'((?:[\w.]|"[^"]*")+) ?\(')
 _HARMLESS_CALLS = frozenset(
     {
-        "ALL", "AND", "ANY", "ARRAY_AGG", "AS", "BY", "CAST", "COALESCE", "COUNT", "CURRENT_DATABASE",
-        "EXISTS", "FORMAT", "FROM", "IN", "LOWER", "MAX", "MIN", "NOT", "NOW", "ON", "OR", "QUOTE_IDENT",
-        "CURRENT_SETTING", "QUOTE_LITERAL", "REPLACE", "SELECT", "SET_CONFIG", "STRING_AGG", "TO_REGCLASS",
-        "UPPER", "VALUES", "WHERE",
+        "ALL", "AND", "ANY", "ARRAY_AGG", "AS", "BY", "CAST", "COALESCE", "CONCAT_WS", "COUNT", "CURRENT_DATABASE",
+        "EXISTS", "FORMAT", "FROM", "HAS_SCHEMA_PRIVILEGE", "IN", "LOWER", "MAX", "MIN", "NOT", "NOW", "NULLIF", "ON",
+        "CURRENT_SETTING", "OR", "QUOTE_IDENT", "QUOTE_LITERAL", "REPLACE", "SELECT", "SET_CONFIG", "STRING_AGG",
+        "TO_REGCLASS", "UPPER", "VALUES", "WHERE",
     }
 )  # fmt: skip
 """Words before a bracket that are no functions, and functions that change nothing but a setting of the session."""
