@@ -15,6 +15,7 @@ from app.models import Base
 from app.settings import Settings
 from migrations import advisory_lock, autogenerate, comparison, first_migration, session, version_table
 from migrations.lock_wait_budget import LockWaitBudget
+from migrations.privileges import require_readable_version
 from migrations.tables import require_tables
 
 log = structlog.get_logger("migrations")
@@ -38,7 +39,6 @@ class Command:
             "on_version_apply": _write_old_table,
             "process_revision_directives": autogenerate.process_revision_directives,
             # These are for migrations.indexes.
-            "lock_wait_budget": self.budget,
             "lock_seconds": settings.migration_lock_seconds,
             "statement_seconds": settings.migration_statement_seconds,
         }
@@ -75,8 +75,9 @@ class Command:
         """Whether the command changes the database's revision, and there are steps to run.
 
         Raises:
-            StartupError: There are none, although tables are missing.
+            StartupError: There are none, although tables are missing. Or the role may not read the version table.
         """
+        require_readable_version(connection)
         self._configure(connection=connection)
         migration = context.get_context()
         if "destination_rev" not in migration.opts:
@@ -149,7 +150,6 @@ class Command:
     def _steps(self, heads: tuple[str, ...], migration: MigrationContext) -> Iterator[RevisionStep]:
         for step in self._plan(heads, migration):
             self._step = step
-            self.budget.start()
             started = time.monotonic()
             log.info("revision_started", step=self.step_name())
             yield step

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import NAME
-from app.database import connecting
+from app.database import SLOW_STATEMENT_SHARE, connecting
+from app.database.connection import Connection
 from app.database.peer import is_pooled
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
@@ -19,6 +20,9 @@ log = structlog.get_logger("migrations")
 
 CONNECT_SECONDS = 10
 
+_KEEPALIVE = "SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 10; SET tcp_keepalives_count TO 3"
+"""PostgreSQL probes the connection, too: it releases the locks of a migration whose host has died."""
+
 READ_COMMITTED = "SET default_transaction_isolation TO 'read committed'"
 """A stricter default of the database would make a migration fail beside the writes of the service."""
 
@@ -26,6 +30,30 @@ _POOLER_REFUSED = (
     "Migrations need a direct connection to PostgreSQL, and {url} leads to a connection pooler, which does not keep "
     "their lock and timeouts on one server connection: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself."
 )
+
+
+class ConnectionsExhaustedError(StartupError):
+    """The server, the database or the role has no connection left for this one."""
+
+
+def check_lock_seconds(settings: Settings) -> None:
+    """Refuse a lock timeout that is not shorter than the waits of the requests which queue behind the migration.
+
+    Raises:
+        StartupError: MIGRATION_LOCK_SECONDS is too long.
+    """
+    for name, seconds in (
+        ("DATABASE_WAIT_SECONDS, the wait of a request for a connection", settings.database_wait_seconds),
+        (
+            "a fifth of DATABASE_STATEMENT_SECONDS, the time of a search",
+            settings.database_statement_seconds / SLOW_STATEMENT_SHARE,
+        ),
+    ):
+        if settings.migration_lock_seconds >= seconds:
+            raise StartupError(
+                f"MIGRATION_LOCK_SECONDS is {settings.migration_lock_seconds:g}, and must be less than {seconds:g} "
+                f"({name}): requests queue behind a migration that waits for a lock, and would fail."
+            )
 
 
 def timeouts(*, lock_seconds: float, statement_seconds: float) -> str:
@@ -41,6 +69,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
     """The connection that runs the migration.
 
     Raises:
+        ConnectionsExhaustedError: PostgreSQL has no connection left.
         StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
     """
     if settings.migration_database_url is None and settings.database_pooler is not DatabasePooler.NONE:
@@ -68,17 +97,23 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
 async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
     """A direct connection to PostgreSQL.
 
+    TCP keepalives from both sides keep it open for as long as a statement takes.
+
     Raises:
+        ConnectionsExhaustedError: PostgreSQL has no connection left.
         StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
             The message never contains the password.
     """
     try:
-        connection: asyncpg.Connection = await connecting.connect(
+        connection: Connection = await connecting.connect(  # type: ignore[assignment]
             url,
             host_seconds=CONNECT_SECONDS,
+            connection_class=Connection,
             statement_cache_size=0,
             server_settings={"application_name": f"{NAME} migrations"},
         )
+    except asyncpg.TooManyConnectionsError as error:
+        raise ConnectionsExhaustedError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except asyncpg.PostgresError as error:
         raise StartupError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except TimeoutError:
@@ -93,6 +128,8 @@ async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
     if await is_pooled(connection):
         await connection.close()
         raise StartupError(_POOLER_REFUSED.format(url="this URL"))
+    connection.keep_alive()
+    await connection.execute(_KEEPALIVE)
     await connection.execute(READ_COMMITTED)
     return connection
 

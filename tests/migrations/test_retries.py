@@ -37,8 +37,8 @@ async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker,
     assert 0 == done.returncode, done.stderr
     blocked = [event for event in events(done.stderr) if event["event"] == "migration_blocked"]
     assert len(blocked) >= 2
-    pauses = {event["retry_in_seconds"] for event in blocked}
-    assert all(0.1 <= pause <= 0.5 for pause in pauses)
+    for number, event in enumerate(blocked):
+        assert 0.1 <= event["retry_in_seconds"] / 2**number <= 0.5, "the pauses do not double"
     assert f"process {blocker.get_server_pid()}" in blocked[0]["blocked_by"]
     assert [("9999",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
@@ -54,7 +54,6 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
         "upgrade",
         "head",
         folder=revisions_copy,
-        migration_lock_seconds=0.5,
         migration_wait_seconds=2,
     )
 
@@ -71,11 +70,26 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
     assert [("9998",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
 
+async def test_the_time_of_statements_is_not_subtracted(owner_url, blocker, revisions_copy):
+    """Only waits and pauses count for MIGRATION_WAIT_SECONDS. Other statements of the attempt do not."""
+    slow = f'op.execute("SELECT pg_sleep(1.5)")\n{ADD_COLUMN}'
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=slow)
+
+    done = await asyncio.to_thread(
+        alembic, owner_url, "upgrade", "head", folder=revisions_copy, migration_wait_seconds=1
+    )
+
+    assert 1 == done.returncode
+    blocked = [event for event in events(done.stderr) if event["event"] == "migration_blocked"]
+    assert blocked, "there was no second attempt"
+    assert 0.8 == blocked[0]["remaining_wait_seconds"]
+
+
 async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database_url, blocker, revisions_copy):
     """A request that queues behind a waiting migration is answered after the lock timeout."""
     add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN)
     process = start(
-        owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.5, migration_wait_seconds=5
+        owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.5, migration_wait_seconds=3
     )
     reader = await asyncpg.connect(database_url)
     waits = []

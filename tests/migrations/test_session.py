@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -6,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,8 +16,9 @@ from app import NAME
 from app.database_url import DatabaseUrl
 from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
+from app.settings import Settings
 from migrations import session
-from tests.cluster import as_role, execute
+from tests.cluster import as_role, execute, throw_away_cluster
 from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, fetch, succeed
 from tests.migrations.test_offline import run_script
 from tests.programs import find
@@ -199,12 +202,57 @@ def test_the_isolation_level_of_a_migration_is_read_committed(empty_database_url
 
 @pytest.mark.parametrize("command", ["current", "check"])
 def test_a_role_that_may_not_read_the_version_table_gets_one_sentence(empty_database_url, command):
-    """PostgreSQL's message, without a traceback."""
+    """It says what to grant, and that is enough. A schema without USAGE is not taken for an empty one."""
     succeed(empty_database_url, "upgrade", "head")
     execute(empty_database_url, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN")
+    execute(empty_database_url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
     done = alembic(as_role(empty_database_url, "stranger"), command)
 
     assert 1 == done.returncode
     assert 1 == len(done.stderr.splitlines()), done.stderr
-    assert f"permission denied for table {VERSION_TABLE}" in done.stderr
+    sentence, _, grants = done.stderr.strip().rstrip(".").partition(", run ")
+    assert sentence.startswith(f"Error: The role stranger may not read {VERSION_TABLE}")
+    assert f"GRANT USAGE ON SCHEMA public TO stranger; GRANT SELECT ON public.{VERSION_TABLE} TO stranger" == grants
+
+    execute(empty_database_url, grants)
+    assert HEAD in succeed(as_role(empty_database_url, "stranger"), "current").stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({"migration_lock_seconds": 1}, "less than 1 (DATABASE_WAIT_SECONDS"),
+        ({"database_wait_seconds": 0.2}, "less than 0.2 (DATABASE_WAIT_SECONDS"),
+        ({"database_statement_seconds": 0.5}, "less than 0.1 (a fifth of DATABASE_STATEMENT_SECONDS"),
+    ],
+)
+def test_a_lock_timeout_that_requests_cannot_outwait_is_refused(settings, limit):
+    """One sentence names the setting and its limit. The defaults of the others apply."""
+    loaded = Settings.load(_env_file=None, **settings)
+
+    with pytest.raises(StartupError, match=f"^MIGRATION_LOCK_SECONDS is .*{re.escape(limit)}"):
+        session.check_lock_seconds(loaded)
+
+
+def test_a_migration_with_such_a_lock_timeout_does_not_start():
+    """The command fails before it connects, and `--sql` writes nothing."""
+    for arguments in (["upgrade", "head"], ["upgrade", "head", "--sql"]):
+        done = alembic("postgresql://postgres@127.0.0.1:1/samples", *arguments, migration_lock_seconds=1)
+        assert (1, "") == (done.returncode, done.stdout)
+        assert done.stderr.startswith("Error: MIGRATION_LOCK_SECONDS is 1, and must be less than 1 ")
+
+
+async def test_both_ends_probe_the_connection():
+    """A build can take hours without a byte on the connection: probes keep it open, and detect a dead host."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with throw_away_cluster({"listen_addresses": "127.0.0.1", "port": str(port)}):
+        connection: Any = await session.open_connection(
+            DatabaseUrl.parse(f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
+        )
+        assert "30" == await connection.fetchval("SHOW tcp_keepalives_idle")
+        ours = connection._transport.get_extra_info("socket")
+        assert 1 == ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await connection.close()
