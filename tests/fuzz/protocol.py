@@ -24,6 +24,8 @@ from tests.processes.server import Server, eventually
 
 _SCRIPTS_PER_ROUND = 300
 _CONNECTIONS = 48
+_QUIET_SECONDS = 60.0
+"""Longer than any timeout of the server below."""
 _VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _STATEMENTS = """
 SELECT count(*) FROM pg_stat_activity
@@ -312,12 +314,14 @@ class ProtocolFuzzer:
             )
 
         try:
-            eventually(lambda: open_connections() == 0, seconds=15, what="all connections closed")
+            eventually(lambda: open_connections() == 0, seconds=_QUIET_SECONDS, what="all connections closed")
         except AssertionError:
             self.findings.add("a connection stays open", None, f"{open_connections()} connections")
         for _ in range(2):
             eventually(
-                lambda: asyncio.run(self._fetch(_STATEMENTS))[0]["count"] == 0, seconds=15, what="no statement runs"
+                lambda: asyncio.run(self._fetch(_STATEMENTS))[0]["count"] == 0,
+                seconds=_QUIET_SECONDS,
+                what="no statement runs",
             )
             time.sleep(0.2)
 
