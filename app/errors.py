@@ -107,7 +107,7 @@ class PreconditionFailedError(RequestError):
     def __init__(self, resource: str, resource_id: int) -> None:
         super().__init__(
             f"{resource.capitalize()} {resource_id} does not match If-Match: it has changed since, or the header is "
-            "not its ETag. Read it again, then repeat the change."
+            "malformed or not its ETag. Read it again, then repeat the change."
         )
 
 
@@ -155,7 +155,7 @@ class MalformedBodyError(RequestError):
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self) -> None:
-        super().__init__("The body must be one JSON document in UTF-8, without NaN or Infinity.")
+        super().__init__("The body must be one JSON document in UTF-8, without NaN, Infinity or lone surrogates.")
 
 
 class BodyTooLargeError(RequestError):

@@ -52,6 +52,9 @@ _CODES = {
 _PLAINER = {"model_attributes_type": "Input should be a JSON object"}
 """What replaces a message of Pydantic that is about Python, by the type of the error."""
 
+_NO_NUL = "Input should not contain the character NUL"
+"""Pydantic's message is the regular expression that allows no NUL."""
+
 
 class Problems:
     """Answers every exception that the inner middleware or a route raises."""
@@ -158,7 +161,10 @@ async def handle(request: Request, error: Exception) -> Response:
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     """Pydantic's error without the input, which may be secret or not even text."""
-    message = _PLAINER.get(error.get("type", "")) or error["msg"].removeprefix("Value error, ")
+    kind, value = error.get("type", ""), error.get("input")
+    message = _PLAINER.get(kind) or error["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch" and isinstance(value, str) and "\0" in value:
+        message = _NO_NUL
     return {"field": _field(*error["loc"]), "message": message}
 
 
