@@ -110,6 +110,7 @@ def post_fork(server: RollingArbiter, worker: Worker) -> None:
         keep_alive_seconds=_settings.keep_alive_seconds,
         graceful_seconds=_settings.graceful_seconds,
         whole_body_bytes=min(_settings.max_body_bytes, HIGH_WATER_LIMIT),
+        max_body_bytes=_settings.max_body_bytes,
         max_connections=_max_connections,
         max_buffered_bytes=_settings.max_buffered_bytes,
     )

@@ -48,7 +48,6 @@ class Connection(LimitedClient):
         self._head_complete = False
         self._parts = RequestParts()
         self._part_bytes = 0
-        self._head_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
         self._host = b""
@@ -119,8 +118,6 @@ class Connection(LimitedClient):
         self._head_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
-        if self._running is None and not self.pipeline:
-            self._request_bytes = 0
         self._start_request_time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -165,6 +162,7 @@ class Connection(LimitedClient):
         self._head_complete = True
         self._parts.expect_body(self._declared_bytes)
         cycle = self.cycle = self._new_cycle(keep_alive=version == "1.1" and parser.should_keep_alive())
+        cycle.head_bytes, self._head_bytes = received, 0
         cycle.is_long = self._declared_bytes > self.limits.whole_body_bytes
         if self._running is not None:
             self.flow.pause_reading()
@@ -229,6 +227,8 @@ class Connection(LimitedClient):
             if self.pipeline:
                 self.flow.pause_reading()
         elif not self.pipeline:
+            if not self._receiving:
+                self._forget_request()
             if self._half_closed:
                 self.close()
             else:
@@ -243,6 +243,11 @@ class Connection(LimitedClient):
                 if cycle.more_body:
                     cycle.scope["state"][BODY_INCOMPLETE] = True
                 self._start_asgi_task(cycle, app)
+
+    def _forget_request(self) -> None:
+        """Keep nothing of a request that was answered: the connection may be idle for long."""
+        self.cycle = None
+        self.scope, self.headers, self.url = {}, [], b""  # type: ignore[typeddict-item]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle

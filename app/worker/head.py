@@ -14,6 +14,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
 
+_MAX_HOST_BYTES = 512
+"""A name in the DNS has at most 253. An idle connection keeps its last Host."""
+
 _ENDING = b" HTTP/1.1\r\n"
 
 MAX_LINE_BYTES = MAX_TARGET_BYTES + 64
@@ -42,7 +45,7 @@ def check_host(value: bytes) -> None:
 
     Of `a:80@b` two parsers could read different hosts.
     """
-    if not _HOST.fullmatch(value):
+    if len(value) > _MAX_HOST_BYTES or not _HOST.fullmatch(value):
         raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
 
 

@@ -71,7 +71,7 @@ def test_a_name_or_an_address_is_a_host(host):
 
 
 @pytest.mark.parametrize(
-    "host", [b"a:80@b", b"u@x", b"a b", b"a\tb", b"a/b", b"a?b", b"a:b", b"a:80:80", b"[::1", b"\xff"]
+    "host", [b"a:80@b", b"u@x", b"a b", b"a\tb", b"a/b", b"a?b", b"a:b", b"a:80:80", b"[::1", b"\xff", b"a" * 513]
 )
 def test_anything_else_is_no_host(host):
     """Two parsers could read different hosts from it: the answer is 400."""
