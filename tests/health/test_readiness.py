@@ -272,8 +272,13 @@ async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
 
 
 @pytest.fixture
-async def without_insert(sql):
-    """Take a privilege away. A test names it before `client`: a worker that started checks its database at once."""
+async def without_insert(sql, monkeypatch):
+    """Take a privilege away. A test names it before `client`: a worker that started checks its database at once.
+
+    The check has time to connect, even if the machine is busy.
+    """
+    monkeypatch.setattr(readiness, "FIRST_SECONDS", 30.0)
+    monkeypatch.setattr("app.database.connection.CONNECT_SECONDS", 30.0)
     await sql.execute("REVOKE INSERT ON idempotency_keys FROM items_app")
 
 

@@ -23,8 +23,9 @@ CHECKS = {
 
 @pytest.fixture(autouse=True)
 def _wait_for_the_first_check(monkeypatch):
-    """Let probes wait for the first check even if the machine is busy."""
+    """Let probes wait for the first check, and give it time to connect, even if the machine is busy."""
     monkeypatch.setattr(readiness, "FIRST_SECONDS", 30.0)
+    monkeypatch.setattr("app.database.connection.CONNECT_SECONDS", 30.0)
 
 
 @pytest.fixture
