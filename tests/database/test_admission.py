@@ -404,6 +404,7 @@ async def test_no_connection_is_lost(size):
                 await asyncio.sleep(source.random() / 500)
             finally:
                 admission.leave(None, admission.quick)
+            await asyncio.sleep(source.random() / 50)
 
     checking = asyncio.create_task(check())
     tasks = []
