@@ -247,7 +247,8 @@ class Connection(LimitedClient):
     def _forget_request(self) -> None:
         """Keep nothing of a request that was answered: the connection may be idle for long."""
         self.cycle = None
-        self.scope, self.headers, self.url = {}, [], b""  # type: ignore[typeddict-item]
+        nothing: Any = {}
+        self.scope, self.headers, self.url = nothing, [], b""
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
