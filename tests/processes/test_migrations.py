@@ -111,7 +111,7 @@ def test_a_migration_behind_an_idle_transaction_fails_no_request(database_url, t
     blocked = [event for event in events(done.stderr) if event["event"] == "migration_blocked"]
     assert len(blocked) >= 3
     assert "(report), idle in transaction, " in blocked[0]["blocked_by"]
-    assert "query: SELECT FROM samples LIMIT 1" in blocked[0]["blocked_by"]
+    assert "query: SELECT " in blocked[0]["blocked_by"]
     assert [] == report.failures(), report
     # 0.3 s on a quiet machine.
     assert report.seconds(0.99) < 0.7, report.seconds(0.99)
