@@ -91,7 +91,7 @@ def test_a_migration_under_load_fails_no_request(database_url, tmp_path):
 
 @pytest.mark.slow
 def test_a_migration_behind_an_idle_transaction_fails_no_request(database_url, tmp_path):
-    """A transaction stays open for 15 seconds. All settings have their defaults, and 150 requests come a second.
+    """A transaction stays open for 15 seconds. All settings have their defaults, and 60 requests come a second.
 
     No request fails, the slow ones are few, and the migration names the transaction.
     """
@@ -102,7 +102,7 @@ def test_a_migration_behind_an_idle_transaction_fails_no_request(database_url, t
 
     with Server(app=SAMPLES_APP, environment=environment) as server:
         server.serving(workers=2)
-        with load(server.port, rate=150, kept=100, request=mixed) as report:
+        with load(server.port, rate=60, kept=100, request=mixed) as report:
             migrating = start(as_role(database_url, "items_owner"), "upgrade", "head", folder=revisions)
             block(database_url, 15)
             done = finish(migrating)
