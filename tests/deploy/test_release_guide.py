@@ -105,6 +105,44 @@ def test_the_secrets_of_the_guide_belong_together(secrets):
     assert file == value("items-pgbouncer", "databases.ini").replace("postgres.example.com", "postgres")
 
 
+def set_passwords(folder: Path, *, files: set[str]) -> tuple[int, str | None]:
+    """Run the block that gives the roles their passwords: its exit code, and what it sends to `psql`, if it calls that.
+
+    Args:
+        folder: An empty one.
+        files: The roles whose passwords exist. They are in the folder `SECRETS`, a variable that is not exported.
+    """
+    (script,) = (block.text for block in blocks(DEPLOY) if "ALTER ROLE items_owner PASSWORD" in block.text)
+    for role in files:
+        (folder / role).write_text(f"of-{role}\n")
+    psql, sent = folder / "psql", folder / "sent"
+    psql.write_text("#!/bin/sh\ncat > sent\n")
+    psql.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", f"SECRETS=. ADMIN_DATABASE_URL=postgresql:\n{script}"],
+        cwd=folder, env={"PATH": f"{folder}:{os.environ['PATH']}"}, capture_output=True, check=False,
+    )  # fmt: skip
+    return done.returncode, sent.read_text() if sent.exists() else None
+
+
+@pytest.mark.needs("bash")
+def test_the_roles_get_their_passwords(tmp_path):
+    """The statements have the passwords of the files, also if the reader has not exported SECRETS."""
+    wanted = "ALTER ROLE items_owner PASSWORD 'of-items_owner';\nALTER ROLE items_app PASSWORD 'of-items_app';\n"
+
+    assert (0, wanted) == set_passwords(tmp_path, files={"items_owner", "items_app"})
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("only", ["items_owner", "items_app"])
+def test_no_role_gets_an_empty_password(tmp_path, only):
+    """If the file of a password is missing, no statement is sent."""
+    code, sent = set_passwords(tmp_path, files={only})
+
+    assert code != 0
+    assert sent is None
+
+
 def test_the_guide_waits_for_the_job_of_the_overlay():
     """The commands name the job of the tag that the overlay has."""
     name = migration(OVERLAY)["metadata"]["name"]
