@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from app import connection_budget, database, logs
 from app.errors import RequestRefusedError
 from app.health.budget_check import checking_budget
+from app.health.last_report import LastReport
 from app.health.readiness import Readiness
 from app.health.schema_state import Revisions
 from app.jobs.idempotency_purge import purging_keys
@@ -52,9 +53,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             lines_dropped=logs.lines_dropped,
             log_backlog_bytes=logs.backlog_bytes,
         ),
-        checking_budget(app.state.database, settings, metrics),
+        checking_budget(app.state.database, settings, metrics, LastReport(metrics.folder, "budget")),
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
-        Readiness(app.state.database, Revisions(), observer=metrics).opened() as app.state.readiness,
+        Readiness(
+            app.state.database, Revisions(), observer=metrics, last_report=LastReport(metrics.folder, "readiness")
+        ).opened() as app.state.readiness,
     ):
         log.info(
             "worker_started",

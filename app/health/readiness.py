@@ -16,6 +16,7 @@ from app.errors import (
     StatementTimeoutError,
     root_cause,
 )
+from app.health.last_report import LastReport
 from app.health.schema_state import Revisions, Schema, SchemaState, read_schema
 
 log = structlog.get_logger(__name__)
@@ -77,10 +78,13 @@ class ReadinessObserver(Protocol):
 class Readiness:
     """Checks the database and its schema, one check after the other."""
 
-    def __init__(self, database: Database, revisions: Revisions, observer: ReadinessObserver) -> None:
+    def __init__(
+        self, database: Database, revisions: Revisions, observer: ReadinessObserver, last_report: LastReport
+    ) -> None:
         self._database = database
         self._revisions = revisions
         self._observer = observer
+        self._last_report = last_report
         self._checked = asyncio.Event()
         self._checks = self._failed(_UNCHECKED)
         self._report()
@@ -126,11 +130,12 @@ class Readiness:
         return result
 
     def _log(self, cause: str | None) -> None:
-        """Write one line for each instance: what one worker finds, the others nearly always find as well."""
-        checks, slot = self._checks, self._observer.worker
-        write = log.debug if slot != "0" else log.info if checks.passed else log.warning
+        """Write a change. The line is at debug if another worker of the instance has reported the same."""
+        checks = self._checks
+        is_new = self._last_report.replace(repr(checks))
+        write = log.debug if not is_new else log.info if checks.passed else log.warning
         advice = {} if checks.reachable else {"advice": _ADVICE}
-        write("readiness_changed", slot=slot, **asdict(checks), cause=cause, **advice)
+        write("readiness_changed", slot=self._observer.worker, **asdict(checks), cause=cause, **advice)
 
     async def _check_repeatedly(self) -> None:
         while True:

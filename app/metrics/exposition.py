@@ -38,7 +38,8 @@ class HeartbeatAges(Collector):
 def _ages(times: Metric) -> Metric:
     family, now = GaugeMetricFamily(times.name, times.documentation, labels=["worker"]), time.monotonic()
     for sample in times.samples:
-        family.add_metric([sample.labels["worker"]], max(0.0, now - sample.value))
+        if sample.value:  # The worker has set it: its file has a series before the series has a value.
+            family.add_metric([sample.labels["worker"]], max(0.0, now - sample.value))
     return family
 
 

@@ -1,11 +1,12 @@
 """Metrics that are sampled once a second instead of with every request."""
 
 import asyncio
+import errno
 import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -98,18 +99,28 @@ async def sampling(
 
 async def _sample_process(metrics: Metrics) -> None:
     while True:
-        try:
-            await asyncio.to_thread(_read_process, metrics)
-        except OSError:  # The files exist on Linux only.
-            return
+        for read in (_read_descriptors, _read_memory):
+            with suppress(OSError):  # Linux only, and some containers lack one of the files.
+                await asyncio.to_thread(read, metrics)
         await asyncio.sleep(PROCESS_INTERVAL_SECONDS)
 
 
-def _read_process(metrics: Metrics) -> None:
-    metrics.max_fds.set(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    metrics.open_fds.set(sum(1 for _ in _DESCRIPTORS.iterdir()))
-    pss = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("Pss:"))
-    metrics.memory.set(int(pss.split()[1]) * 1024)
+def _read_descriptors(metrics: Metrics) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    metrics.max_fds.set(most)
+    try:
+        metrics.open_fds.set(sum(1 for _ in _DESCRIPTORS.iterdir()))
+    except OSError as error:
+        if error.errno != errno.EMFILE:  # Counting needs a descriptor: there is none left.
+            raise
+        metrics.open_fds.set(most)
+
+
+def _read_memory(metrics: Metrics) -> None:
+    for line in _MEMORY.read_text().splitlines():
+        if line.startswith("Pss:"):
+            metrics.memory.set(int(line.split()[1]) * 1024)
+            return
 
 
 class _Sampler:

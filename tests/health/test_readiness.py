@@ -7,6 +7,7 @@ from structlog.testing import LogCapture, capture_logs
 
 from app.errors import PoolExhaustedError
 from app.health import readiness
+from app.health.last_report import LastReport
 from app.health.readiness import Checks, Readiness
 from app.health.schema_state import VERSION_TABLE, Revisions
 from tests.answers import problem
@@ -16,6 +17,7 @@ from tests.proxy import proxied
 HEAD = Revisions().head
 READY = Checks(database="ok", schema="current", revision_found=HEAD, revision_needed=HEAD)
 SLEEP = text("SELECT pg_sleep(0.7)")
+ALONE = LastReport(None, "readiness")
 
 
 UNCHECKED = (False, False, "unknown")
@@ -38,9 +40,9 @@ def short_times(monkeypatch):
     monkeypatch.setattr(readiness, "INTERVAL_SECONDS", 0.05)
 
 
-def readiness_of(database, reports=None):
+def readiness_of(database, reports=None, last_report=ALONE):
     """The readiness of a worker with this database."""
-    return Readiness(database, Revisions(), observer=Reports() if reports is None else reports)
+    return Readiness(database, Revisions(), Reports() if reports is None else reports, last_report)
 
 
 async def test_a_migrated_database_is_ready(database):
@@ -215,16 +217,25 @@ async def test_each_change_is_reported_once(database, sql):
     assert [UNCHECKED, (True, True, "current"), (True, True, "ahead")] == reports
 
 
-async def test_one_worker_of_an_instance_reports_at_info(database, monkeypatch):
-    """The lines of the others are at debug."""
-    lines = LogCapture()  # not `capture_logs`: the module's own logger keeps the level that an earlier test chose
-    monkeypatch.setattr(readiness, "log", structlog.wrap_logger(None, processors=[lines]))
-    reports = Reports()
-    reports.worker = "1"
+async def test_a_change_is_one_line_for_all_workers(database, sql, monkeypatch, tmp_path):
+    """The worker that sees it first writes the line. The lines of the others are at debug."""
+    lines = LogCapture()  # not `capture_logs`: an earlier test may have chosen a level
+    logger = structlog.wrap_logger(None, processors=[lines], wrapper_class=structlog.BoundLogger)
+    monkeypatch.setattr(readiness, "log", logger)
 
-    await readiness_of(database, reports).check()
+    workers = []
+    for slot in ("1", "0"):
+        reports = Reports()
+        reports.worker = slot
+        workers.append(readiness_of(database, reports, LastReport(tmp_path, "readiness")))
+        await workers[-1].check()
+    await sql.execute("REVOKE INSERT ON idempotency_keys FROM items_app")
+    for worker in reversed(workers):
+        await worker.check()
 
-    assert [("debug", "1")] == [(line["log_level"], line["slot"]) for line in lines.entries]
+    assert [("info", "1"), ("debug", "0"), ("warning", "0"), ("debug", "1")] == [
+        (line["log_level"], line["slot"]) for line in lines.entries
+    ]
 
 
 async def test_the_revisions_are_named(database, sql, revisions):
@@ -232,7 +243,7 @@ async def test_the_revisions_are_named(database, sql, revisions):
     await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'two'; DROP TABLE idempotency_keys")
 
     with capture_logs() as lines:
-        checks = await Readiness(database, revisions, observer=Reports()).check()
+        checks = await Readiness(database, revisions, Reports(), ALONE).check()
 
     assert Checks(database="ok", schema="behind", revision_found="two", revision_needed="three") == checks
     assert [

@@ -1,5 +1,8 @@
 import asyncio
+import errno
+import resource
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -82,3 +85,35 @@ async def test_sampling_continues_after_a_failed_sample(monkeypatch: pytest.Monk
 def scrape(metrics: Metrics) -> dict[str, float]:
     """The series that Prometheus would read."""
     return series(Exposition(metrics).render().decode())
+
+
+async def test_exhausted_descriptors_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Counting needs a descriptor. Without one, all are in use; the memory is read all the same, and again later."""
+    failures = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOENT, "No such file")]
+
+    class Descriptors:
+        """Fails twice."""
+
+        def iterdir(self) -> list[str]:
+            if failures:
+                raise failures.pop(0)
+            return ["0", "1", "2"]
+
+    memory = tmp_path / "smaps_rollup"
+    memory.write_text("Rss: 9 kB\nPss: 2 kB\n")
+    monkeypatch.setattr(module, "_DESCRIPTORS", Descriptors())
+    monkeypatch.setattr(module, "_MEMORY", memory)
+    monkeypatch.setattr(module, "PROCESS_INTERVAL_SECONDS", 0)
+    metrics = Metrics()
+    seen: list[float] = []
+    monkeypatch.setattr(metrics.open_fds, "set", seen.append)
+
+    task = asyncio.create_task(module._sample_process(metrics))
+    for _ in range(3000):
+        if 3 in seen:
+            break
+        await asyncio.sleep(0.01)
+    task.cancel()
+
+    assert [resource.getrlimit(resource.RLIMIT_NOFILE)[0], 3] == seen[:2]
+    assert 2048 == scrape(metrics)['worker_proportional_memory_bytes{worker="0"}']
