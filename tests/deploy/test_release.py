@@ -54,6 +54,16 @@ def test_each_release_has_a_job_of_its_own(tmp_path, image, ending):
     assert now == other
 
 
+def test_the_name_of_the_service_may_have_any_number_of_words(tmp_path):
+    """The tag is appended to the name of the job. It replaces no part of it."""
+    name = f"another-{NAME}"
+    folder = release(tmp_path / "copy", newTag="1.1.0")
+    for file in filter(Path.is_file, folder.rglob("*")):
+        file.write_text(file.read_text().replace(NAME, name))
+
+    assert f"{name}-migration-1.1.0" == migration(OVERLAY, folder)["metadata"]["name"]
+
+
 def test_two_releases_have_the_same_settings(tmp_path):
     """The job of the next release reads the same settings."""
     now, other = manifests(STEPS[0]), manifests(STEPS[0], release(tmp_path / "copy", newTag="1.1.0"))
