@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from app.database.failures import DRIVER_ERRORS
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from migrations.blockers import QUERY_SECONDS, UNKNOWN, BlockingProcess, PreparedTransaction, read_blockers
@@ -79,7 +80,7 @@ class Monitor:
                 self._connected.set()
                 try:
                     await self._poll(connection)
-                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                except DRIVER_ERRORS as error:
                     self._report(f"The connection broke: {type(error).__name__}.")
                 finally:
                     connection.terminate()

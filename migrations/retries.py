@@ -26,6 +26,8 @@ _NO_PRIVILEGE = "42501"
 
 _STATEMENT_CHARACTERS = 300
 
+_BROKE = "{step} was rolled back: the connection broke. Run it again."
+
 MAX_PAUSE_SECONDS = 5.0
 """How long the pause between two attempts becomes, on average. The first one is MIGRATION_LOCK_SECONDS."""
 
@@ -58,15 +60,19 @@ async def run_with_retries(
         try:
             return await connection.run_sync(migrate)
         except DBAPIError as error:
-            if _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
+            # SQLAlchemy would open another connection, which does not hold the advisory lock.
+            if error.connection_invalidated or _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
                 raise StartupError(describe_failure(error, step_name(), settings)) from None
         except PendingRollbackError:  # Alembic begins the next transaction on a connection that broke.
-            raise StartupError(f"{step_name()} was rolled back: the connection broke. Run it again.") from None
+            raise StartupError(_BROKE.format(step=step_name())) from None
         except OSError as error:
             raise StartupError(
                 f"{step_name()} was rolled back: the connection broke ({error}). Run it again."
             ) from None
-        await _roll_back(connection, settings)
+        try:
+            await _roll_back(connection, settings)
+        except (DBAPIError, OSError):  # PostgreSQL has rolled it back.
+            raise StartupError(_BROKE.format(step=step_name())) from None
         budget.subtract(settings.migration_lock_seconds)
         if budget.is_spent:
             raise StartupError(
@@ -108,7 +114,7 @@ def _sqlstate(error: DBAPIError) -> str | None:
 def describe_failure(error: DBAPIError, step_name: str, settings: Settings) -> str:
     """One sentence that says why a statement failed, and the statement."""
     if error.connection_invalidated or _sqlstate(error) is None:
-        return f"{step_name} was rolled back: the connection broke. Run it again."
+        return _BROKE.format(step=step_name)
     statement = redact_text(" ".join((error.statement or "").split()))
     if _sqlstate(error) == _CANCELED:
         reason = (

@@ -2,12 +2,20 @@
 
 import asyncio
 import re
+from unittest.mock import Mock, create_autospec
 
 import asyncpg
 import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.errors import StartupError
+from migrations.lock_wait_budget import LockWaitBudget
+from migrations.monitor import Monitor
+from migrations.retries import run_with_retries
 from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, events, fetch, finish, start
 from tests.migrations.locks import wait_until_blocking
+from tests.proxy import proxied
 
 ADD_COLUMN = 'op.execute("ALTER TABLE samples ADD COLUMN colour text")'
 DROP_COLUMN = 'op.execute("ALTER TABLE samples DROP COLUMN colour")'
@@ -150,3 +158,37 @@ async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluste
     assert "was rolled back: the connection broke" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert [(HEAD,)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
+
+
+async def test_a_connection_that_breaks_after_a_lock_timeout_is_reported_in_one_sentence(
+    owner_url, blocker, revisions_copy
+):
+    """PostgreSQL may end the connection before the attempt is rolled back."""
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN)
+    async with proxied(owner_url) as proxy:
+        process = start(proxy.url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.9)
+        await wait_until_blocking(blocker)
+        proxy.lose_answers(b"ROLLBACK", "cut")
+        done = await asyncio.to_thread(finish, process)
+
+    assert 1 == done.returncode
+    assert f"upgrade {HEAD} -> 9999 was rolled back: the connection broke" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_lost_connection_is_not_replaced(settings):
+    """A new connection would not hold the advisory lock, so the migration ends. PostgreSQL has rolled it back."""
+    timeout = create_autospec(asyncpg.LockNotAvailableError, instance=True, sqlstate="55P03")
+    connection = create_autospec(AsyncConnection, instance=True)
+    connection.run_sync.side_effect = DBAPIError("", None, timeout, connection_invalidated=True)
+
+    with pytest.raises(StartupError, match="was rolled back: the connection broke"):
+        await run_with_retries(
+            connection,
+            Mock(),
+            step_name=lambda: "upgrade",
+            monitor=create_autospec(Monitor, instance=True),
+            budget=LockWaitBudget(0),
+            settings=settings,
+        )
+    connection.execute.assert_not_called()

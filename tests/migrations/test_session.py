@@ -1,3 +1,4 @@
+import asyncio
 import os
 import re
 import socket
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
 
 from app import NAME
+from app.database.connection import Connection
 from app.database_url import DatabaseUrl
 from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
@@ -174,6 +177,49 @@ async def test_connecting_has_a_timeout(empty_database_url, monkeypatch):
         proxy.freeze()
         with pytest.raises(StartupError, match=r"did not answer the migration's connection within 0\.3 s"):
             await session.open_connection(DatabaseUrl.parse(proxy.url))
+
+
+SETTING_UP = [b"pg_backend_pid()", b"tcp_keepalives_idle", b"default_transaction_isolation"]
+"""Parts of the statements that set every connection up, in their order."""
+
+
+@pytest.mark.parametrize("statement", [*SETTING_UP, b"lock_timeout"])
+async def test_a_connection_that_breaks_at_first_is_reported_in_one_sentence(empty_database_url, statement):
+    """PostgreSQL may end while the new connection is set up. The error says to run the command again."""
+    async with proxied(empty_database_url) as proxy:
+        settings = Settings.load(_env_file=None, migration_database_url=proxy.url)
+        proxy.lose_answers(statement, "cut")
+        with pytest.raises(
+            StartupError, match=r"^The migration's connection to PostgreSQL failed: .*\. Run the command"
+        ):
+            async with session.connect(settings):
+                pass
+
+    assert 1 == proxy.answers_lost
+
+
+async def test_a_connection_that_breaks_before_its_first_use_is_reported_in_one_sentence(settings, monkeypatch):
+    """SQLAlchemy runs statements of its own on a new connection."""
+    monkeypatch.setattr(Connection, "add_log_listener", lambda self, _: self.terminate())
+
+    with pytest.raises(StartupError, match=r"^The migration's connection to PostgreSQL failed: .*\. Run the command"):
+        async with session.connect(settings):
+            pass
+
+
+@pytest.mark.parametrize("statement", SETTING_UP)
+async def test_a_connection_that_is_silent_at_first_is_closed(empty_database_url, monkeypatch, statement):
+    """The statements that set it up have a timeout. A connection that cannot be used does not stay open."""
+    monkeypatch.setattr(session, "CONNECT_SECONDS", 1)
+    async with proxied(empty_database_url) as proxy, asyncio.timeout(30):
+        proxy.lose_answers(statement, "silent")
+        with pytest.raises(StartupError, match=r"did not answer the migration's connection within 1 s"):
+            await session.open_connection(DatabaseUrl.parse(proxy.url))
+        observer = await asyncpg.connect(empty_database_url)
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
+        while await observer.fetchval(count, f"{NAME} migrations"):  # noqa: ASYNC110  # the server sets no event
+            await asyncio.sleep(0.02)
+        await observer.close()
 
 
 async def test_a_migration_has_its_own_application_name(empty_database_url):
