@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import StartupError
+from app.settings import Settings
 from migrations.lock_wait_budget import LockWaitBudget
 from migrations.monitor import Monitor
 from migrations.retries import run_with_retries
@@ -176,19 +177,41 @@ async def test_a_connection_that_breaks_after_a_lock_timeout_is_reported_in_one_
     assert "Traceback" not in done.stderr
 
 
-async def test_a_lost_connection_is_not_replaced(settings):
-    """A new connection would not hold the advisory lock, so the migration ends. PostgreSQL has rolled it back."""
+def lock_timeout(*, is_lost):
+    """A lock timeout. SQLAlchemy says whether the connection was lost with it."""
     timeout = create_autospec(asyncpg.LockNotAvailableError, instance=True, sqlstate="55P03")
+    return DBAPIError("", None, timeout, connection_invalidated=is_lost)
+
+
+async def run(connection):
+    """Run a migration on a connection of a test."""
+    await run_with_retries(
+        connection,
+        Mock(),
+        step_name=lambda: "upgrade",
+        monitor=create_autospec(Monitor, instance=True),
+        budget=LockWaitBudget(0),
+        settings=Settings.load(_env_file=None),
+    )
+
+
+async def test_a_lost_connection_is_not_replaced():
+    """A new connection would not hold the advisory lock, so the migration ends. PostgreSQL has rolled it back."""
     connection = create_autospec(AsyncConnection, instance=True)
-    connection.run_sync.side_effect = DBAPIError("", None, timeout, connection_invalidated=True)
+    connection.run_sync.side_effect = lock_timeout(is_lost=True)
 
     with pytest.raises(StartupError, match="was rolled back: the connection broke"):
-        await run_with_retries(
-            connection,
-            Mock(),
-            step_name=lambda: "upgrade",
-            monitor=create_autospec(Monitor, instance=True),
-            budget=LockWaitBudget(0),
-            settings=settings,
-        )
+        await run(connection)
     connection.execute.assert_not_called()
+
+
+@pytest.mark.parametrize("error", [DBAPIError("", None, Exception()), ConnectionResetError()])
+@pytest.mark.parametrize("statement", ["rollback", "execute", "commit"])
+async def test_a_connection_that_breaks_before_the_next_attempt_is_reported_in_one_sentence(statement, error):
+    """The timeouts are set again before it."""
+    connection = create_autospec(AsyncConnection, instance=True)
+    connection.run_sync.side_effect = lock_timeout(is_lost=False)
+    getattr(connection, statement).side_effect = error
+
+    with pytest.raises(StartupError, match="was rolled back: the connection broke"):
+        await run(connection)
