@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as sql_cast
 
-from app.database import StatementRunner, named
+from app.database import StatementRunner
 from app.dataclasses.item import Item
 from app.errors import InvalidFieldError, ItemNotFoundError, PreconditionFailedError, RequestError
 from app.models.item import ItemRow
@@ -58,16 +58,13 @@ _next_version = func.greatest(
 )
 """The time of a write, and later than the version before, also when the clock has stood still or gone back."""
 
-_get = named("get_item", select(*columns).where(_by_id))
-_deactivate = named(
-    "deactivate_item",
-    update(_items).values(
-        is_active=False,
-        # An inactive item is not changed, so its version stays.
-        updated_at=case((_items.c.is_active, _next_version), else_=_items.c.updated_at),
-    ),
+_get = select(*columns).where(_by_id)
+_deactivate = update(_items).values(
+    is_active=False,
+    # An inactive item is not changed, so its version stays.
+    updated_at=case((_items.c.is_active, _next_version), else_=_items.c.updated_at),
 )
-_delete = named("delete_item", delete(_items))
+_delete = delete(_items)
 
 
 async def get(database: StatementRunner, item_id: int) -> Item:
@@ -150,14 +147,13 @@ async def _write(
 
 @cache
 def _create(names: tuple[str, ...]) -> Insert:
-    values: dict[str, Any] = {name: bindparam(name) for name in names}
-    return named("create_item", insert(_items).values(values).returning(*columns))
+    return insert(_items).values({name: bindparam(name) for name in names}).returning(*columns)
 
 
 @cache
 def _change(names: tuple[str, ...]) -> Update:
     values: dict[str, Any] = {name: bindparam(name) for name in names}
-    return named("change_item", update(_items).values({**values, "updated_at": _next_version}))
+    return update(_items).values({**values, "updated_at": _next_version})
 
 
 @cache
@@ -175,5 +171,4 @@ def _guarded(write: Update | Delete) -> Select[Any]:
     target = select(_items.c.id, _items.c.updated_at).where(_by_id).with_for_update().cte("target")
     expected = target.c.updated_at == func.any(bindparam("versions", type_=ARRAY(DateTime(True))))
     written = write.where(_items.c.id == target.c.id, expected).returning(*columns).cte("written")
-    found = select(*(written.c[field.name] for field in fields(Item))).select_from(target.outerjoin(written, true()))
-    return found.execution_options(**write.get_execution_options())
+    return select(*(written.c[field.name] for field in fields(Item))).select_from(target.outerjoin(written, true()))

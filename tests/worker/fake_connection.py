@@ -207,9 +207,7 @@ class FakeServer:
         self.loop = ClockLoop()
         self.handlers: list[Handler] = []
         self.state = State(limits)
-        config = uvicorn.Config(
-            self._application, log_config=None, lifespan="off", ws="none", interface="asgi3", proxy_headers=False
-        )
+        config = uvicorn.Config(self._application, log_config=None, lifespan="off", ws="none", interface="asgi3")
         self.transport = FakeTransport(self.loop)
         self.connection = Connection(config, self.state, {}, _loop=self.loop)
         self.transport.protocol = self.connection
