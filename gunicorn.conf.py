@@ -100,14 +100,17 @@ def pre_fork(server: RollingArbiter, worker: Worker) -> None:
     worker.assign_slot(server.free_slot(), server.stages)
 
 
-def post_fork(server: RollingArbiter, worker: Worker) -> None:  # noqa: ARG001
+def post_fork(server: RollingArbiter, worker: Worker) -> None:
     """Give the worker's own process its limits, and its slot for the metrics."""
+    for sibling in server.WORKERS.values():
+        sibling.stack_file.close()
     os.environ[directory.SLOT_VARIABLE] = str(worker.slot)
     worker.limits = Limits(
         receive_seconds=_settings.request_receive_seconds,
         keep_alive_seconds=_settings.keep_alive_seconds,
         graceful_seconds=_settings.graceful_seconds,
         whole_body_bytes=min(_settings.max_body_bytes, HIGH_WATER_LIMIT),
+        max_body_bytes=_settings.max_body_bytes,
         max_connections=_max_connections,
         max_buffered_bytes=_settings.max_buffered_bytes,
     )

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+CLIENT_SHARE: Final = "client_share"
+"""The code by which the metrics count a request that was refused because of its client's own share."""
 
 _IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
 
@@ -18,6 +21,11 @@ class RequestError(Exception):
     status: HTTPStatus
     retry_after_seconds: int | None = None
     """How long a client should wait before it retries; None where a retry cannot help."""
+
+    @property
+    def failure_code(self) -> str:
+        """The code by which the metrics count the failure."""
+        return self.code
 
     @property
     def headers(self) -> dict[str, str]:
@@ -99,7 +107,7 @@ class PreconditionFailedError(RequestError):
     def __init__(self, resource: str, resource_id: int) -> None:
         super().__init__(
             f"{resource.capitalize()} {resource_id} does not match If-Match: it has changed since, or the header is "
-            "not its ETag. Read it again, then repeat the change."
+            "malformed or not its ETag. Read it again, then repeat the change."
         )
 
 
@@ -147,7 +155,7 @@ class MalformedBodyError(RequestError):
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self) -> None:
-        super().__init__("The body must be one JSON document in UTF-8, without NaN or Infinity.")
+        super().__init__("The body must be one JSON document in UTF-8, without NaN, Infinity or lone surrogates.")
 
 
 class BodyTooLargeError(RequestError):
@@ -355,29 +363,36 @@ class PoolExhaustedError(RequestError):
     code = "pool_exhausted"
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after_seconds = 1
+    detail: ClassVar[str] = "No database connection came free in time. Try again."
 
-    def __init__(self) -> None:
-        super().__init__("No database connection came free in time. Try again.")
+    def __init__(self, *, by_own_share: bool = False) -> None:
+        """Refuse a request.
+
+        Args:
+            by_own_share: Whether it is refused because its client sends more than its share, and others are served.
+                This is not counted as a failure of the service.
+        """
+        super().__init__(self.detail)
+        self.by_own_share = by_own_share
+
+    @property
+    def failure_code(self) -> str:
+        """`client_share` for a refusal because of the client's own share, whatever the code in the answer."""
+        return CLIENT_SHARE if self.by_own_share else self.code
 
 
 class OverloadedError(PoolExhaustedError):
     """Too many requests wait for a database connection already."""
 
     code = "overloaded"
-
-    def __init__(self) -> None:
-        RequestError.__init__(self, "This service has more requests than it can serve at the moment. Try again later.")
+    detail = "This service has more requests than it can serve at the moment. Try again later."
 
 
 class SlowRequestsBusyError(OverloadedError):
     """Too many searches and exact counts run or wait already. Other requests are served."""
 
     code = "slow_requests_busy"
-
-    def __init__(self) -> None:
-        RequestError.__init__(
-            self, "Too many searches and exact counts run at the moment. Try again later; other requests are served."
-        )
+    detail = "Too many searches and exact counts run at the moment. Try again later; other requests are served."
 
 
 class ShuttingDownError(RequestError):

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from app import connection_budget, database, logs
 from app.errors import RequestRefusedError
 from app.health.budget_check import checking_budget
+from app.health.last_report import LastReport
 from app.health.readiness import Readiness
 from app.health.schema_state import Revisions
 from app.jobs.idempotency_purge import purging_keys
@@ -18,7 +19,7 @@ from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
 from app.middleware.refusals import refusals
 from app.settings import DatabasePooler, Settings
-from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, REFUSAL
+from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, HEARTBEAT, REFUSAL
 
 log = structlog.get_logger(__name__)
 
@@ -46,13 +47,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             observer=metrics,
         ) as app.state.database,
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
-        sampling(metrics, pool=lambda: app.state.database.state, lines_dropped=logs.lines_dropped),
-        checking_budget(app.state.database, settings, metrics),
+        sampling(
+            metrics,
+            pool=lambda: app.state.database.state,
+            lines_dropped=logs.lines_dropped,
+            log_backlog_bytes=logs.backlog_bytes,
+        ),
+        checking_budget(app.state.database, settings, metrics, LastReport(metrics.folder, "budget")),
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
-        # One worker checks at once, so that there is one line for each instance.
-        Readiness(app.state.database, Revisions(), observer=metrics).opened(
-            check_now=metrics.worker == "0"
-        ) as app.state.readiness,
+        Readiness(
+            app.state.database, Revisions(), observer=metrics, last_report=LastReport(metrics.folder, "readiness")
+        ).opened() as app.state.readiness,
     ):
         log.info(
             "worker_started",
@@ -61,5 +66,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             version=settings.build_version,
             revision=settings.build_revision,
         )
-        yield {ANSWER_REFUSED: refusals(metrics), REFUSAL: RequestRefusedError, CLIENTS_OBSERVER: metrics}
+        yield {
+            ANSWER_REFUSED: refusals(metrics),
+            REFUSAL: RequestRefusedError,
+            HEARTBEAT: metrics.heartbeat,
+            CLIENTS_OBSERVER: metrics,
+        }
     log.info("worker_stopped", slot=metrics.worker)

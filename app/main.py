@@ -93,7 +93,12 @@ def _middleware(
     ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
     root_path = [Middleware(RootPath, prefix=settings.root_path)] if settings.root_path else []
     return [
-        Middleware(RequestLog, resources=resources, forwarded=ForwardedCheck(settings.forwarded_allow_ips, metrics)),
+        Middleware(
+            RequestLog,
+            resources=resources,
+            forwarded=ForwardedCheck(settings.forwarded_allow_ips, metrics),
+            slot=metrics.worker,
+        ),
         Middleware(RequestMetrics, metrics=metrics),
         *cors,
         Middleware(Problems),

@@ -15,5 +15,11 @@ BODY_INCOMPLETE: Final = "body_incomplete"
 CLIENT_DISCONNECTED: Final = "client_disconnected"
 """Present if the request is cancelled because its client has disconnected."""
 
+FAILURE_CODE: Final = "failure_code"
+"""Why the request failed, for the metrics. Present if a problem document is the answer."""
+
+HEARTBEAT: Final = "heartbeat"
+"""From the lifespan: a function that the worker calls with each heartbeat."""
+
 CLIENTS_OBSERVER: Final = "clients_observer"
 """From the lifespan: what the worker reports its client connections to."""

@@ -1,24 +1,15 @@
 """The advisory lock that lets one migration at a time change a database."""
 
-import asyncio
-import random
 import zlib
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import NAME
-from app.errors import StartupError
-from migrations.lock_wait_budget import LockWaitBudget
-from migrations.monitor import Monitor
-
-log = structlog.get_logger("migrations")
+from migrations.blockers import COLUMNS, BlockingProcess
 
 LOCK_KEY = zlib.crc32(f"{NAME} migrations".encode())
 """The key of the advisory lock. Each database has its own lock."""
-
-POLL_SECONDS = 0.5
 
 LOCK_OR_FAIL = f"""
 DO $$
@@ -31,30 +22,26 @@ $$;
 """
 """For an SQL script: takes the lock for the session, or fails."""
 
+_HOLDER = text(f"""
+SELECT {COLUMNS}
+FROM pg_locks JOIN pg_stat_activity AS blocking USING (pid)
+WHERE locktype = 'advisory' AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (classid::bigint << 32) + objid::bigint = {LOCK_KEY} AND objsubid = 1 AND granted
+""")  # noqa: S608  # nosec B608
 
-async def take_lock(connection: AsyncConnection, monitor: Monitor, budget: LockWaitBudget) -> None:
-    """Wait until no other migration holds the lock, and take it. It is held until the connection closes.
 
-    The lock is polled. A session that waits inside PostgreSQL would deadlock with CREATE INDEX CONCURRENTLY.
+async def try_lock(connection: AsyncConnection) -> bool:
+    """Take the lock, if no other migration holds it. It is held until the connection closes.
 
-    Raises:
-        StartupError: Another migration still holds the lock when the budget is spent.
+    A session that waited for the lock inside PostgreSQL would deadlock with CREATE INDEX CONCURRENTLY.
     """
-    budget.start()
-    waited = False
-    while not await _try_lock(connection):
-        if budget.is_spent:
-            holder = await monitor.describe_lock_holder(LOCK_KEY)
-            raise StartupError(f"Another migration is running: {holder}. Run this command again when it has finished.")
-        if not waited:
-            log.info("migration_waiting", held_by=await monitor.describe_lock_holder(LOCK_KEY))
-            waited = True
-        await asyncio.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311  # nosec B311
-        budget.subtract_elapsed()
-
-
-async def _try_lock(connection: AsyncConnection) -> bool:
-    taken = await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY})
+    taken = await connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK_KEY})"))
     # Alembic treats an open transaction as its caller's, and never commits it.
     await connection.commit()
     return bool(taken)
+
+
+async def read_holder(connection: AsyncConnection) -> BlockingProcess | None:
+    """The process that holds the lock. None if it has just released it."""
+    row = (await connection.execute(_HOLDER)).mappings().first()
+    return BlockingProcess(**row) if row else None

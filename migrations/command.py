@@ -13,13 +13,16 @@ from sqlalchemy import Connection, text
 from app.health.schema_state import VERSION_TABLE, Revisions
 from app.models import Base
 from app.settings import Settings
-from migrations import advisory_lock, comparison, first_migration, session, version_table
+from migrations import advisory_lock, autogenerate, comparison, first_migration, session, version_table
 from migrations.lock_wait_budget import LockWaitBudget
+from migrations.privileges import require_readable_version
 from migrations.tables import require_tables
 
 log = structlog.get_logger("migrations")
 
-_HAS_TRIGRAMS = text("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm')")
+_HAS_TRIGRAMS = text(
+    "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm' AND has_schema_privilege(extnamespace, 'USAGE'))"
+)
 _HEAD = ("head", "heads")
 
 
@@ -34,8 +37,8 @@ class Command:
             "transaction_per_migration": True,
             "include_name": comparison.include_name,
             "on_version_apply": _write_old_table,
+            "process_revision_directives": autogenerate.process_revision_directives,
             # These are for migrations.indexes.
-            "lock_wait_budget": self.budget,
             "lock_seconds": settings.migration_lock_seconds,
             "statement_seconds": settings.migration_statement_seconds,
         }
@@ -62,12 +65,19 @@ class Command:
         with context.begin_transaction():
             context.run_migrations()
 
+    def write_revision(self) -> None:
+        """Prepare a new revision without a database: see `autogenerate.writes_without_database`."""
+        self._configure(dialect_name="postgresql")
+        migration = context.get_context()
+        migration.opts["fn"]((), migration)
+
     def has_steps(self, connection: Connection) -> bool:
         """Whether the command changes the database's revision, and there are steps to run.
 
         Raises:
-            StartupError: There are none, although tables are missing.
+            StartupError: There are none, although tables are missing. Or the role may not read the version table.
         """
+        require_readable_version(connection)
         self._configure(connection=connection)
         migration = context.get_context()
         if "destination_rev" not in migration.opts:
@@ -107,8 +117,11 @@ class Command:
         connection.rollback()
 
     def step_name(self) -> str:
-        """The step that is running, such as `upgrade items_0001 -> items_0002`."""
-        return str(self._step).partition(",")[0] if self._step else "The command"
+        """The step that is running, such as `upgrade items_0001 -> items_0002`, or `upgrade base -> items_0001`."""
+        if self._step is None:
+            return "The command"
+        origin, target = self._step.from_revisions_no_deps, self._step.to_revisions_no_deps
+        return f"{self._step.name} {', '.join(origin) or 'base'} -> {', '.join(target) or 'base'}"
 
     def _is_finished(self, connection: Connection, heads: tuple[str, ...], migration: MigrationContext) -> bool:
         """Whether there is nothing to run, because the database has the revision or a newer one."""
@@ -137,7 +150,6 @@ class Command:
     def _steps(self, heads: tuple[str, ...], migration: MigrationContext) -> Iterator[RevisionStep]:
         for step in self._plan(heads, migration):
             self._step = step
-            self.budget.start()
             started = time.monotonic()
             log.info("revision_started", step=self.step_name())
             yield step

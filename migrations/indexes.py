@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from alembic import op
-from sqlalchemy import TextClause, text
+from sqlalchemy import ColumnElement, TextClause, text
 
 from migrations.session import timeouts
 
@@ -19,7 +19,9 @@ log = structlog.get_logger("migrations")
 _IS_VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(quote_ident(:name))")
 
 
-def create_index_concurrently(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
+def create_index_concurrently(
+    name: str, table: str, columns: Sequence[str | TextClause | ColumnElement[Any]], **options: Any
+) -> None:
     """Create an index. Keep a valid index of this name, and re-create an invalid one that a failed run left."""
     with _outside_a_transaction():
         if not op.get_context().as_sql:
@@ -45,14 +47,14 @@ def _drop(name: str, table: str) -> None:
 
 @contextmanager
 def _outside_a_transaction() -> Iterator[None]:
-    """Run the block without a transaction and without a statement timeout.
+    """Run the block without a transaction and without timeouts.
 
     A concurrent build blocks only other migrations, so it may take as long as it needs. Its waits
-    for older transactions are limited by what is left of the lock wait budget.
+    for older transactions have no limit: PostgreSQL would leave a finished index invalid, and
+    the next attempt would build it again. `migrations.monitor` logs what it waits for.
     """
     options = op.get_context().opts
-    lock_seconds = max(options["lock_wait_budget"].remaining_seconds, options["lock_seconds"])
     with op.get_context().autocommit_block():
-        op.execute(timeouts(lock_seconds=lock_seconds, statement_seconds=0))
+        op.execute(timeouts(lock_seconds=0, statement_seconds=0))
         yield
         op.execute(timeouts(lock_seconds=options["lock_seconds"], statement_seconds=options["statement_seconds"]))

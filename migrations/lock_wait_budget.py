@@ -1,29 +1,20 @@
-"""How long a migration may wait for locks in all."""
-
-import time
+"""How long a migration may wait in all."""
 
 
 class LockWaitBudget:
-    """The time that a migration may still spend waiting for locks.
+    """The time that a migration may still spend waiting: for locks, for a connection, and between its attempts.
 
-    Only failed attempts and the pauses between attempts are subtracted. An attempt that
-    succeeds costs nothing, however long it takes.
+    The time in which its statements run is never subtracted, however long a build takes.
     """
 
     def __init__(self, seconds: float) -> None:
         self.remaining_seconds = seconds
-        self._started = time.monotonic()
 
     @property
     def is_spent(self) -> bool:
         """Whether no time is left."""
         return self.remaining_seconds <= 0
 
-    def start(self) -> None:
-        """Start an attempt or a pause."""
-        self._started = time.monotonic()
-
-    def subtract_elapsed(self) -> None:
-        """Subtract the time since the start, and start again."""
-        self.remaining_seconds -= time.monotonic() - self._started
-        self.start()
+    def subtract(self, seconds: float) -> None:
+        """Subtract the time of a wait."""
+        self.remaining_seconds -= seconds

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import StartupError
@@ -22,8 +22,14 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK = "40P01"
 _CANCELED = "57014"
 _RAISED = "P0001"
+_NO_PRIVILEGE = "42501"
 
 _STATEMENT_CHARACTERS = 300
+
+_BROKE = "{step} was rolled back: the connection broke. Run it again."
+
+MAX_PAUSE_SECONDS = 5.0
+"""How long the pause between two attempts becomes, on average. The first one is MIGRATION_LOCK_SECONDS."""
 
 
 async def run_with_retries(
@@ -38,7 +44,8 @@ async def run_with_retries(
     """Run the migration. Retry it after a lock timeout or a deadlock.
 
     Requests queue behind a statement that waits for a strong lock. So each wait is
-    short, and the requests are served before the next attempt.
+    short, and the requests are served before the next attempt. The pauses grow, so that
+    few requests meet an attempt while a lock is held for long.
 
     Args:
         migrate: Runs all steps from the database's current revision.
@@ -47,35 +54,44 @@ async def run_with_retries(
     Raises:
         StartupError: The migration failed, or the budget was spent before it got its lock.
     """
+    pause = settings.migration_lock_seconds
+    blocked_step = ""
     while True:
-        budget.start()
         try:
             return await connection.run_sync(migrate)
         except DBAPIError as error:
-            if _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
+            # SQLAlchemy would open another connection, which does not hold the advisory lock.
+            if error.connection_invalidated or _sqlstate(error) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
                 raise StartupError(describe_failure(error, step_name(), settings)) from None
+        except PendingRollbackError:  # Alembic begins the next transaction on a connection that broke.
+            raise StartupError(_BROKE.format(step=step_name())) from None
         except OSError as error:
             raise StartupError(
                 f"{step_name()} was rolled back: the connection broke ({error}). Run it again."
             ) from None
-        await _roll_back(connection, settings)
-        budget.subtract_elapsed()
+        try:
+            await _roll_back(connection, settings)
+        except (DBAPIError, OSError):  # PostgreSQL has rolled it back.
+            raise StartupError(_BROKE.format(step=step_name())) from None
+        budget.subtract(settings.migration_lock_seconds)
         if budget.is_spent:
             raise StartupError(
                 f"{step_name()} did not get its lock within {settings.migration_wait_seconds:g} s "
                 f"(MIGRATION_WAIT_SECONDS) and was rolled back. Blocked by: {monitor.describe_blockers()}."
             )
-        pause = settings.migration_lock_seconds * random.uniform(0.5, 1.5)  # noqa: S311  # nosec B311
+        longest = max(settings.migration_lock_seconds, MAX_PAUSE_SECONDS)
+        pause = min(2 * pause, longest) if step_name() == blocked_step else settings.migration_lock_seconds
+        blocked_step = step_name()
+        seconds = pause * random.uniform(0.5, 1.5)  # noqa: S311  # nosec B311
         log.warning(
             "migration_blocked",
             step=step_name(),
             blocked_by=monitor.describe_blockers(),
-            retry_in_seconds=round(pause, 1),
+            retry_in_seconds=round(seconds, 1),
             remaining_wait_seconds=round(budget.remaining_seconds, 1),
         )
-        budget.start()
-        await asyncio.sleep(pause)
-        budget.subtract_elapsed()
+        await asyncio.sleep(seconds)
+        budget.subtract(seconds)
 
 
 async def _roll_back(connection: AsyncConnection, settings: Settings) -> None:
@@ -98,7 +114,7 @@ def _sqlstate(error: DBAPIError) -> str | None:
 def describe_failure(error: DBAPIError, step_name: str, settings: Settings) -> str:
     """One sentence that says why a statement failed, and the statement."""
     if error.connection_invalidated or _sqlstate(error) is None:
-        return f"{step_name} was rolled back: the connection broke. Run it again."
+        return _BROKE.format(step=step_name)
     statement = redact_text(" ".join((error.statement or "").split()))
     if _sqlstate(error) == _CANCELED:
         reason = (
@@ -111,4 +127,6 @@ def describe_failure(error: DBAPIError, step_name: str, settings: Settings) -> s
         reason = redact_text(str(cause.args[0] if cause and cause.args else error.orig))
         if _sqlstate(error) == _RAISED:  # The message is the revision's own.
             return f"{step_name} was rolled back: {reason}"
+    if _sqlstate(error) == _NO_PRIVILEGE:
+        reason += " (connect as the role that owns the tables, with MIGRATION_DATABASE_URL)"
     return f"{step_name} failed and was rolled back: {reason}. The statement: {statement[:_STATEMENT_CHARACTERS]}"

@@ -3,7 +3,12 @@
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}
 """
-
+<%!
+    def statements(text):
+        """The operations without the comments that Alembic puts around them."""
+        return "\n".join(line for line in text.splitlines() if not line.strip().startswith("# ###")).strip()
+%>
+import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
@@ -13,15 +18,15 @@ down_revision = ${repr(down_revision)}
 # If it cannot, the service must be stopped for it: see docs/operations/migrations.md.
 runs_beside_previous_release = True
 
-# Rules of tests/migrations/lint.py that this revision may break, each with the reason why it is harmless.
+# Rules of tests/migrations/lint.py and squawk that this revision may break, each with the reason why it is harmless.
 lint_waivers: dict[str, str] = {}
 
 
 def upgrade() -> None:
     """${message}."""
-    ${upgrades if upgrades else "pass"}
+    ${statements(upgrades) if upgrades else "pass"}
 
 
 def downgrade() -> None:
     """Undo the upgrade."""
-    ${downgrades if downgrades else "pass"}
+    ${statements(downgrades) if downgrades else "pass"}

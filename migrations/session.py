@@ -1,15 +1,19 @@
 """The migration's connections: directly to PostgreSQL, with a lock timeout and a statement timeout."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app import NAME
-from app.database import connecting
+from app.database import SLOW_STATEMENT_SHARE, connecting
+from app.database.connection import Connection
+from app.database.failures import DRIVER_ERRORS
 from app.database.peer import is_pooled
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
@@ -19,6 +23,9 @@ log = structlog.get_logger("migrations")
 
 CONNECT_SECONDS = 10
 
+_KEEPALIVE = "SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 10; SET tcp_keepalives_count TO 3"
+"""PostgreSQL probes the connection, too: it releases the locks of a migration whose host has died."""
+
 READ_COMMITTED = "SET default_transaction_isolation TO 'read committed'"
 """A stricter default of the database would make a migration fail beside the writes of the service."""
 
@@ -26,6 +33,32 @@ _POOLER_REFUSED = (
     "Migrations need a direct connection to PostgreSQL, and {url} leads to a connection pooler, which does not keep "
     "their lock and timeouts on one server connection: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself."
 )
+
+_SILENT = "PostgreSQL did not answer the migration's connection within {seconds} s."
+
+
+class ConnectionsExhaustedError(StartupError):
+    """The server, the database or the role has no connection left for this one."""
+
+
+def check_lock_seconds(settings: Settings) -> None:
+    """Refuse a lock timeout that is not shorter than the waits of the requests which queue behind the migration.
+
+    Raises:
+        StartupError: MIGRATION_LOCK_SECONDS is too long.
+    """
+    for name, seconds in (
+        ("DATABASE_WAIT_SECONDS, the wait of a request for a connection", settings.database_wait_seconds),
+        (
+            "a fifth of DATABASE_STATEMENT_SECONDS, the time of a search",
+            settings.database_statement_seconds / SLOW_STATEMENT_SHARE,
+        ),
+    ):
+        if settings.migration_lock_seconds >= seconds:
+            raise StartupError(
+                f"MIGRATION_LOCK_SECONDS is {settings.migration_lock_seconds:g}, and must be less than {seconds:g} "
+                f"({name}): requests queue behind a migration that waits for a lock, and would fail."
+            )
 
 
 def timeouts(*, lock_seconds: float, statement_seconds: float) -> str:
@@ -41,6 +74,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
     """The connection that runs the migration.
 
     Raises:
+        ConnectionsExhaustedError: PostgreSQL has no connection left.
         StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
     """
     if settings.migration_database_url is None and settings.database_pooler is not DatabasePooler.NONE:
@@ -49,52 +83,84 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         )
 
     async def open_with_timeouts() -> asyncpg.Connection:
-        connection = await open_connection(settings.read_migration_database_url())
-        connection.add_log_listener(_log_warning)
-        await connection.execute(
+        connection = await open_connection(
+            settings.read_migration_database_url(),
             timeouts(
                 lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
-            )
+            ),
         )
+        connection.add_log_listener(_log_warning)
         return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://", poolclass=NullPool, async_creator=open_with_timeouts, hide_parameters=True
     )
-    async with engine.connect() as connection:
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.connect())
+        except (DBAPIError, *DRIVER_ERRORS) as error:  # SQLAlchemy runs statements of its own on a new connection.
+            raise _failure(error) from None
         yield connection
 
 
-async def open_connection(url: DatabaseUrl) -> asyncpg.Connection:
+async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connection:
     """A direct connection to PostgreSQL.
 
+    TCP keepalives from both sides keep it open for as long as a statement takes.
+
+    Args:
+        statements: More statements that set the session up.
+
     Raises:
+        ConnectionsExhaustedError: PostgreSQL has no connection left.
         StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
             The message never contains the password.
     """
     try:
-        connection: asyncpg.Connection = await connecting.connect(
+        connection: Connection = await connecting.connect(  # type: ignore[assignment]
             url,
             host_seconds=CONNECT_SECONDS,
+            connection_class=Connection,
             statement_cache_size=0,
             server_settings={"application_name": f"{NAME} migrations"},
         )
+    except asyncpg.TooManyConnectionsError as error:
+        raise ConnectionsExhaustedError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except asyncpg.PostgresError as error:
         raise StartupError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except TimeoutError:
-        raise StartupError(
-            f"PostgreSQL did not answer the migration's connection within {CONNECT_SECONDS} s."
-        ) from None
+        raise StartupError(_SILENT.format(seconds=CONNECT_SECONDS)) from None
     except OSError as error:
         raise StartupError(
             f"PostgreSQL cannot be reached: {error}. Check that it runs, and the host and port in "
             "MIGRATION_DATABASE_URL or DATABASE_URL."
         ) from None
-    if await is_pooled(connection):
-        await connection.close()
-        raise StartupError(_POOLER_REFUSED.format(url="this URL"))
-    await connection.execute(READ_COMMITTED)
+    try:
+        await _set_up(connection, statements)
+    except BaseException:  # also when it is cancelled
+        connection.terminate()
+        raise
     return connection
+
+
+async def _set_up(connection: Connection, statements: Iterable[str]) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if await is_pooled(connection):
+                raise StartupError(_POOLER_REFUSED.format(url="this URL"))
+            connection.keep_alive()
+            for statement in (_KEEPALIVE, READ_COMMITTED, *statements):
+                await connection.execute(statement)
+    except TimeoutError:
+        raise StartupError(_SILENT.format(seconds=CONNECT_SECONDS)) from None
+    except DRIVER_ERRORS as error:
+        raise _failure(error) from None
+
+
+def _failure(error: Exception) -> StartupError:
+    # Only the first line: PostgreSQL adds details in the lines below it.
+    cause = str(error).partition("\n")[0]
+    return StartupError(f"The migration's connection to PostgreSQL failed: {cause}. Run the command again.")
 
 
 def _log_warning(_connection: object, message: asyncpg.PostgresLogMessage) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from migrations.revision_ids import next_id
 from scripts import project, templates
 from scripts.names import Name
 from scripts.rendering import render
@@ -34,8 +35,17 @@ def downgrade() -> None:
 
 _TRIGRAM_INDEX = '''_TRIGRAM_INDEX = """
 DO $$
+DECLARE
+    extension_schema text := (
+        SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON extnamespace = pg_namespace.oid
+        WHERE extname = 'pg_trgm' AND has_schema_privilege(nspname, 'USAGE')
+    );
 BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
+    IF extension_schema IS NOT NULL THEN
+        -- The schema is searched last, until the end of the transaction.
+        PERFORM set_config(
+            'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), extension_schema), true
+        );
         {statements};
     END IF;
 END
@@ -57,10 +67,10 @@ def next_revision(root: Path) -> tuple[str, str]:
     heads = sorted(ids - revised)
     if len(heads) != 1:
         raise project.RefusedError(f"There are {len(heads)} newest revisions in migrations/versions: merge them first.")
-    numbered = re.fullmatch(r"(\w*?)(\d+)", heads[0])
-    if not numbered:
-        raise project.RefusedError(f"The id of the newest revision, {heads[0]}, does not end with a number: rename it.")
-    return f"{numbered[1]}{int(numbered[2]) + 1:0{len(numbered[2])}}", heads[0]
+    try:
+        return next_id(heads[0]), heads[0]
+    except ValueError as error:
+        raise project.RefusedError(f"{error}: rename it.") from None
 
 
 def path(root: Path, revision: tuple[str, str], name: Name) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from app.embedded_postgres.cluster import Cluster
 from app.embedded_postgres.programs import account, find_binaries, identity
@@ -113,3 +115,17 @@ def migrate(url: str) -> None:
         check=True, cwd=os.environ.get("SCHEMA_OF", ROOT), stdin=subprocess.DEVNULL,
         env=os.environ | {"MIGRATION_DATABASE_URL": url},
     )  # fmt: skip
+
+
+@contextmanager
+def processes_stopped(cluster: Cluster) -> Iterator[None]:
+    """Every process of the PostgreSQL server is stopped (SIGSTOP)."""
+    postmaster = psutil.Process(int(Path(cluster.data, "postmaster.pid").read_text().split()[0]))
+    server_processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in server_processes:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in server_processes:
+            os.kill(process.pid, signal.SIGCONT)

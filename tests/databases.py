@@ -30,6 +30,8 @@ class PoolEvents:
         self.timed_out = 0
         self.shed = Counter[str]()
         self.open = 0
+        self.statements: list[tuple[str, float]] = []
+        """The name and the duration in seconds of each statement that ran."""
 
     def pool_waited(self, seconds: float) -> None:
         """Keep how long a request waited."""
@@ -42,6 +44,10 @@ class PoolEvents:
     def request_shed(self, reason: str) -> None:
         """Count a refusal."""
         self.shed[reason] += 1
+
+    def statement_ran(self, name: str, seconds: float) -> None:
+        """Keep the duration of a statement."""
+        self.statements.append((name, seconds))
 
     def pool_opened(self) -> None:
         """Count an open connection."""

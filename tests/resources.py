@@ -13,10 +13,14 @@ from app.main import create_app
 from app.settings import Settings
 from tests.paths import ROOT
 
-_STEMS = {path.stem for path in (ROOT / "app" / "routers").glob("*.py")} - {"__init__", "docs", "system"}
+_FOLDERS = (ROOT / "app" / "models", ROOT / "app" / "routers")
+_STEMS = set.intersection(*({path.stem for path in folder.glob("*.py")} for folder in _FOLDERS)) - {"__init__"}
 
 MODULES = {stem.rstrip("_") for stem in _STEMS}
-"""The name of each resource, such as `item`: its module has an underscore after it if it is a word of Python."""
+"""The name of each resource that has a table and routes, such as `item`.
+
+Its module has an underscore after the name if that is a word of Python.
+"""
 
 
 def is_about_a_resource(file: Path) -> bool:

@@ -71,8 +71,9 @@ def test_what_the_service_overrides_has_an_upper_bound():
 
 
 def test_the_version_is_the_same_everywhere():
-    """The version of the application is that of the project."""
+    """The version of the application is that of the project, and of the image that the README builds."""
     assert PYPROJECT["project"]["version"] == app.__version__
+    assert f"--tag {app.NAME}:{app.__version__} " in (ROOT / "README.md").read_text("utf-8")
 
 
 def locked(name: str) -> list[list[str]]:

@@ -2,12 +2,14 @@
 
 from sqlalchemy import text
 
-from app.database import StatementRunner, slow
+from app.database import StatementRunner, named, slow
 
 # The lock ends with the statement, so it works behind PgBouncer, too. A key that a request uses again at this moment is
 # skipped. An expired key counts as unused, deleted or not: see docs/decisions/0004-idempotency-in-one-statement.md.
 _delete_expired = slow(
-    text("""
+    named(
+        "purge_idempotency_keys",
+        text("""
 WITH permit AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtextextended('purge of idempotency_keys', 0)) AS is_granted
 ), expired AS MATERIALIZED (
@@ -18,7 +20,8 @@ WITH permit AS MATERIALIZED (
     DELETE FROM idempotency_keys USING expired WHERE idempotency_keys.key = expired.key RETURNING expired.key
 )
 SELECT is_granted, (SELECT count(*) FROM deleted) AS keys FROM permit
-""")
+"""),
+    )
 )
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as sql_cast
 
-from app.database import StatementRunner
+from app.database import StatementRunner, named
 from app.dataclasses.item import Item
 from app.errors import InvalidFieldError, ItemNotFoundError, PreconditionFailedError, RequestError
 from app.models.item import ItemRow
@@ -58,13 +58,16 @@ _next_version = func.greatest(
 )
 """The time of a write, and later than the version before, also when the clock has stood still or gone back."""
 
-_get = select(*columns).where(_by_id)
-_deactivate = update(_items).values(
-    is_active=False,
-    # An inactive item is not changed, so its version stays.
-    updated_at=case((_items.c.is_active, _next_version), else_=_items.c.updated_at),
+_get = named("get_item", select(*columns).where(_by_id))
+_deactivate = named(
+    "deactivate_item",
+    update(_items).values(
+        is_active=False,
+        # An inactive item is not changed, so its version stays.
+        updated_at=case((_items.c.is_active, _next_version), else_=_items.c.updated_at),
+    ),
 )
-_delete = delete(_items)
+_delete = named("delete_item", delete(_items))
 
 
 async def get(database: StatementRunner, item_id: int) -> Item:
@@ -147,13 +150,14 @@ async def _write(
 
 @cache
 def _create(names: tuple[str, ...]) -> Insert:
-    return insert(_items).values({name: bindparam(name) for name in names}).returning(*columns)
+    values: dict[str, Any] = {name: bindparam(name) for name in names}
+    return named("create_item", insert(_items).values(values).returning(*columns))
 
 
 @cache
 def _change(names: tuple[str, ...]) -> Update:
     values: dict[str, Any] = {name: bindparam(name) for name in names}
-    return update(_items).values({**values, "updated_at": _next_version})
+    return named("change_item", update(_items).values({**values, "updated_at": _next_version}))
 
 
 @cache
@@ -171,4 +175,5 @@ def _guarded(write: Update | Delete) -> Select[Any]:
     target = select(_items.c.id, _items.c.updated_at).where(_by_id).with_for_update().cte("target")
     expected = target.c.updated_at == func.any(bindparam("versions", type_=ARRAY(DateTime(True))))
     written = write.where(_items.c.id == target.c.id, expected).returning(*columns).cte("written")
-    return select(*(written.c[field.name] for field in fields(Item))).select_from(target.outerjoin(written, true()))
+    found = select(*(written.c[field.name] for field in fields(Item))).select_from(target.outerjoin(written, true()))
+    return found.execution_options(**write.get_execution_options())

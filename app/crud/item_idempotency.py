@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Numeric, bindparam, text
 
 from app.crud.item import CONSTRAINT_ERRORS
-from app.database import StatementRunner
+from app.database import StatementRunner, named
 from app.dataclasses.item import Item
 from app.errors import IdempotencyKeyReusedError
 
@@ -17,7 +17,9 @@ used for several resources. A prefix ends with a space, which a client's key can
 # `ON CONFLICT DO UPDATE` waits for a first request that is still running and then, unlike
 # `DO NOTHING`, returns what that one has stored. This request is the first if the stored id is
 # the one that it has proposed. A key older than 24 hours counts as unused, purged or not.
-_create_once = text("""
+_create_once = named(
+    "create_item_once",
+    text("""
 WITH proposed AS (
     SELECT nextval(pg_get_serial_sequence('items', 'id')) AS id, CAST(:name AS text) AS name,
         CAST(:description AS text) AS description, CAST(:price AS numeric(12, 2)) AS price,
@@ -41,7 +43,8 @@ WITH proposed AS (
 SELECT stored.id, stored.name, stored.description, CAST(stored.price AS float), stored.is_active, stored.created_at,
     stored.updated_at, kept.fingerprint, created.id IS NULL AS is_replay
 FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS stored LEFT JOIN created ON true
-""").bindparams(bindparam("price", type_=Numeric(12, 2)))
+""").bindparams(bindparam("price", type_=Numeric(12, 2))),
+)
 
 
 async def create_once(

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from app.crud.item import columns
 from app.crud.item_search import Search, all_matches
-from app.database import StatementRunner, slow
+from app.database import StatementRunner, named, slow
 from app.dataclasses.item import Item, ItemPage
 from app.errors import SearchTooBroadError
 from app.models.item import ItemRow
@@ -97,6 +97,7 @@ def _parameters(q: str | None) -> dict[str, Any]:
 @cache
 def _page(is_active: bool | None, count_exactly: bool) -> Select[Any]:
     page = _with_total(
+        "count_items" if count_exactly else "list_items",
         _exact_total(is_active) if count_exactly else _capped_total(is_active),
         select(*columns)
         .where(*_filters(is_active))
@@ -109,12 +110,8 @@ def _page(is_active: bool | None, count_exactly: bool) -> Select[Any]:
 
 @cache
 def _page_after(is_active: bool | None) -> Select[Any]:
-    return (
-        select(*columns)
-        .where(_items.c.id > bindparam("item_id"), *_filters(is_active))
-        .order_by(_items.c.id)
-        .limit(bindparam("limit", type_=BigInteger))
-    )
+    page = select(*columns).where(_items.c.id > bindparam("item_id"), *_filters(is_active)).order_by(_items.c.id)
+    return named("list_items_after", page.limit(bindparam("limit", type_=BigInteger)))
 
 
 @cache
@@ -123,9 +120,13 @@ def _searched(is_active: bool | None, count_exactly: bool) -> Select[Any]:
         matches = all_matches(is_active)
         page = select(matches.c.id).order_by(matches.c.id)
         ids = page.limit(bindparam("limit", type_=BigInteger)).offset(bindparam("offset", type_=BigInteger))
-        return slow(_with_total(select(func.count().label("total")).select_from(matches), _with_ids(ids)))
+        return slow(
+            _with_total(
+                "search_and_count_items", select(func.count().label("total")).select_from(matches), _with_ids(ids)
+            )
+        )
     search = Search(is_active, after_id=False, count_up_to=COUNT_LIMIT + 1)
-    return slow(_with_total(search.total(), _with_ids(search.ids())))
+    return slow(_with_total("search_items", search.total(), _with_ids(search.ids())))
 
 
 @cache
@@ -134,14 +135,15 @@ def _searched_after(is_active: bool | None) -> Select[Any]:
     state = select(search.is_complete.label("is_complete")).subquery("state")
     found = _with_ids(search.ids()).subquery("found")
     joined = state.outerjoin(found, true())
-    return slow(select(state.c.is_complete, *found.c).select_from(joined).order_by(found.c.id))
+    page = select(state.c.is_complete, *found.c).select_from(joined).order_by(found.c.id)
+    return slow(named("search_items_after", page))
 
 
-def _with_total(total: Select[Any], page: Select[Any]) -> Select[Any]:
-    """The total and the columns of each item on the page; a row of nulls if there is none."""
+def _with_total(name: str, total: Select[Any], page: Select[Any]) -> Select[Any]:
+    """A statement of this name: the total and the columns of each item on the page; a row of nulls if there is none."""
     counted, found = total.subquery("counted_items"), page.subquery("found")
     joined = counted.outerjoin(found, true())
-    return select(*counted.c, *found.c).select_from(joined).order_by(found.c.id)
+    return named(name, select(*counted.c, *found.c).select_from(joined).order_by(found.c.id))
 
 
 def _with_ids(ids: Select[Any]) -> Select[Any]:

@@ -1,5 +1,6 @@
 """The database of one worker: it runs one statement, or several in a transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -9,13 +10,14 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from app.database.clients import current_client
 from app.database.connection import Connector
-from app.database.executor import Executor
+from app.database.executor import Executor, StatementObserver
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.lanes import slow
-from app.database.pool import Pool, PoolObserver, PoolState
-from app.database.statements import StatementCompiler
+from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
+from app.database.statements import StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
+from app.errors import DatabaseUnavailableError, StatementTimeoutError
 
 __all__ = (
     "Database",
@@ -25,11 +27,19 @@ __all__ = (
     "Transaction",
     "connect",
     "current_client",
+    "named",
     "slow",
 )
 
 SLOW_STATEMENT_SHARE: Final = 5
 """A slow statement may run for this part of a statement's time."""
+
+CHECK_SECONDS = 2.0
+"""How long the check of the database may take, from when it has a connection; not longer than any statement may."""
+
+
+class DatabaseObserver(PoolObserver, StatementObserver, Protocol):
+    """Receives what the metrics show of a database."""
 
 
 class StatementRunner(Protocol):
@@ -53,12 +63,14 @@ class Database:
     `Connection.execute` takes twice the CPU time.
     """
 
-    def __init__(self, pool: Pool, *, slow_seconds: float) -> None:
+    def __init__(self, pool: Pool, *, statement_seconds: float, observer: StatementObserver) -> None:
+        slow_seconds = statement_seconds / SLOW_STATEMENT_SHARE
+        self._check_seconds = min(CHECK_SECONDS, statement_seconds)
         self._pool = pool
         self._quick = pool.lane(is_slow=False)
         self._slow = pool.lane(is_slow=True)
         self._compiler = StatementCompiler()
-        self._executor = Executor(pool, slow_seconds=slow_seconds)
+        self._executor = Executor(pool, slow_seconds=slow_seconds, observer=observer)
 
     @property
     def state(self) -> PoolState:
@@ -71,7 +83,6 @@ class Database:
         parameters: Mapping[str, Any],
         *,
         constraint_errors: ConstraintErrors = NONE_KNOWN,
-        sheddable: bool = True,
     ) -> Sequence[asyncpg.Record]:
         """Run one statement, which commits by itself, and fetch all its rows.
 
@@ -79,7 +90,6 @@ class Database:
             statement: One that is built once, not again for each call: it is compiled and kept.
             parameters: The values of its bound parameters, by name.
             constraint_errors: What to raise when a constraint is violated, by the constraint's name.
-            sheddable: Whether it is refused at once when too many requests wait for a connection already.
 
         Raises:
             OverloadedError: Too many requests wait for a connection already.
@@ -96,12 +106,37 @@ class Database:
         """
         compiled = self._compiler.compile(statement)
         client, lane = current_client.get(), self._slow if compiled.is_slow else self._quick
-        connection = await self._pool.acquire(client, lane, sheddable=sheddable)
+        connection = await self._pool.acquire(client, lane)
         try:
             return await self._executor.fetch(connection, compiled, parameters, constraint_errors)
         finally:
             # After a cancellation, too: asyncpg cancels the statement in the server, and the pool waits for that.
             self._pool.release(connection, client, lane)
+
+    async def check(self, statement: ClauseElement) -> Sequence[asyncpg.Record]:
+        """Run a statement that checks the database, and fetch all its rows. One check can run at a time.
+
+        It takes the first connection that comes free, before all requests that wait: a check that
+        waits in their queue would say how busy this worker is, and nothing about the database.
+
+        Raises:
+            StatementTimeoutError: The server took longer than CHECK_SECONDS, and has cancelled the statement. It works.
+            DatabaseUnavailableError: The server is out of reach, or answers neither the statement nor its cancellation.
+            RequestError: As `run` does, but for what is raised because the worker is busy.
+        """
+        compiled = self._compiler.compile(statement)
+        connection = await self._pool.acquire_first()
+        try:
+            async with asyncio.timeout(self._check_seconds):
+                return await self._executor.fetch(connection, compiled, {}, NONE_KNOWN)
+        except TimeoutError:
+            # asyncpg closes the connection if its request to cancel does not reach the server.
+            if await connection.cancelled(CANCEL_SECONDS) and not connection.is_closed():
+                raise StatementTimeoutError from None
+            self._pool.replace_all()
+            raise DatabaseUnavailableError from ConnectionError("the server answers no statement")
+        finally:
+            self._pool.release(connection, None, self._quick)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -131,7 +166,7 @@ async def connect(
     connection_seconds: float,
     through_pgbouncer: bool,
     prepared_statements: bool,
-    observer: PoolObserver,
+    observer: DatabaseObserver,
 ) -> AsyncIterator[Database]:
     """The database of one worker. The first statement opens the first connection.
 
@@ -147,7 +182,7 @@ async def connect(
             statement, so the role must have them.
         prepared_statements: Whether a statement is prepared once for each connection. PgBouncer in
             transaction mode loses prepared statements unless `max_prepared_statements` is set.
-        observer: Receives the pool's events.
+        observer: Receives the pool's events and the durations of statements.
     """
     connector = Connector(
         read_url,
@@ -159,6 +194,6 @@ async def connect(
     )
     pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
-        yield Database(pool, slow_seconds=statement_seconds / SLOW_STATEMENT_SHARE)
+        yield Database(pool, statement_seconds=statement_seconds, observer=observer)
     finally:
         await pool.close()

@@ -15,6 +15,10 @@ that the worker does little else: a refusal takes a third of the CPU time of an 
 _SLOW_SHARE: Final = 3
 """The slow lane has one of this many connections."""
 
+_SEVERAL_CLIENTS_SECONDS: Final = 60.0
+"""A client counts as one of several if another one has sent a request within this time. If it is the only one, its
+failures are all that users see of the service, and it may be a proxy that hides them all."""
+
 _TICK_SECONDS: Final = 0.001
 """The event loop's clock is no finer, and a timer may run a moment early."""
 
@@ -53,32 +57,63 @@ class Admission:
         self._observer = observer
         self._waiters: OrderedDict[Waiter, None] = OrderedDict()
         """In the order of arrival, for the timer. None of them may use a connection that is free."""
+        self._check: asyncio.Future[None] | None = None
+        """The check of the database, while it waits for a connection."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_refusal = float("-inf")
+        self._last_client: Client = None
+        self._client_changed_at = float("-inf")
 
-    async def enter(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
+    async def enter(self, client: Client, lane: Lane) -> None:
         """Return when this client may use a connection. Each return is followed by one call of `leave`.
 
         Args:
             client: Who asks; None for the service itself.
             lane: The kind of its statement.
-            sheddable: Whether it is refused at once when too many requests wait already.
 
         Raises:
             OverloadedError: Too many requests wait already.
             PoolExhaustedError: No connection came free in time.
             SlowRequestsBusyError: Either of these, for a slow statement.
         """
+        if client is not None and client != self._last_client:
+            if self._last_client is not None:
+                self._client_changed_at = perf_counter()
+            self._last_client = client
         if self._may_take(client, lane):
             self.free -= 1
             lane.take(client)
         else:
-            await self._wait(client, lane, sheddable=sheddable)
+            await self._wait(client, lane)
+
+    async def enter_first(self) -> None:
+        """Return when the check of the database may use a connection: before every waiter, however long that takes.
+
+        It is a quick statement of the service itself. One check can wait at a time.
+        """
+        if self.free:
+            self.free -= 1
+            self.quick.take(None)
+            return
+        self._check = asyncio.get_running_loop().create_future()
+        try:
+            await self._check
+        except asyncio.CancelledError:
+            if not self._check.cancelled():
+                # It was admitted at the moment of the cancellation.
+                self.leave(None, self.quick)
+            raise
+        finally:
+            self._check = None
 
     def leave(self, client: Client, lane: Lane) -> None:
         """Give the connection to the waiter whose turn it is, or make it free. The arguments are those of `enter`."""
         self.free += 1
         lane.give_back(client)
+        if self._check is not None and not self._check.done():
+            self.free -= 1
+            self.quick.take(None)
+            self._check.set_result(None)
         while self._waiters and (waiter := self._next()):
             self._forget(waiter)
             if not waiter.slot.done():  # a cancelled waiter stays in the queue until its task runs
@@ -117,9 +152,9 @@ class Admission:
             del self._waiters[waiter]
             waiter.lane.remove(waiter)
 
-    async def _wait(self, client: Client, lane: Lane, *, sheddable: bool) -> None:
-        if sheddable and not self._make_room(client, lane):
-            await self._refuse(lane, perf_counter())
+    async def _wait(self, client: Client, lane: Lane) -> None:
+        if not self._make_room(client, lane):
+            await self._refuse(lane, perf_counter(), by_own_share=self._crowds_others(client, lane))
         slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiter = Waiter(client, lane, perf_counter(), slot)
         self._waiters[waiter] = None
@@ -135,7 +170,7 @@ class Admission:
                 self.leave(client, lane)
             raise
         if not admitted:
-            await self._refuse(lane, waiter.started)
+            await self._refuse(lane, waiter.started, by_own_share=waiter.by_own_share)
         self._observer.pool_waited(perf_counter() - waiter.started)
 
     def _make_room(self, client: Client, lane: Lane) -> bool:
@@ -146,10 +181,26 @@ class Admission:
             refused = lane.to_refuse_for(client)
             if refused is None:
                 return False
+            refused.by_own_share = self._crowds_others(refused.client, lane)
             self._forget(refused)
             if not refused.slot.done():
                 refused.slot.set_result(False)
         return True
+
+    def _crowds_others(self, client: Client, lane: Lane) -> bool:
+        """Whether this client has more than half of the waiting requests, and is one of several clients."""
+        is_one_of_several = perf_counter() - self._client_changed_at < _SEVERAL_CLIENTS_SECONDS
+        return is_one_of_several and lane.is_crowded_by(client)
+
+    def _waits_for_itself(self, waiter: Waiter) -> bool:
+        """Whether a waiter has no connection because of what else its client sends.
+
+        That its client has most of the waiters is not enough if few are left: those may be of any client.
+        """
+        client, lane = waiter.client, waiter.lane
+        is_kept_for_others = self.free > 0 and lane.in_use < lane.size
+        is_many = lane.waiting_of(client) > lane.size
+        return self._crowds_others(client, lane) and (is_many or is_kept_for_others or lane.is_mostly_used_by(client))
 
     def _start_timer(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_SECONDS), self._expire_waiters)
@@ -163,24 +214,27 @@ class Admission:
             if (left := waiter.started + self._wait_seconds - now) > 0:
                 self._start_timer(left)
                 return
+            by_own_share = self._waits_for_itself(waiter)
             self._forget(waiter)
             if not waiter.slot.done():
-                self._time_out(waiter)
+                self._time_out(waiter, by_own_share=by_own_share)
 
-    def _time_out(self, waiter: Waiter) -> None:
+    def _time_out(self, waiter: Waiter, *, by_own_share: bool) -> None:
+        self._report_shed(waiter.lane, "queue_timeout", by_own_share=by_own_share)
         if waiter.lane is self.slow:
-            self._observer.request_shed("slow_queue_timeout")
-            waiter.slot.set_exception(SlowRequestsBusyError())
+            waiter.slot.set_exception(SlowRequestsBusyError(by_own_share=by_own_share))
         else:
             self._observer.pool_timed_out()
-            self._observer.request_shed("queue_timeout")
-            waiter.slot.set_exception(PoolExhaustedError())
+            waiter.slot.set_exception(PoolExhaustedError(by_own_share=by_own_share))
 
-    async def _refuse(self, lane: Lane, started: float) -> NoReturn:
+    def _report_shed(self, lane: Lane, reason: str, *, by_own_share: bool) -> None:
+        reason = "client_share" if by_own_share else reason
+        self._observer.request_shed(f"slow_{reason}" if lane is self.slow else reason)
+
+    async def _refuse(self, lane: Lane, started: float, *, by_own_share: bool) -> NoReturn:
         """Refuse, at least REFUSAL_SECONDS after the refusal before, and no later than the wait would have ended."""
         now = perf_counter()
         self._last_refusal = min(max(now, self._last_refusal + REFUSAL_SECONDS), now + self._wait_seconds)
-        is_slow = lane is self.slow
-        self._observer.request_shed("slow_queue_full" if is_slow else "queue_full")
+        self._report_shed(lane, "queue_full", by_own_share=by_own_share)
         await asyncio.sleep(min(self._last_refusal, started + self._wait_seconds) - now)
-        raise SlowRequestsBusyError if is_slow else OverloadedError
+        raise (SlowRequestsBusyError if lane is self.slow else OverloadedError)(by_own_share=by_own_share)

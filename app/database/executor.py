@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from time import perf_counter
+from typing import Any, NoReturn, Protocol
 
 import asyncpg
 
@@ -22,17 +23,26 @@ from app.database.statements import CompiledStatement
 from app.errors import SlowStatementTimeoutError, StatementTimeoutError
 
 
+class StatementObserver(Protocol):
+    """Receives how long statements run, for the metrics."""
+
+    def statement_ran(self, name: str, seconds: float) -> None:
+        """A statement with this name ran for so long, whether it succeeded or failed."""
+
+
 class Executor:
     """Runs what it is given on a connection. A connection whose state is unknown afterwards is closed."""
 
-    def __init__(self, pool: Pool, *, slow_seconds: float) -> None:
+    def __init__(self, pool: Pool, *, slow_seconds: float, observer: StatementObserver) -> None:
         """Run statements.
 
         Args:
             pool: The pool of the connections.
             slow_seconds: How long a statement of the slow lane may run.
+            observer: Receives the durations.
         """
         self._pool = pool
+        self._observer = observer
         self._slow_seconds = slow_seconds
 
     async def fetch(
@@ -56,6 +66,7 @@ class Executor:
         may_retry = not in_transaction
         while True:
             executions = connection.executions
+            started = perf_counter()
             try:
                 return await connection.fetch(statement.sql, *values, timeout=seconds)
             except DRIVER_ERRORS as error:
@@ -69,6 +80,8 @@ class Executor:
                 was_sent = connection.executions != executions
                 write_in_doubt = was_sent and statement.may_write and not in_transaction
                 self._fail(connection, error, statement.sql, constraint_errors, write_in_doubt=write_in_doubt)
+            finally:
+                self._observer.statement_ran(statement.name, perf_counter() - started)
 
     async def command(
         self, connection: Connection, command: str, *, after: str = "", write_in_doubt: bool = False

@@ -39,6 +39,8 @@ class Waiter:
     started: float
     slot: asyncio.Future[bool]
     """True: it may use a connection. False: it is refused, because its client has more waiters than others."""
+    by_own_share: bool = False
+    """Whether a refusal counts as one because of its client's own share."""
 
 
 class Lane:
@@ -117,6 +119,18 @@ class Lane:
     def is_full(self) -> bool:
         """Whether as many requests of all clients wait as may."""
         return self.waiting >= self.size * ALL_WAITING_PER_CONNECTION
+
+    def waiting_of(self, client: Client) -> int:
+        """How many requests of this client wait."""
+        return len(self._queues.get(client, ()))
+
+    def is_crowded_by(self, client: Client) -> bool:
+        """Whether this client has more than half of the waiting requests."""
+        return client is not None and 2 * self.waiting_of(client) > self.waiting
+
+    def is_mostly_used_by(self, client: Client) -> bool:
+        """Whether this client uses more than half of the connections in use."""
+        return client is not None and 2 * self.held_by(client) > self.in_use
 
     def to_refuse_for(self, client: Client) -> Waiter | None:
         """The waiter that makes room for one of this client: the newest one of the client that has the most.

@@ -87,25 +87,31 @@ class Pool:
         """The lane of slow statements, or that of all others."""
         return self._admission.slow if is_slow else self._admission.quick
 
-    async def acquire(self, client: Client, lane: Lane, *, sheddable: bool = True) -> Connection:
+    async def acquire(self, client: Client, lane: Lane) -> Connection:
         """Take a connection; wait for one if this client may use none now.
 
         Args:
             client: Who asks; None for the service itself.
             lane: The kind of the statement.
-            sheddable: Whether this request is refused at once when too many wait already.
 
         Raises:
             OverloadedError: Too many requests wait already.
             PoolExhaustedError: No connection came free in time.
             DatabaseUnavailableError: A new connection could not be opened.
         """
-        await self._admission.enter(client, lane, sheddable=sheddable)
-        try:
-            return self._take_idle() or await self._open_new()
-        except BaseException:
-            self._admission.leave(client, lane)
-            raise
+        await self._admission.enter(client, lane)
+        return await self._take(client, lane)
+
+    async def acquire_first(self) -> Connection:
+        """Take a connection for the check of the database, before all requests that wait for one.
+
+        It is released as that of a quick statement of the service itself.
+
+        Raises:
+            DatabaseUnavailableError: A new connection could not be opened.
+        """
+        await self._admission.enter_first()
+        return await self._take(None, self._admission.quick)
 
     def release(self, connection: Connection, client: Client, lane: Lane) -> None:
         """Return a connection that `acquire` gave. A closed one, or one inside a transaction, is not used again.
@@ -164,6 +170,13 @@ class Pool:
                 return connection
             self._discard(connection)
         return None
+
+    async def _take(self, client: Client, lane: Lane) -> Connection:
+        try:
+            return self._take_idle() or await self._open_new()
+        except BaseException:
+            self._admission.leave(client, lane)
+            raise
 
     async def _open_new(self) -> Connection:
         connection = await self._connect()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Dialect, Executable, SelectBase
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -15,7 +15,21 @@ from app.database.lanes import SLOW_OPTION
 COMPILED_STATEMENTS = 200
 """More than this code has. A statement that is built again for each call would fill the memory unnoticed."""
 
+NAME_OPTION: Final = "statement_name"
+
+_UNNAMED: Final = "other"
+
+S = TypeVar("S", bound=Executable)
+
 _dialect = cast(Dialect, cast(Any, PGDialect_asyncpg)())
+
+
+def named(name: str, statement: S) -> S:
+    """This statement, with the name by which the metrics show its duration: a verb and a noun, such as `get_item`.
+
+    A statement without a name is shown as `other`.
+    """
+    return statement.execution_options(**{NAME_OPTION: name})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +37,9 @@ class CompiledStatement:
     """A statement as the driver takes it."""
 
     sql: str
+    name: str
+    """The name in the metrics."""
+
     defaults: Mapping[str, Any]
     """The parameters in the order of their numbers, with the values that the statement itself gives them."""
 
@@ -60,11 +77,13 @@ class StatementCompiler:
 def _compile(statement: ClauseElement) -> CompiledStatement:
     compiled = cast(SQLCompiler, statement.compile(dialect=_dialect))
     names = compiled.positiontup or ()
+    options = statement.get_execution_options() if isinstance(statement, Executable) else {}
     return CompiledStatement(
         sql=compiled.string,
+        name=options.get(NAME_OPTION, _UNNAMED),
         defaults={name: compiled.params[name] for name in names},
         may_write=_may_write(statement),
-        is_slow=isinstance(statement, Executable) and SLOW_OPTION in statement.get_execution_options(),
+        is_slow=SLOW_OPTION in options,
     )
 
 

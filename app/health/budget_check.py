@@ -9,37 +9,40 @@ import structlog
 from sqlalchemy import text
 
 from app.connection_budget import Budget
-from app.database import Database
+from app.database import Database, named
 from app.errors import RequestError
+from app.health.last_report import LastReport
 from app.settings import DatabasePooler, Settings
 
 log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 5.0
 
-_limits = text("""
+_limits = named(
+    "read_connection_limits",
+    text("""
 SELECT
     current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
         - coalesce(current_setting('reserved_connections', true)::int, 0) AS server,
     (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user) AS role,
     (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()) AS database
-""")
+"""),
+)
 
 
 class BudgetObserver(Protocol):
     """Receives the connection budget, for the metrics."""
-
-    worker: str
-    """The worker's slot."""
 
     def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
         """Receive the budget, in connections."""
 
 
 @asynccontextmanager
-async def checking_budget(database: Database, settings: Settings, observer: BudgetObserver) -> AsyncIterator[None]:
+async def checking_budget(
+    database: Database, settings: Settings, observer: BudgetObserver, last_report: LastReport
+) -> AsyncIterator[None]:
     """Check the budget in the background while the block runs."""
-    task = asyncio.create_task(_check(database, settings, observer))
+    task = asyncio.create_task(_check(database, settings, observer, last_report))
     try:
         yield
     finally:
@@ -47,7 +50,7 @@ async def checking_budget(database: Database, settings: Settings, observer: Budg
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _check(database: Database, settings: Settings, observer: BudgetObserver) -> None:
+async def _check(database: Database, settings: Settings, observer: BudgetObserver, last_report: LastReport) -> None:
     if settings.database_pooler is not DatabasePooler.NONE:
         return  # The pooler's limits apply, and the server does not know them.
     while True:
@@ -67,7 +70,7 @@ async def _check(database: Database, settings: Settings, observer: BudgetObserve
     observer.set_connection_budget(
         instance=budget.connections_per_instance, wanted=budget.wanted, available=budget.available
     )
-    if observer.worker == "0":  # One line for each instance, not for each worker.
+    if last_report.replace(repr(budget)):
         _log(budget)
 
 

@@ -1,10 +1,9 @@
-"""Whether this worker should receive requests. Probes may ask often: one check a second answers them all."""
+"""Whether this worker should receive requests. It checks the database by itself, so that no probe has to wait."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from time import monotonic
 from typing import Final, Protocol, Self
 
 import structlog
@@ -13,22 +12,23 @@ from app.database import Database
 from app.errors import (
     DatabasePermissionDeniedError,
     DatabaseUnavailableError,
-    PoolExhaustedError,
     RequestError,
+    StatementTimeoutError,
     root_cause,
 )
+from app.health.last_report import LastReport
 from app.health.schema_state import Revisions, Schema, SchemaState, read_schema
 
 log = structlog.get_logger(__name__)
 
-CHECK_TIMEOUT_SECONDS = 1.0
-"""A check that takes longer fails with `timeout`."""
+INTERVAL_SECONDS = 1.0
+"""The pause between two checks."""
 
-CACHE_SECONDS = 1.0
-"""The result of a check is reused for so long."""
+FIRST_SECONDS = 2.0
+"""How long a probe waits for the first result. It must be below the timeout of the orchestrator's probe."""
 
-
-_UNREACHABLE: Final = {DatabaseUnavailableError.code, "timeout"}
+_UNCHECKED: Final = "unchecked"
+_FAILED: Final = "check_failed"
 
 _ADVICE: Final = "Check DATABASE_URL, that PostgreSQL runs, and that it accepts connections from this machine."
 
@@ -38,7 +38,7 @@ class Checks:
     """The results of a check, as codes. The cause of a failure is in the log."""
 
     database: str
-    """`ok`, or the code of the error."""
+    """`ok`, the code of the error, `unchecked` before the first result, or `check_failed` because of a defect."""
 
     schema: str
     """A `SchemaState`, or `unknown` while the revision cannot be read."""
@@ -55,73 +55,98 @@ class Checks:
         return self.database == "ok" and self.schema in (SchemaState.CURRENT, SchemaState.AHEAD)
 
     @property
+    def reachable(self) -> bool:
+        """Whether the database has answered, even if the worker may not use it."""
+        return self.database not in (DatabaseUnavailableError.code, _UNCHECKED, _FAILED)
+
+    @property
     def usable_schema(self) -> str:
         """The state of the schema for the metrics: `unknown` as well if the worker may not use a current schema."""
         return self.schema if self.passed or self.schema == SchemaState.BEHIND else "unknown"
 
 
-class SchemaObserver(Protocol):
-    """Receives the state of the schema, for the metrics."""
+class ReadinessObserver(Protocol):
+    """Receives the results of the checks, for the metrics."""
 
-    def set_schema_state(self, state: str) -> None:
-        """Receive a `SchemaState`, or `unknown`."""
+    worker: str
+    """The worker's slot."""
+
+    def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
+        """Receive a result; `schema_state` is a `SchemaState`, or `unknown`."""
 
 
 class Readiness:
-    """Checks the database and its schema. At most one check runs at a time."""
+    """Checks the database and its schema, one check after the other."""
 
-    def __init__(self, database: Database, revisions: Revisions, observer: SchemaObserver) -> None:
+    def __init__(
+        self, database: Database, revisions: Revisions, observer: ReadinessObserver, last_report: LastReport
+    ) -> None:
         self._database = database
         self._revisions = revisions
         self._observer = observer
-        self._checks = Checks(database="unchecked", schema="unknown", revision_needed=revisions.head)
-        self._checked_at = float("-inf")
-        self._running: asyncio.Task[None] | None = None
+        self._last_report = last_report
+        self._checked = asyncio.Event()
+        self._checks = self._failed(_UNCHECKED)
+        self._report()
 
     @asynccontextmanager
-    async def opened(self, *, check_now: bool) -> AsyncIterator[Self]:
-        """Check once in the background if `check_now`: the log says at once when the database cannot be used.
-
-        A check that still runs at the end of the block is cancelled.
-        """
-        if check_now:
-            self._running = asyncio.create_task(self._check())
+    async def opened(self) -> AsyncIterator[Self]:
+        """Check once each INTERVAL_SECONDS until the block ends."""
+        task = asyncio.create_task(self._check_repeatedly())
         try:
             yield self
         finally:
-            if self._running is not None:
-                self._running.cancel()
-                await asyncio.gather(self._running, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def checks(self) -> Checks:
-        """The result of the last check, or of a new one if that is too old. Concurrent callers share one check."""
-        if monotonic() - self._checked_at > CACHE_SECONDS:
-            if self._running is None or self._running.done():
-                self._running = asyncio.create_task(self._check())
-            await asyncio.shield(self._running)
+        """The result of the last check. Only the first result is waited for, at most FIRST_SECONDS."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                await self._checked.wait()
         return self._checks
 
-    async def _check(self) -> None:
+    async def check(self) -> Checks:
+        """Check now, and return the result."""
         cause = None
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-                schema = await read_schema(self._database)
-            result, cause = self._compare(schema)
-        except PoolExhaustedError:
-            # All connections are in use. The database works, and a worker that is not
-            # ready would only move its requests to the other workers.
+            result, cause = self._compare(await read_schema(self._database))
+        except StatementTimeoutError:
+            # The database works and is busy. A worker that is not ready would only
+            # move its requests to the other workers.
             result = self._checks
         except RequestError as error:
             result, cause = self._failed(error.code), root_cause(error)
-        except TimeoutError:
-            result = self._failed("timeout")
+        except Exception as error:  # whatever is unknown is not ready
+            result, cause = self._failed(_FAILED), type(error).__qualname__
+            if result != self._checks:
+                log.exception("readiness_check_failed")
         if result != self._checks:
-            write = log.info if result.passed else log.warning
-            advice = {"advice": _ADVICE} if result.database in _UNREACHABLE else {}
-            write("readiness_changed", **asdict(result), cause=cause, **advice)
-            self._observer.set_schema_state(result.usable_schema)
-        self._checks = result
-        self._checked_at = monotonic()
+            self._checks = result
+            self._log(cause)
+            self._report()
+        if result.database != _UNCHECKED:
+            self._checked.set()
+        return result
+
+    def _log(self, cause: str | None) -> None:
+        """Write a change. The line is at debug if another worker of the instance has reported the same."""
+        checks = self._checks
+        is_new = self._last_report.replace(repr(checks))
+        write = log.debug if not is_new else log.info if checks.passed else log.warning
+        advice = {} if checks.reachable else {"advice": _ADVICE}
+        write("readiness_changed", slot=self._observer.worker, **asdict(checks), cause=cause, **advice)
+
+    async def _check_repeatedly(self) -> None:
+        while True:
+            await self.check()
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    def _report(self) -> None:
+        checks = self._checks
+        self._observer.set_readiness(
+            ready=checks.passed, database_reachable=checks.reachable, schema_state=checks.usable_schema
+        )
 
     def _compare(self, schema: Schema) -> tuple[Checks, str | None]:
         """The result for this schema, and the cause if it is not ready."""

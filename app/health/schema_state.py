@@ -10,7 +10,7 @@ from sqlalchemy import Dialect, MetaData, TextClause, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from app import NAME
-from app.database import Database
+from app.database import Database, named
 from app.errors import DatabasePermissionDeniedError, SchemaOutdatedError
 from app.models import Base
 
@@ -113,12 +113,12 @@ async def read_schema(database: Database) -> Schema:
     """What the database has of what this code needs, in one statement if the version table can be read.
 
     Raises:
-        DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError: As `Database.run` does.
+        RequestError: As `Database.check` does.
     """
     try:
-        rows = await database.run(_with_revision, {}, sheddable=False)
+        rows = await database.check(_with_revision)
     except (SchemaOutdatedError, DatabasePermissionDeniedError):
-        rows = await database.run(_without_revision, {}, sheddable=False)
+        rows = await database.check(_without_revision)
     row = rows[0]
     return Schema(
         revision=row["revision"],
@@ -131,10 +131,11 @@ async def read_schema(database: Database) -> Schema:
 def _statement(*, revision: str, schemas: str, metadata: MetaData = Base.metadata) -> TextClause:
     preparer = cast(Dialect, cast(Any, PGDialect)()).identifier_preparer
     tables = list(metadata.tables.values())
-    return text(_SCHEMA.format(revision=revision, schemas=schemas, version_table=VERSION_TABLE)).bindparams(
+    statement = text(_SCHEMA.format(revision=revision, schemas=schemas, version_table=VERSION_TABLE)).bindparams(
         tables=[preparer.format_table(table) for table in tables],
         functions=[function for table in tables for function in table.info.get("functions", ())],
     )
+    return named("read_schema", statement)
 
 
 _with_revision = _statement(revision=_REVISION, schemas=_NONE)

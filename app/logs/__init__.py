@@ -42,6 +42,11 @@ def flush(timeout_seconds: float = 1.0) -> bool:
     return output.flush(timeout_seconds)
 
 
+def backlog_bytes() -> int:
+    """The bytes of this process' log lines that wait to be written."""
+    return output.backlog_bytes
+
+
 def lines_dropped() -> int:
     """The number of lines of this process that were dropped because the reader was too slow or gone."""
     return output.dropped

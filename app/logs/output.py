@@ -37,7 +37,7 @@ class Output:
 
     def write(self, line: bytes) -> None:
         """Queue a line that ends in a newline."""
-        if self._queued - self._taken > CAPACITY_BYTES:
+        if self.backlog_bytes > CAPACITY_BYTES:
             self.dropped += 1
             return
         self._queued += len(line)
@@ -54,6 +54,11 @@ class Output:
     # The methods that structlog calls on the logger it wraps.
     debug = info = write
     warning = error = critical = write_immediately
+
+    @property
+    def backlog_bytes(self) -> int:
+        """The bytes of queued lines that are not written yet."""
+        return self._queued - self._taken
 
     def flush(self, timeout_seconds: float = 1.0) -> bool:
         """Wait until all queued lines are written. False when the timeout passes first."""

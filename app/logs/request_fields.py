@@ -6,7 +6,7 @@ from starlette.requests import HTTPConnection
 
 OWN_FIELDS: Final = frozenset({
     "event", "level", "timestamp", "method", "route", "path", "status", "duration_seconds", "bytes", "client",
-    "request_id", "trace_id",
+    "request_id", "trace_id", "slot", "pid",
 })  # fmt: skip
 """The fields of every line."""
 

@@ -1,13 +1,17 @@
 """The response to a scrape."""
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
-from app.metrics.instruments import Metrics
+from app.metrics.instruments import HEARTBEAT_AGE, Metrics
 from app.metrics.master import MasterEvents
 from app.metrics.slot_files import WorkersCollector
 
@@ -19,6 +23,26 @@ _MOST_IN_PERIOD: Final = 4
 _PERIOD_SECONDS: Final = 1.0
 
 
+class HeartbeatAges(Collector):
+    """The metrics of another collector, with the ages of heartbeats in place of their times."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics at this moment."""
+        for metric in self._collector.collect():
+            yield _ages(metric) if metric.name == HEARTBEAT_AGE else metric
+
+
+def _ages(times: Metric) -> Metric:
+    family, now = GaugeMetricFamily(times.name, times.documentation, labels=["worker"]), time.monotonic()
+    for sample in times.samples:
+        if sample.value:  # The worker has set it: its file has a series before the series has a value.
+            family.add_metric([sample.labels["worker"]], max(0.0, now - sample.value))
+    return family
+
+
 class Exposition:
     """Renders the metrics of all workers, one scrape at a time, in a thread.
 
@@ -27,10 +51,11 @@ class Exposition:
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self._registry = metrics.registry
-        if metrics.folder is not None:
-            self._registry = CollectorRegistry()
-            WorkersCollector(self._registry, metrics.folder)
+        self._registry = CollectorRegistry()
+        if metrics.folder is None:
+            self._registry.register(HeartbeatAges(metrics.registry))
+        else:
+            self._registry.register(HeartbeatAges(WorkersCollector(metrics.folder)))
             self._registry.register(MasterEvents(metrics.folder))
         self._running: asyncio.Task[bytes] | None = None
         self._next: asyncio.Task[bytes] | None = None

@@ -1,18 +1,36 @@
 """All metrics, and the methods through which the rest of the application reports them."""
 
+import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_fastapi_instrumentator.metrics import Info
 
 from app import NAME
+from app.errors import CLIENT_SHARE
+from app.metrics.buffered_durations import BufferedDurations
 from app.metrics.slot_files import ensure_space, open_files, own_slot
+from app.state_keys import FAILURE_CODE
 
 DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods that are counted by name. All others are counted as `other`."""
+
+SHED_REASONS: Final = (
+    "queue_full", "queue_timeout", "client_share", "slow_queue_full", "slow_queue_timeout", "slow_client_share",
+)  # fmt: skip
+"""Why a request was refused: too many waited, it waited too long, or, in either case, its client had more than its
+share."""
+
+MOST_CODES: Final = 64
+"""The codes of failures that are counted by name. Further ones are counted as `other`."""
+
+HEARTBEAT_AGE: Final = "worker_heartbeat_age_seconds"
+"""Its value is stored as the time of the heartbeat by the monotonic clock, which all processes share. A scrape shows
+the age: a worker that hangs cannot."""
 
 SCHEMA_STATES: Final = ("unknown", "behind", "current", "ahead")
 
@@ -30,16 +48,25 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.worker = own_slot()
         self._files_full = False
-        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._children: dict[tuple[str, str, str, str], tuple[Counter, Histogram | None]] = {}
+        self._codes: set[str] = set()
+        self._statements: dict[str, BufferedDurations] = {}
+        self._statement_children: dict[str, Histogram | None] = {}
         self._decision_children: dict[tuple[str, str], Counter] = {}
 
         self._requests = self._counter(
-            "http_requests_total", "Requests served, by exact status.", "method", "handler", "status"
+            "http_requests_total",
+            "Requests served, by exact status, and failures by code.",
+            "method",
+            "handler",
+            "status",
+            "code",
         )
         self._duration = Histogram(
             "http_request_duration_seconds",
             "Time from the start of a request's handling to the end of its response. Handling starts when the request "
-            "has arrived; if its body is longer than 64 KiB, when its head has arrived.",
+            "has arrived; if its body is longer than 64 KiB, when its head has arrived. Without requests that were "
+            "refused because of their client's own share.",
             ["method", "handler"],
             buckets=DURATION_BUCKETS,
             registry=self.registry,
@@ -50,6 +77,8 @@ class Metrics:
         self._shed = self._counter(
             "requests_shed_total", "Requests refused because the queue for connections was full or too slow.", "reason"
         )
+        for reason in SHED_REASONS:  # each series exists before it grows, so that an alert sees the first increase
+            self._shed.labels(reason)
 
         self._pool_size = self._gauge("database_pool_size", "The greatest number of open connections.")
         self._pool_open = self._gauge("database_pool_open", "Open connections.")
@@ -72,6 +101,14 @@ class Metrics:
         self._pool_opened = self._counter("database_pool_connections_opened_total", "Connections opened.")
         self._pool_closed = self._counter("database_pool_connections_closed_total", "Connections closed or lost.")
 
+        self._statement_duration = Histogram(
+            "database_statement_duration_seconds",
+            "Time of a statement on its connection, without the wait for the connection.",
+            ["statement"],
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+
         self._decisions = self._counter(
             "rate_limit_decisions_total",
             "Requests admitted or refused by a rate limit.",
@@ -88,6 +125,7 @@ class Metrics:
             mode="max",
         )
 
+        self._create_worker_state()
         self._schema = self._gauge(
             "schema_state", "Workers, by the state of the database schema that they found.", "state"
         )
@@ -115,7 +153,12 @@ class Metrics:
         self.loop_lag = self._worker_gauge(
             "worker_loop_lag_seconds", "Delay of a timer on the event loop, the highest of the last 15 seconds."
         )
-        self.memory = self._worker_gauge("worker_resident_memory_bytes", "Resident memory of the worker.")
+        self.memory = self._worker_gauge(
+            "worker_proportional_memory_bytes",
+            "Memory of the worker: its own, and its part of what processes share (PSS).",
+        )
+        self.open_fds = self._worker_gauge("worker_open_fds", "Open file descriptors of the worker.")
+        self.max_fds = self._worker_gauge("worker_max_fds", "The most file descriptors that the worker may open.")
         self.start_time = self._worker_gauge("worker_start_time_seconds", "Start time of the worker, in Unix time.")
         self.cpu = self._counter("worker_cpu_seconds_total", "CPU time of the workers in this slot.", "worker").labels(
             self.worker
@@ -129,7 +172,12 @@ class Metrics:
             "Client connections closed or refused because a worker had too many, or too many bytes in memory.",
             "reason",
         )
+        self.log_backlog = self._worker_gauge("worker_log_backlog_bytes", "Log lines that wait to be written.")
         self.lines_dropped = self._counter("log_lines_dropped_total", "Log lines that were dropped.")
+        self._describe(version, revision)
+
+    def _describe(self, version: str, revision: str) -> None:
+        """Set the gauges that never change."""
         shared = self._gauge("metrics_shared", "0 if a scrape shows only the worker that answers it.", mode="max")
         shared.set(self.folder is not None)
         build = self._gauge(
@@ -141,6 +189,18 @@ class Metrics:
         )
         build.labels(version, revision).set(1)
 
+    def _create_worker_state(self) -> None:
+        self._ready = self._worker_gauge(
+            "worker_ready",
+            "1 if the last check of the worker found database and schema usable, and it is not draining.",
+        )
+        self._is_draining = False
+        self._database_reachable = self._worker_gauge(
+            "worker_database_reachable", "1 if the database answered the last check of the worker."
+        )
+        self._heartbeat = self._worker_gauge(HEARTBEAT_AGE, "Seconds since the last heartbeat of the worker.")
+        self._heartbeat.set(time.monotonic())
+
     def request_answered(self, info: Info) -> None:
         """Count a request; the signature is that of an instrumentation.
 
@@ -148,19 +208,39 @@ class Metrics:
         for every request, which takes longer than counting it.
         """
         method = info.method if info.method in METHODS else "other"
-        labels = method, info.modified_handler, info.modified_status
+        status = info.modified_status
+        labels = method, info.modified_handler, status, "" if status < "400" else self._failure_code(info)
         children = self._children.get(labels)
         if children is None:
-            if self._files_full or (self.folder is not None and not ensure_space(self.folder)):
-                self._files_full = True
+            if not self._has_space():
                 return
-            children = self._requests.labels(*labels), self._duration.labels(*labels[:2])
+            # A client that waits for itself only says nothing about how fast the service is.
+            duration = None if labels[3] == CLIENT_SHARE else self._duration.labels(*labels[:2])
+            children = self._requests.labels(*labels), duration
             self._children[labels] = children
         children[0].inc()
-        children[1].observe(info.modified_duration)
+        if children[1] is not None:
+            children[1].observe(info.modified_duration)
+
+    def statement_ran(self, name: str, seconds: float) -> None:
+        """A statement with this name ran for so long, whether it succeeded or failed. There are few names."""
+        durations = self._statements.get(name)
+        if durations is None:
+            durations = self._statements[name] = BufferedDurations(DURATION_BUCKETS)
+        durations.observe(seconds)
+
+    def sample_statements(self) -> None:
+        """Add the durations of the statements since the last sample to their histogram."""
+        for name, durations in self._statements.items():
+            durations.flush(partial(self._statement_child, name))
+
+    def _statement_child(self, name: str) -> Histogram | None:
+        if name not in self._statement_children:
+            self._statement_children[name] = self._statement_duration.labels(name) if self._has_space() else None
+        return self._statement_children[name]
 
     def request_shed(self, reason: str) -> None:
-        """A request was refused because of overload, for one of a few constant reasons."""
+        """A request was refused because of overload: one of `SHED_REASONS`."""
         self._shed.labels(reason).inc()
 
     def pool_waited(self, seconds: float) -> None:
@@ -207,10 +287,19 @@ class Metrics:
         """The rate limits cannot use their shared storage, or can again."""
         self._limits_degraded.set(degraded)
 
-    def set_schema_state(self, state: str) -> None:
-        """Set the state of the database schema: one of `SCHEMA_STATES`."""
+    def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
+        """Set what the worker's check of the database has found; `schema_state` is one of `SCHEMA_STATES`."""
+        self._ready.set(ready and not self._is_draining)
+        self._database_reachable.set(database_reachable)
         for known in SCHEMA_STATES:
-            self._schema.labels(known).set(known == state)
+            self._schema.labels(known).set(known == schema_state)
+
+    def heartbeat(self, *, draining: bool) -> None:
+        """The event loop of the worker runs. A worker that drains is not ready, and does not become ready again."""
+        self._heartbeat.set(time.monotonic())
+        if draining and not self._is_draining:
+            self._is_draining = True
+            self._ready.set(0)
 
     def set_connection_budget(self, *, instance: int, wanted: int, available: int) -> None:
         """Set the connection budget and the number of connections that the server has."""
@@ -232,6 +321,21 @@ class Metrics:
     def connections_shed(self, reason: str, connections: int) -> None:
         """So many client connections were closed or refused because of a limit of the worker."""
         self._connections_shed.labels(reason).inc(connections)
+
+    def _failure_code(self, info: Info) -> str:
+        """The code of the problem document, "" without one. Only codes that this service sets, so there are few."""
+        code: str = info.request.scope.get("state", {}).get(FAILURE_CODE, "")
+        if code not in self._codes:
+            if len(self._codes) == MOST_CODES:
+                return "other"
+            self._codes.add(code)
+        return code
+
+    def _has_space(self) -> bool:
+        """Whether the files of this worker have space for new series."""
+        if not self._files_full and self.folder is not None:
+            self._files_full = not ensure_space(self.folder)
+        return not self._files_full
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)

@@ -1,11 +1,12 @@
 """Metrics that are sampled once a second instead of with every request."""
 
 import asyncio
-import os
+import errno
+import resource
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,7 +21,11 @@ INTERVAL_SECONDS: Final = 1.0
 LAG_SAMPLES: Final = 15
 """The reported lag is the highest of this many samples, so that a scrape every 15 seconds misses none."""
 
-_MEMORY: Final = Path("/proc/self/statm")
+PROCESS_INTERVAL_SECONDS: Final = 15.0
+"""How often memory and file descriptors are read. The system counts both by walking through them, so a thread reads."""
+
+_MEMORY: Final = Path("/proc/self/smaps_rollup")
+_DESCRIPTORS: Final = Path("/proc/self/fd")
 
 
 class LaneState(Protocol):
@@ -65,7 +70,11 @@ class PoolState(Protocol):
 
 @asynccontextmanager
 async def sampling(
-    metrics: Metrics, *, pool: Callable[[], PoolState], lines_dropped: Callable[[], int]
+    metrics: Metrics,
+    *,
+    pool: Callable[[], PoolState],
+    lines_dropped: Callable[[], int],
+    log_backlog_bytes: Callable[[], int],
 ) -> AsyncIterator[None]:
     """Sample every second until the context ends.
 
@@ -73,24 +82,59 @@ async def sampling(
         metrics: Receives the samples.
         pool: Returns the pool's state.
         lines_dropped: Returns how many log lines this process has dropped so far.
+        log_backlog_bytes: Returns the bytes of log lines that wait to be written.
     """
     metrics.start_time.set(time.time())
-    sampler = _Sampler(metrics, pool, lines_dropped)
+    sampler = _Sampler(metrics, pool, lines_dropped, log_backlog_bytes)
     sampler.sample()
-    task = asyncio.create_task(sampler.run())
+    tasks = [asyncio.create_task(sampler.run()), asyncio.create_task(_sample_process(metrics))]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         sampler.sample()
 
 
+async def _sample_process(metrics: Metrics) -> None:
+    while True:
+        for read in (_read_descriptors, _read_memory):
+            with suppress(OSError):  # Linux only, and some containers lack one of the files.
+                await asyncio.to_thread(read, metrics)
+        await asyncio.sleep(PROCESS_INTERVAL_SECONDS)
+
+
+def _read_descriptors(metrics: Metrics) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    metrics.max_fds.set(most)
+    try:
+        metrics.open_fds.set(sum(1 for _ in _DESCRIPTORS.iterdir()))
+    except OSError as error:
+        if error.errno != errno.EMFILE:  # Counting needs a descriptor: there is none left.
+            raise
+        metrics.open_fds.set(most)
+
+
+def _read_memory(metrics: Metrics) -> None:
+    for line in _MEMORY.read_text().splitlines():
+        if line.startswith("Pss:"):
+            metrics.memory.set(int(line.split()[1]) * 1024)
+            return
+
+
 class _Sampler:
-    def __init__(self, metrics: Metrics, pool: Callable[[], PoolState], lines_dropped: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        pool: Callable[[], PoolState],
+        lines_dropped: Callable[[], int],
+        log_backlog_bytes: Callable[[], int],
+    ) -> None:
         self._metrics = metrics
         self._pool = pool
         self._lines_dropped = lines_dropped
+        self._log_backlog_bytes = log_backlog_bytes
         self._dropped = 0
         self._cpu_seconds = 0.0
         self._lags: deque[float] = deque(maxlen=LAG_SAMPLES)
@@ -110,6 +154,7 @@ class _Sampler:
     def sample(self) -> None:
         metrics = self._metrics
         metrics.sample_in_progress()
+        metrics.sample_statements()
         pool = self._pool()
         metrics.set_pool_state(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
         slow = pool.slow
@@ -118,7 +163,4 @@ class _Sampler:
         metrics.lines_dropped.inc(dropped - self._dropped)
         metrics.cpu.inc(cpu_seconds - self._cpu_seconds)
         self._dropped, self._cpu_seconds = dropped, cpu_seconds
-        try:
-            metrics.memory.set(int(_MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
-        except OSError:  # The file exists on Linux only.
-            return
+        metrics.log_backlog.set(self._log_backlog_bytes())

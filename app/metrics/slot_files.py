@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Metric, values
+from prometheus_client import Metric, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.metrics.directory import SLOT_VARIABLE, VARIABLE
@@ -105,10 +105,10 @@ def _is_readable(file: Path) -> bool:
 class WorkersCollector(MultiProcessCollector):
     """Reads the files of all workers, and skips a file that cannot be read."""
 
-    def __init__(self, registry: CollectorRegistry, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._reported: set[Path] = set()
-        super().__init__(registry, str(folder))  # type: ignore[no-untyped-call]
+        super().__init__(None, str(folder))  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of all workers."""

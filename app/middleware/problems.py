@@ -23,7 +23,7 @@ from app.errors import (
     ShuttingDownError,
     root_cause,
 )
-from app.state_keys import CLIENT_DISCONNECTED
+from app.state_keys import CLIENT_DISCONNECTED, FAILURE_CODE
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +34,9 @@ _LOGGED_ELSEWHERE = (NotReadyError, OverloadedError, RequestRefusedError)
 counted; logging them would add to the load. A version of HTTP that is refused (505) is no failure of the service."""
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+INTERNAL_ERROR_CODE = "internal_error"
+_INVALID_CODE = "invalid_request"
 
 _INVALID = "Validation failed; `errors` lists the invalid fields."
 _INTERNAL_ERROR = "Internal error. Quote the request id when you report it."
@@ -48,6 +51,9 @@ _CODES = {
 
 _PLAINER = {"model_attributes_type": "Input should be a JSON object"}
 """What replaces a message of Pydantic that is about Python, by the type of the error."""
+
+_NO_NUL = "Input should not contain the character NUL"
+"""Pydantic's message is the regular expression that allows no NUL."""
 
 
 class Problems:
@@ -101,22 +107,26 @@ def _find_route(scope: Scope) -> None:
 
 def answer(scope: Scope, error: Exception) -> Response:
     """The answer to an exception. An unexpected one is logged with its traceback and answered without it."""
-    request_id = scope["state"]["request_id"]
+    state = scope["state"]
+    request_id = state["request_id"]
     if isinstance(error, RequestError):
+        state[FAILURE_CODE] = error.failure_code
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, _LOGGED_ELSEWHERE):
             log.warning("request_failed", code=error.code, cause=root_cause(error))
         return _problem(error.status, error.code, str(error), request_id, error.headers, error.members)
     if isinstance(error, RequestValidationError):
+        state[FAILURE_CODE] = _INVALID_CODE
         members = {"errors": [_field_problem(e) for e in error.errors()]}
-        return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", _INVALID, request_id, {}, members)
+        return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, _INVALID_CODE, _INVALID, request_id, {}, members)
     if isinstance(error, HTTPException):
-        return _http_exception_answer(error, request_id)
+        return _http_exception_answer(error, state)
+    state[FAILURE_CODE] = INTERNAL_ERROR_CODE
     log.error("request_crashed", exc_info=error)
     body = internal_error_body(request_id)
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MEDIA_TYPE)
 
 
-def _http_exception_answer(error: HTTPException, request_id: str) -> Response:
+def _http_exception_answer(error: HTTPException, state: dict[str, Any]) -> Response:
     """The answer to an exception that a route raises as FastAPI documents it, with the detail that the route wrote.
 
     A detail that is not text is the member `context`. A status that no standard names is its own code.
@@ -135,12 +145,13 @@ def _http_exception_answer(error: HTTPException, request_id: str) -> Response:
     elif error.detail != title:  # the default of the exception
         description = error.detail
     detail = (description or title).rstrip(".") + "."
-    return _problem(error.status_code, code, detail, request_id, headers, members, title=title)
+    state[FAILURE_CODE] = code
+    return _problem(error.status_code, code, detail, state["request_id"], headers, members, title=title)
 
 
 def internal_error_body(request_id: str) -> bytes:
     """The problem document for an internal error."""
-    return _body(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL_ERROR, request_id, {})
+    return _body(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR_CODE, _INTERNAL_ERROR, request_id, {})
 
 
 async def handle(request: Request, error: Exception) -> Response:
@@ -150,7 +161,10 @@ async def handle(request: Request, error: Exception) -> Response:
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     """Pydantic's error without the input, which may be secret or not even text."""
-    message = _PLAINER.get(error.get("type", "")) or error["msg"].removeprefix("Value error, ")
+    kind, value = error.get("type", ""), error.get("input")
+    message = _PLAINER.get(kind) or error["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch" and isinstance(value, str) and "\0" in value:
+        message = _NO_NUL
     return {"field": _field(*error["loc"]), "message": message}
 
 

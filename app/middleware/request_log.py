@@ -1,6 +1,7 @@
 """The request id, the trace id, and one log line for each request."""
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from random import getrandbits
@@ -32,8 +33,15 @@ class RequestLog:
     headers of the rate limit and the `ResponseHeaders`.
     """
 
-    def __init__(self, app: ASGIApp, resources: Sequence[str] = (), forwarded: ForwardedCheck | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        resources: Sequence[str] = (),
+        forwarded: ForwardedCheck | None = None,
+        slot: str = "0",
+    ) -> None:
         self.app = app
+        self._slot = slot
         self._forwarded = forwarded
         self._headers = ResponseHeaders(resources)
         self._log: Any = None
@@ -108,7 +116,7 @@ class RequestLog:
             config["logger_factory"](),
             processors=config["processors"][-1:],
             wrapper_class=config["wrapper_class"],
-        ).bind()
+        ).bind(slot=self._slot, pid=os.getpid())
         self._debug_enabled = self._log.is_enabled_for(logging.DEBUG)
         self._info_enabled = self._log.is_enabled_for(logging.INFO)
         return self._log

@@ -8,7 +8,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.metrics.instruments import Metrics
+from app.middleware.problems import INTERNAL_ERROR_CODE
 from app.middleware.response_recorder import ResponseRecorder
+from app.state_keys import FAILURE_CODE
 
 
 class RequestMetrics(PrometheusInstrumentatorMiddleware):
@@ -46,6 +48,8 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
             raise
         finally:
             self._metrics.in_progress -= 1
+            if crashed:
+                scope.setdefault("state", {})[FAILURE_CODE] = INTERNAL_ERROR_CODE
             route = scope.get("route")
             info = Info(
                 request=Request(scope),

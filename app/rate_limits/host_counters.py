@@ -79,10 +79,7 @@ class HostCounters:
         if self._counts_alone:
             self._own.undo_hit(key, cost)
             return
-        try:
-            self._shared.undo_hit(key, cost)
-        except self._shared.errors as error:
-            self._failed(cause=str(error))
+        self._change_shared(self._shared.undo_hit, key, cost)
 
     def read(self, key: bytes) -> tuple[float, int] | None:
         """The age in seconds of the oldest request in the window, and the number of requests in it."""
@@ -97,13 +94,13 @@ class HostCounters:
         """Delete the counter of one client."""
         self._own.delete(key)
         if self._shared.is_open:
-            self._shared.delete(key)
+            self._change_shared(self._shared.delete, key)
 
     def delete_all(self) -> None:
         """Delete all counters."""
         self._own.delete_all()
         if self._shared.is_open:
-            self._shared.delete_all()
+            self._change_shared(self._shared.delete_all)
 
     def set_flag(self, name: str, on: bool) -> bool:
         """Set or clear a flag that all workers share. True for the one caller that changes it."""
@@ -120,6 +117,12 @@ class HostCounters:
     @property
     def _counts_alone(self) -> bool:
         return self._is_degraded or not self._shared.is_open
+
+    def _change_shared(self, change: Callable[..., None], *arguments: bytes | int) -> None:
+        try:
+            change(*arguments)
+        except self._shared.errors as error:
+            self._failed(cause=str(error))
 
     def _used_alone(self) -> ProcessCounters:
         if not self.is_open:

@@ -92,7 +92,11 @@ async def list_items(
     is_active: ActiveFilter = None,
     q: Annotated[Search | None, Query(description="Text that the name contains. Case does not matter.")] = None,
     count: Annotated[
-        Literal["exact"] | None, Query(description="Count all matches, instead of estimating a large total.")
+        Literal["exact"] | None,
+        Query(
+            description="Count all matches, instead of estimating a large total. A page after a cursor has no total, "
+            "and `count` does not change it."
+        ),
     ] = None,
 ) -> Response:
     """List items in the order of their ids, by page number or after a cursor."""

@@ -72,14 +72,17 @@ class Settings(FromEnvironment):
     migration_database_url_file: Path | None = None
     """A file that contains MIGRATION_DATABASE_URL, such as a mounted secret."""
 
-    migration_lock_seconds: Seconds = 2.0
-    """How long a migration waits for a lock before it lets the requests that queue behind it run, and retries."""
+    migration_lock_seconds: Seconds = 0.2
+    """How long a migration waits for a lock before it lets the requests that queue behind it run, and retries.
+    It must be less than DATABASE_WAIT_SECONDS and a fifth of DATABASE_STATEMENT_SECONDS."""
 
     migration_wait_seconds: Seconds = 60.0
-    """How long a migration waits for locks in total. After that it fails, and names the sessions that block it."""
+    """How long a migration waits in total for locks and for a connection. After that it fails, and names the
+    sessions that block it."""
 
     migration_statement_seconds: Seconds = 5.0
-    """How long one statement of a migration may run. An index that is created concurrently has no limit."""
+    """How long one statement of a migration may run. An index that is created concurrently has no limit,
+    neither for its statement nor for its waits."""
 
     instances: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Instances of this service that share the database. Only the check of the connection budget uses it."""

@@ -1,22 +1,28 @@
 """Gunicorn's master, changed to replace workers one at a time: a new one serves before an old one stops."""
 
 import importlib
+import math
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, ClassVar
 
+import structlog
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.errors import ConfigError, HaltServer
 from gunicorn.glogging import Logger
 
 from app.worker.events import Event, Events
+from app.worker.exit_status import ExitStatus
 from app.worker.stage import Stage, StageTable
 from app.worker.syn_filter import drop_new_connections
 from app.worker.worker import Worker
+
+log = structlog.get_logger(__name__)
 
 _NO_EXIT_CODE = -1
 _COULD_NOT_START = 3
@@ -39,6 +45,11 @@ _CHECKS = frozenset({"app.worker.configuration", "app.worker.descriptors"})
 
 _RESTART_ONLY = ("pidfile", "proc_name", "raw_env", "reuse_port", "user", "group", "umask", "daemon")
 """Gunicorn's settings that a reload does not apply. A reload that changes one is refused."""
+
+_TIMED_OUT = (
+    "It sent no heartbeat for WORKER_TIMEOUT_SECONDS, and its master ended it. `stack` says where it was. "
+    "Without one it was stopped, or waited in the kernel: it was ended by SIGKILL, which leaves no stack."
+)
 
 _CHECK_SECONDS = 0.2
 """How often the master looks at the workers while some of them start or stop."""
@@ -169,12 +180,37 @@ class RollingArbiter(Arbiter):
         self.kill_worker(worker.pid, number)
 
     def reap_workers(self) -> None:
-        """Remove workers that have ended. After each failure in a row the pause before the next start is longer."""
-        stages = {worker: worker.status.stage for worker in self.WORKERS.values()}
-        super().reap_workers()
-        for worker, stage in stages.items():
-            if worker.pid not in self.WORKERS and worker.stop_by is None and stage < Stage.DRAINING:
-                self._note_failure(worker, stage)
+        """Remove workers that have ended. After each failure in a row the pause before the next start is longer.
+
+        Gunicorn's own method asks "Perhaps out of memory?" for each SIGKILL, also for one that the master has sent.
+        """
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                pid, status = ended
+                # As the first process of a container the master reaps other processes, too.
+                worker = self.WORKERS.pop(pid, None)
+                if worker is not None:
+                    self._note_end(worker, worker.status.stage, ExitStatus.parse(status))
+                    worker.tmp.close()
+                    worker.stack_file.close()
+                    self.cfg.child_exit(self, worker)
+
+    def _note_end(self, worker: Worker, stage: Stage, status: ExitStatus) -> None:
+        """Say what was seen of an end that the master did not ask for, or asked for because the worker hung."""
+        was_asked = worker.stop_by is not None or stage >= Stage.DRAINING
+        facts = {
+            "slot": str(worker.slot),
+            "pid": worker.pid,
+            "signal": status.signal,
+            "exit_code": status.exit_code,
+            "stack": worker.stack_file.read(),
+        }
+        if worker.aborted:
+            log.error("worker_timed_out", **facts, timeout_seconds=self.timeout, cause=_TIMED_OUT)
+        elif not was_asked or not status.follows_stop:
+            log.error("worker_died", **facts, cause=status.cause)
+        if not was_asked:
+            self._note_failure(worker, stage)
 
     def _note_failed_fork(self, error: OSError) -> None:
         """Count a worker that could not be started as one that failed to start, and try again after the pause."""
@@ -218,6 +254,8 @@ class RollingArbiter(Arbiter):
 
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers. Before that, drop new SYNs, so that closing the listeners resets no connection."""
+        for worker in self.WORKERS.values():
+            worker.stop_by = worker.stop_by or math.inf
         for listener in self.LISTENERS:
             drop_new_connections(listener.sock)
         super().stop(graceful)

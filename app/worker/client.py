@@ -20,10 +20,11 @@ _LARGE_BYTES = 32 * 1024
 class LimitedClient(ClientTimeouts):
     """Uvicorn's protocol within the limits on all connections of a worker."""
 
-    _has_answered = False
+    _head_bytes = 0
+    """What has arrived of a head that is incomplete."""
 
-    _request_bytes = 0
-    """What has arrived of requests that are not answered, except of one that arrived at once."""
+    _counted_bytes = 0
+    """What has arrived since the connection was made, except of requests that arrived at once."""
 
     _response_bytes = 0
     """The size of the parts of a response that stay in memory until they are sent completely."""
@@ -70,27 +71,34 @@ class LimitedClient(ClientTimeouts):
         return bool(_COUNT.unpack(unread)[0])
 
     def buffered_bytes(self) -> int:
-        """The bytes of the request, and those of the response that are in memory until all are sent."""
+        """The bytes of the requests, and those of the response that are in memory until all are sent.
+
+        What the application has got of a body counts up to `max_body_bytes`. It keeps a longer body only if an endpoint
+        collects it.
+        """
         unsent: int = self.transport.get_write_buffer_size()
         if not unsent:
             self._response_bytes = 0
-        request = 0 if self.phase is Phase.IDLE else self._request_bytes
-        return request + max(unsent, self._response_bytes)
+        requests = self._head_bytes
+        for cycle in {self.cycle, self._running, *(cycle for cycle, _ in self.pipeline)}:
+            if cycle is not None:
+                requests += cycle.head_bytes + len(cycle.body) + min(cycle.handed_on_bytes, self.limits.max_body_bytes)
+        return requests + max(unsent, self._response_bytes)
 
     def moved_bytes(self) -> int:
         """A number that changes when the client sends or reads."""
-        return self._request_bytes - int(self.transport.get_write_buffer_size())
+        return self._counted_bytes - int(self.transport.get_write_buffer_size())
 
     def shed(self) -> None:
         """Close at once, and leave the worker's connections."""
         self._closing = True
-        self.deadline = math.inf
         self.connections.discard(self)
         self._response_transport.drop_writes()
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()
+        self._update_deadline()
 
     def _enter(self) -> None:
         """Be refused if the worker has too many connections, and none that can be closed instead."""
@@ -100,7 +108,7 @@ class LimitedClient(ClientTimeouts):
 
     def _count_received(self, size: int) -> None:
         """Count a part of a request that has not arrived completely, or that waits behind another one."""
-        self._request_bytes += size
+        self._counted_bytes += size
         self.server_state.totals.buffered(size)
 
     def _write_response(self, data: bytes) -> None:

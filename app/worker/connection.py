@@ -23,6 +23,7 @@ from app.worker.head import (
     without_upgrade,
 )
 from app.worker.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED, MAX_TARGET_BYTES
+from app.worker.parts import RequestParts
 from app.worker.response import RequestCycle, RequestCycle10, await_refusal
 
 _CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
@@ -45,17 +46,15 @@ class Connection(LimitedClient):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_complete = False
-        self._head_bytes = 0
-        self._chunk_bytes = 0
+        self._parts = RequestParts()
+        self._part_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
         self._host = b""
         """The last valid Host: most clients send the same with each request."""
         self._raw = b""
-        """The bytes in which the line of the request that is arriving must be found."""
+        """What has arrived of a request, until its line is checked. Empty lines may precede it."""
         self._line_checked = False
-        self._is_first_in_raw = True
-        """Whether `_raw` begins with the request that is arriving, apart from empty lines."""
         self._upgrade_requested = False
         self._task: asyncio.Task[None] | None = None
 
@@ -115,12 +114,10 @@ class Connection(LimitedClient):
         """Start the timeout for the whole request."""
         super().on_message_begin()
         self._receiving = True
-        self._head_complete = self._line_checked = False
+        self._head_complete = False
         self._head_bytes = 0
         self._discarded_bytes = 0
         self._declared_bytes = 0
-        if self._running is None and not self.pipeline:
-            self._request_bytes = 0
         self._start_request_time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -150,12 +147,12 @@ class Connection(LimitedClient):
         """Put the request into the pipeline, unless its head is refused."""
         parser, scope = self.parser, self.scope
         version, method, target = parser.get_http_version(), parser.get_method(), self.url
-        received = self._head_bytes + self._chunk_bytes
+        received = self._head_bytes + self._part_bytes
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
         check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
-        if not (self._line_checked or self._has_sent(request_line(method=method, target=target, version=version))):
-            raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
+        if not self._line_checked:
+            self._check_line()
         if parser.should_upgrade():
             self._upgrade_requested = True
             return
@@ -163,7 +160,9 @@ class Connection(LimitedClient):
             raise HeadRefusedError(HTTPStatus.TOO_MANY_REQUESTS)
         scope["path"], scope["raw_path"], scope["query_string"] = split_target(target)
         self._head_complete = True
+        self._parts.expect_body(self._declared_bytes)
         cycle = self.cycle = self._new_cycle(keep_alive=version == "1.1" and parser.should_keep_alive())
+        cycle.head_bytes, self._head_bytes = received, 0
         cycle.is_long = self._declared_bytes > self.limits.whole_body_bytes
         if self._running is not None:
             self.flow.pause_reading()
@@ -204,7 +203,7 @@ class Connection(LimitedClient):
         """Note that the request has arrived completely."""
         if self._upgrade_requested:
             return
-        self._receiving = self._is_first_in_raw = False
+        self._receiving = self._line_checked = False
         if self.cycle is not None:
             self.cycle.more_body = False
             self.cycle.message_event.set()
@@ -228,6 +227,8 @@ class Connection(LimitedClient):
             if self.pipeline:
                 self.flow.pause_reading()
         elif not self.pipeline:
+            if not self._receiving:
+                self._forget_request()
             if self._half_closed:
                 self.close()
             else:
@@ -242,6 +243,12 @@ class Connection(LimitedClient):
                 if cycle.more_body:
                     cycle.scope["state"][BODY_INCOMPLETE] = True
                 self._start_asgi_task(cycle, app)
+
+    def _forget_request(self) -> None:
+        """Keep nothing of a request that was answered: the connection may be idle for long."""
+        self.cycle = None
+        nothing: Any = {}
+        self.scope, self.headers, self.url = nothing, [], b""
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
@@ -267,70 +274,67 @@ class Connection(LimitedClient):
             cycle.keep_alive = False
 
     def _parse(self, data: bytes) -> None:
-        self._chunk_bytes = len(data)
-        self._raw += data
+        for part in self._parts.split(data):
+            self._parse_part(part)
+            if self._input_refused:
+                return
+        queued = len(self.pipeline)
+        if self._receiving or queued > 1 or (queued and self._running is not None):
+            self._count_received(len(data))
+
+    def _parse_part(self, part: bytes) -> None:
+        self._part_bytes = len(part)
         try:
-            if not self._receiving:
-                self._is_first_in_raw = True
-                if data[0] in b"\r\n":
+            if not self._line_checked:
+                self._raw += part
+                if not self._receiving and self._raw[0] in b"\r\n":
                     check_blank_lines(self._raw)
-            self.parser.feed_data(data)
+            self.parser.feed_data(part)
+            if self._receiving:
+                self._check_unfinished()
+            else:
+                self._raw = b"\r" if self._raw.endswith(b"\r") else b""  # one half of an empty line
         except HeadRefusedError as refusal:
             self._refuse(refusal.status)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserUpgrade:
+            self._ignore_upgrade()
         except httptools.HttpParserError as error:
             reason = error.__context__
             self._refuse(reason.status if isinstance(reason, HeadRefusedError) else HTTPStatus.BAD_REQUEST)
-        else:
-            queued = len(self.pipeline)
-            if self._receiving or queued > 1 or (queued and self._running is not None):
-                self._count_received(len(data))
-            if self._receiving:
-                self._check_unfinished(len(data))
-        self._forget_raw()
 
-    def _has_sent(self, line: bytes) -> bool:
-        """Whether the request line was sent like this.
+    def _check_line(self) -> None:
+        """Refuse the request unless its line was sent as it must be, directly after the request before."""
+        parser = self.parser
+        line = request_line(method=parser.get_method(), target=self.url, version=parser.get_http_version())
+        if not self._raw.lstrip(b"\r\n").startswith(line):
+            raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
+        self._line_checked = True
+        self._raw = b""
 
-        A request that follows another one in the same packet may have it anywhere: where it begins is not known.
-        """
-        return self._raw.lstrip(b"\r\n").startswith(line) if self._is_first_in_raw else line in self._raw
-
-    def _forget_raw(self) -> None:
-        """Drop the bytes that have been parsed, except those in which a request line may not be complete."""
-        if not self._receiving:
-            self._raw = self._raw if self._raw == b"\r" else b""  # one half of a line end
-        elif self._head_complete or self._line_checked:
-            self._raw = b""
-        elif self.url:
-            parser = self.parser
-            line = request_line(method=parser.get_method(), target=self.url, version=parser.get_http_version())
-            self._line_checked = self._has_sent(line)
-            self._raw = b"" if self._line_checked else self._raw[-MAX_LINE_BYTES:]
-
-    def _check_unfinished(self, received_bytes: int) -> None:
+    def _check_unfinished(self) -> None:
         if self._head_complete:
-            self._discarded_bytes += received_bytes
+            self._discarded_bytes += self._part_bytes
             if self._discarded_bytes > MAX_DISCARDED_BYTES:
-                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                raise HeadRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
-        self._head_bytes += received_bytes
+        self._head_bytes += self._part_bytes
         if len(self.url) > MAX_TARGET_BYTES:
-            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG)
-        elif self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise HeadRefusedError(HTTPStatus.REQUEST_URI_TOO_LONG)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise HeadRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if b"\r\n" in self._raw.lstrip(b"\r\n") or len(self._raw) > MAX_LINE_BYTES:
+            self._check_line()
 
     def _discard(self, received_bytes: int) -> None:
         self._discarded_bytes += received_bytes
         if self._closing and self._discarded_bytes > MAX_DISCARDED_BYTES:
             self.transport.abort()
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
+    def _ignore_upgrade(self) -> None:
         """Serve a request with an `Upgrade` header as if it had none.
 
         The parser assumes that such a request has no body, and would read the
-        body as the next request. So its head is parsed again without the header.
+        body as the next request. So its head, with which the part ends, is parsed again without the header.
         """
         self._upgrade_requested = False
         old = self.parser
@@ -339,8 +343,7 @@ class Connection(LimitedClient):
         )
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._raw = b""
-        self._parse(head + rest)
+        self._parse_part(head)
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Refuse the request that is arriving, and close after its answer.

@@ -14,6 +14,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
 
+_MAX_HOST_BYTES = 512
+"""A name in the DNS has at most 253. An idle connection keeps its last Host."""
+
 _ENDING = b" HTTP/1.1\r\n"
 
 MAX_LINE_BYTES = MAX_TARGET_BYTES + 64
@@ -42,7 +45,7 @@ def check_host(value: bytes) -> None:
 
     Of `a:80@b` two parsers could read different hosts.
     """
-    if not _HOST.fullmatch(value):
+    if len(value) > _MAX_HOST_BYTES or not _HOST.fullmatch(value):
         raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
 
 
@@ -53,7 +56,7 @@ def check_blank_lines(data: bytes) -> None:
     """
     blank = data[: len(data) - len(data.lstrip(b"\r\n"))]
     rest = blank.replace(b"\r\n", b"")
-    if rest and not (rest == b"\r" and data.endswith(b"\r")):  # the LF may still arrive
+    if rest and not (rest == b"\r" and blank == data and data.endswith(b"\r")):  # the LF may still arrive
         raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
 
 
@@ -71,11 +74,11 @@ def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, 
         target: As it was sent.
         version: `1.1`, for example.
         headers: Without the trailers.
-        received_bytes: The size of the head, or more: what was received together with it counts too.
+        received_bytes: The size of the head.
     """
     if len(target) > MAX_TARGET_BYTES:
         raise HeadRefusedError(HTTPStatus.REQUEST_URI_TOO_LONG)
-    if len(headers) > MAX_HEADERS or (received_bytes > MAX_HEAD_BYTES and _size(target, headers) > MAX_HEAD_BYTES):
+    if len(headers) > MAX_HEADERS or received_bytes > MAX_HEAD_BYTES:
         raise HeadRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     if b"#" in target or method == b"CONNECT":
         raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
@@ -106,7 +109,3 @@ def without_upgrade(*, method: bytes, target: bytes, version: str, headers: Head
     lines = [request_line(method=method, target=target, version=version)]
     lines += [b"%s: %s\r\n" % header for header in headers if header[0] != b"upgrade"]
     return b"".join([*lines, b"\r\n"])
-
-
-def _size(target: bytes, headers: Headers) -> int:
-    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)

@@ -49,6 +49,9 @@ class Limits:
     whole_body_bytes: int = HIGH_WATER_LIMIT
     """The application begins with a request whose body has at most this many bytes when it has arrived completely."""
 
+    max_body_bytes: int = HIGH_WATER_LIMIT
+    """How much of a body the application is assumed to keep in memory until it has answered."""
+
     max_connections: int
     """The most connections of one worker."""
 

@@ -50,6 +50,10 @@ class RequestCycle(RequestResponseCycle):
     is_long = False
     """The application begins before the body has arrived completely."""
 
+    head_bytes = 0
+    handed_on_bytes = 0
+    """How much of the body the application has got."""
+
     refusal: RequestRefusedError | None = None
     """Why the rest of the request was refused."""
 
@@ -87,6 +91,7 @@ class RequestCycle(RequestResponseCycle):
         if self.refusal is not None:
             raise self.refusal
         message = {"type": "http.request", "body": bytes(self.body), "more_body": self.more_body}
+        self.handed_on_bytes += len(self.body)
         self.body = bytearray()
         return message
 

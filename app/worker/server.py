@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 
-from app.state_keys import CLIENTS_OBSERVER
+from app.state_keys import CLIENTS_OBSERVER, HEARTBEAT
 from app.worker.connection import Connection
 from app.worker.limits import Limits, State
 from app.worker.stage import Stage
@@ -92,6 +92,8 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         loop.call_later(HEARTBEAT_SECONDS, self._heartbeat)
         self._status.heartbeat()
+        if (report := self.lifespan.state.get(HEARTBEAT)) is not None:
+            report(draining=self.server_state.draining)
         if self._status.stage == Stage.SERVING and self.server_state.total_requests >= self._max_requests:
             self._status.report_stage(Stage.RECYCLING)
         if not self._status.master_is_alive():

@@ -27,7 +27,7 @@ class ClientTimeouts(HttpToolsProtocol):
 
     server_state: State
     cycle: RequestCycle | None  # type: ignore[assignment]
-    """The latest request whose head has arrived."""
+    """The latest request whose head has arrived, until it is answered and has arrived completely."""
 
     pipeline: deque[tuple[RequestCycle, Any]]  # type: ignore[assignment]
     """The requests that have not begun, the oldest last, each with the application that will answer it."""
@@ -61,6 +61,8 @@ class ClientTimeouts(HttpToolsProtocol):
         """How much of the next response has been written to find out whether the client is gone."""
         self._closing = False
         """Nothing more is answered on this connection."""
+        self._has_answered = False
+        """A request of this connection was answered."""
 
     @abstractmethod
     def _refuse(self, status: HTTPStatus) -> None:
@@ -162,7 +164,7 @@ class ClientTimeouts(HttpToolsProtocol):
             may_be_gone=self._half_closed and self._may_be_gone(),
             read_paused=flow.read_paused,
             draining=self.server_state.draining,
-            is_new=self.cycle is None,
+            is_new=not self._has_answered,
         )
         previous = self._wait
         if wait is previous:

@@ -59,7 +59,7 @@ def current_wait(
         may_be_gone: That request only reads, its response has not begun, and the client has sent its last byte.
         read_paused: Nothing is read, because the application must first take what has arrived.
         draining: The worker drains.
-        is_new: No request has arrived yet.
+        is_new: No request was answered yet.
     """
     if unread:
         return READER

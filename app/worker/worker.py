@@ -9,6 +9,7 @@ from uvicorn_worker import UvicornWorker
 from app.worker.connection import Connection
 from app.worker.limits import Limits
 from app.worker.server import Server
+from app.worker.stack_file import StackFile
 from app.worker.stage import StageTable
 from app.worker.status import WorkerStatus
 
@@ -53,6 +54,7 @@ class Worker(UvicornWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.stack_file = StackFile(self.cfg.worker_tmp_dir)
         # Gunicorn times out only workers that have sent a heartbeat. This is the first, so a hanging start is noticed.
         self.notify()
 
@@ -60,6 +62,11 @@ class Worker(UvicornWorker):
         """Give the worker its slot. Called before the fork."""
         self.slot = slot
         self.status = WorkerStatus(slot=slot, stages=stages, heartbeat=self.notify, master_pid=self.ppid)
+
+    def init_signals(self) -> None:
+        """Set the signal handlers, and have the stacks written when the master ends this worker with SIGABRT."""
+        super().init_signals()
+        self.stack_file.enable()
 
     def load_wsgi(self) -> None:
         """Import and build the application. This may take one `timeout`."""

@@ -14,6 +14,8 @@ runs_beside_previous_release = True
 
 _TRIGRAM_INDEX = """
 DO $$
+DECLARE
+    extension_schema text;
 BEGIN
     IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_trgm') THEN
         BEGIN
@@ -23,7 +25,18 @@ BEGIN
                 'Run CREATE EXTENSION pg_trgm as a superuser, then create the index ix_items_name_trgm.', current_user;
         END;
     END IF;
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') THEN
+    SELECT nspname INTO extension_schema
+    FROM pg_extension JOIN pg_namespace ON extnamespace = pg_namespace.oid WHERE extname = 'pg_trgm';
+    IF NOT has_schema_privilege(extension_schema, 'USAGE') THEN
+        RAISE WARNING 'The role % may not use the schema % of the extension pg_trgm, so there is no index '
+            'ix_items_name_trgm. Run GRANT USAGE ON SCHEMA % TO %, then create the index.',
+            current_user, extension_schema, quote_ident(extension_schema), quote_ident(current_user);
+    ELSIF extension_schema IS NOT NULL THEN
+        -- The schema is searched last, until the end of the transaction.
+        PERFORM set_config(
+            'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident(extension_schema)),
+            true
+        );
         CREATE INDEX ix_items_name_trgm ON items USING gin (name gin_trgm_ops);
     END IF;
 END

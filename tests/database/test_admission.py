@@ -4,6 +4,7 @@ from time import perf_counter
 
 import pytest
 
+from app.database import admission as admission_module
 from app.database.admission import Admission
 from app.database.lanes import ALL_WAITING_PER_CONNECTION, WAITING_PER_CONNECTION
 from app.errors import OverloadedError, PoolExhaustedError, SlowRequestsBusyError
@@ -23,11 +24,11 @@ class Requests:
         """The lane `quick` or `slow`."""
         return self.admission.slow if kind == "slow" else self.admission.quick
 
-    async def ask(self, *clients, kind="quick", sheddable=True):
+    async def ask(self, *clients, kind="quick"):
         """One request of each of these clients; returns their tasks."""
 
         async def request(client):
-            await self.admission.enter(client, self.lane(kind), sheddable=sheddable)
+            await self.admission.enter(client, self.lane(kind))
             self.admitted.append((client, kind))
 
         tasks = [asyncio.create_task(request(client)) for client in clients]
@@ -182,7 +183,71 @@ async def test_the_sum_of_waiters_is_bounded_and_the_client_with_the_most_is_ref
         await many[-1]
     assert not any(task.done() for task in (*many[1:-1], *others, newcomer))
     assert ALL_WAITING_PER_CONNECTION == requests.waiting
-    assert {"queue_full": 1} == requests.events.shed
+    assert {"client_share": 1} == requests.events.shed
+
+
+async def refusal(task):
+    """The error by which a request was refused."""
+    with pytest.raises(PoolExhaustedError) as raised:
+        await task
+    return raised.value
+
+
+@pytest.mark.parametrize("kind", ["quick", "slow"])
+async def test_what_one_of_several_clients_sends_too_much_is_counted_as_its_own_share(kind):
+    """It is told apart whether its request is refused at once, displaced, or waited too long."""
+    requests, prefix = Requests(size=3, wait_seconds=0.3), "slow_" if kind == "slow" else ""
+    await requests.ask("b")
+    tasks = await requests.ask(*["a"] * (3 + WAITING_PER_CONNECTION * requests.lane(kind).size), kind=kind)
+
+    await asyncio.wait(tasks)
+    outcomes = [await refusal(task) for task in tasks if task.exception()]
+
+    assert WAITING_PER_CONNECTION < len(outcomes)
+
+    assert {f"{prefix}client_share"} == set(requests.events.shed)
+    assert {"client_share"} == {error.failure_code for error in outcomes}
+    assert {"pool_exhausted", "overloaded", "slow_requests_busy"} >= {error.code for error in outcomes}
+
+
+@pytest.mark.parametrize("clients", [["a"], [None], ["a", "b", "c", "d"]])
+async def test_a_refusal_counts_as_a_failure_of_the_service_in_all_other_cases(clients):
+    """A single client may be a proxy that hides all others; among several none has most of what is used or waits."""
+    requests = Requests(size=4, wait_seconds=0.2)
+
+    tasks = await requests.ask(*clients * (128 // len(clients)))
+    await asyncio.wait(tasks)
+    outcomes = [await refusal(task) for task in tasks if task.exception()]
+
+    assert len(outcomes) > 100
+    assert all(error.failure_code == error.code for error in outcomes)
+    assert {"queue_full", "queue_timeout"} >= set(requests.events.shed)
+
+
+async def test_the_client_with_most_waiters_is_told_apart_although_others_use_the_connections():
+    """It waits behind its own requests, while the turns of others come first."""
+    requests = Requests(size=4, wait_seconds=0.3)
+    await requests.ask("b", "c", "d", "e")
+
+    tasks = await requests.ask(*["a"] * 20)
+    await asyncio.wait(tasks)
+
+    codes = [(await refusal(task)).failure_code for task in tasks]
+    assert ["client_share"] * 16 == codes[:16]
+
+
+async def test_a_client_that_was_one_of_several_long_ago_is_a_single_one(monkeypatch):
+    """What another client has sent more than a minute ago does not count."""
+    monkeypatch.setattr(admission_module, "_SEVERAL_CLIENTS_SECONDS", 0.05)
+    requests = Requests(size=1, wait_seconds=0.3)
+    await requests.ask("b", "a")
+    await requests.leave("b")
+
+    (late,) = await requests.ask("a")
+
+    with pytest.raises(PoolExhaustedError) as raised:
+        await late
+    assert "pool_exhausted" == raised.value.failure_code
 
 
 async def test_a_waiter_that_is_displaced_late_is_refused_within_its_own_wait():
@@ -215,17 +280,53 @@ async def test_equal_clients_do_not_displace_each_other():
     assert not any(task.done() for task in waiting[1:])
 
 
-@pytest.mark.parametrize("sheddable", [True, False])
-async def test_the_queue_is_bounded(sheddable):
-    """When it is full, a sheddable request is refused, and any other waits."""
+async def test_the_queue_is_bounded():
+    """When it is full, a request is refused."""
     requests = Requests(size=1, wait_seconds=0.2)
     waiting = await requests.ask(*[None] * (1 + WAITING_PER_CONNECTION))
 
-    last = (await requests.ask(None, sheddable=sheddable))[0]
+    last = (await requests.ask(None))[0]
 
-    with pytest.raises(OverloadedError if sheddable else PoolExhaustedError):
+    with pytest.raises(OverloadedError):
         await last
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_the_check_comes_before_all_waiters_and_has_no_limit():
+    """It waits for longer than a request may, and takes the first connection that comes free."""
+    requests = Requests(size=1, wait_seconds=0.05)
+    await requests.ask("a")
+    check = asyncio.create_task(requests.admission.enter_first())
+    with pytest.raises(PoolExhaustedError):
+        await (await requests.ask("b"))[0]
+    waiting = (await requests.ask("b"))[0]
+
+    assert [] == await requests.leave("a")
+
+    await check
+    assert not waiting.done()
+    requests.admission.leave(None, requests.admission.quick)
+    await waiting
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_cancelled_check_takes_no_connection(when):
+    """Cancelled while it waits, or when it has just been given a connection: the next waiter gets it."""
+    requests = Requests(size=1)
+    _, waiting = await requests.ask("a", "b")
+    check = asyncio.create_task(requests.admission.enter_first())
+    await asyncio.sleep(0)
+
+    if when == "before":
+        check.cancel()
+        await asyncio.sleep(0)
+    requests.admission.leave("a", requests.admission.quick)
+    check.cancel()
+
+    await asyncio.wait_for(waiting, 5)
+    assert check.cancelled()
+    requests.admission.leave("b", requests.admission.quick)
+    assert (1, 0) == (requests.admission.free, requests.waiting)
 
 
 async def test_every_wait_has_the_same_limit():
@@ -238,7 +339,7 @@ async def test_every_wait_has_the_same_limit():
         await asyncio.sleep(delay)
         started = now()
         try:
-            await requests.admission.enter("a", requests.lane(kind), sheddable=True)
+            await requests.admission.enter("a", requests.lane(kind))
         except PoolExhaustedError as error:
             errors.append(type(error))
         waits.append(now() - started)
@@ -280,13 +381,13 @@ async def test_a_cancelled_waiter_takes_no_connection():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 async def test_no_connection_is_lost(size):
-    """Clients ask, leave and are cancelled at random: no limit is exceeded, and no free connection has a waiter."""
+    """Clients and checks enter, leave and are cancelled at random: no limit is exceeded, and all slots come back."""
     requests, source = Requests(size=size, wait_seconds=0.02), random.Random(size)
     admission = requests.admission
 
     async def request(client, kind):
         lane = requests.lane(kind)
-        await admission.enter(client, lane, sheddable=True)
+        await admission.enter(client, lane)
         try:
             assert admission.quick.in_use + admission.slow.in_use == size - admission.free <= size
             assert admission.slow.in_use <= admission.slow.size
@@ -296,6 +397,16 @@ async def test_no_connection_is_lost(size):
             if admission.free == size:
                 assert 0 == requests.waiting
 
+    async def check():
+        while True:
+            await admission.enter_first()
+            try:
+                await asyncio.sleep(source.random() / 500)
+            finally:
+                admission.leave(None, admission.quick)
+            await asyncio.sleep(source.random() / 50)
+
+    checking = asyncio.create_task(check())
     tasks = []
     for _ in range(800):
         tasks.append(asyncio.create_task(request(source.choice([None, *"aaabc"]), source.choice(["quick", "slow"]))))
@@ -304,6 +415,8 @@ async def test_no_connection_is_lost(size):
         if source.random() < 0.2:
             await asyncio.sleep(0.001)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    checking.cancel()
+    await asyncio.gather(checking, return_exceptions=True)
 
     assert {type(outcome) for outcome in outcomes} <= {
         type(None), asyncio.CancelledError, PoolExhaustedError, OverloadedError, SlowRequestsBusyError,

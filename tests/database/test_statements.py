@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Float, bindparam, delete, func, insert, select, text, union_all, update
 
 from app import NAME
-from app.database import slow
+from app.database import named, slow
 from app.database.lanes import WAITING_PER_CONNECTION
 from app.database.statements import StatementCompiler
 from app.errors import DatabaseUnavailableError, RequestError, SlowStatementTimeoutError, StatementTimeoutError
@@ -38,6 +38,22 @@ async def test_a_statement_returns_its_rows(database):
     assert [(1, "x"), (2, "x")] == [tuple(row) for row in rows]
     assert "x" == rows[0]["letter"]
     assert (3, 1, 0, 0) == tuple(getattr(database.state, name) for name in ("size", "open", "in_use", "waiting"))
+
+
+async def test_the_duration_of_a_statement_is_reported_by_its_name(database_url):
+    """Also if it fails; without the wait for a connection, and by `other` without a name."""
+    events = PoolEvents()
+    async with connected(database_url, observer=events, statement_seconds=0.4) as database:
+        await database.run(named("get_one", text("SELECT 1")), {})
+        await database.run(slow(named("count_samples", text("SELECT count(*) FROM samples"))), {})
+        async with database.transaction() as transaction:
+            await transaction.run(text("SELECT 2"), {})
+        with pytest.raises(StatementTimeoutError):
+            await database.run(named("sleep", text("SELECT pg_sleep(30)")), {})
+
+    assert ["get_one", "count_samples", "other", "sleep"] == [name for name, _ in events.statements]
+    assert 0.4 <= events.statements[-1][1] < 20
+    assert all(0 < seconds < 20 for _, seconds in events.statements)
 
 
 async def test_a_statement_commits_by_itself(database, sql):

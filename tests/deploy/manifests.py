@@ -15,34 +15,48 @@ KUBECTL = str(Path(sys.executable).with_name("kubectl"))
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("development", "production")
 
+STEPS = ("production-migration", "production-service")
+"""The steps of a release."""
+
 Manifest = dict[str, Any]
 
 
 @cache
-def rendered(overlay: str) -> str:
+def rendered(overlay: str, folder: Path = FOLDER) -> str:
     """The manifests that `kubectl apply -k` would send."""
     done = subprocess.run(
-        [KUBECTL, "kustomize", str(FOLDER / "overlays" / overlay)], capture_output=True, text=True, check=False
+        [KUBECTL, "kustomize", str(folder / "overlays" / overlay)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def manifests(overlay: str) -> list[Manifest]:
+def manifests(overlay: str, folder: Path = FOLDER) -> list[Manifest]:
     """Every object of an overlay."""
-    return list(yaml.safe_load_all(rendered(overlay)))
+    return list(yaml.load_all(rendered(overlay, folder), yaml.CSafeLoader))
+
+
+def identity(one: Manifest) -> tuple[str, str]:
+    """The kind and the name of an object."""
+    return one["kind"], one["metadata"]["name"]
 
 
 def manifest(overlay: str, kind: str, name: str = NAME) -> Manifest:
     """The object of this kind and name."""
-    (found,) = (one for one in manifests(overlay) if (one["kind"], one["metadata"]["name"]) == (kind, name))
+    (found,) = (one for one in manifests(overlay) if identity(one) == (kind, name))
     return found
 
 
 def configuration(overlay: str) -> dict[str, str]:
-    """The settings in the ConfigMap of the pods."""
-    (found,) = (one for one in manifests(overlay) if one["kind"] == "ConfigMap")
-    return dict(found["data"])
+    """The settings in the ConfigMap of the service's pods."""
+    (container,) = pods(overlay)[f"Deployment {NAME}"]["containers"]
+    return dict(manifest(overlay, "ConfigMap", container["envFrom"][0]["configMapRef"]["name"])["data"])
+
+
+def migration(overlay: str, folder: Path = FOLDER) -> Manifest:
+    """The Job that migrates."""
+    (found,) = (one for one in manifests(overlay, folder) if one["kind"] == "Job")
+    return found
 
 
 def pods(overlay: str) -> dict[str, Manifest]:

@@ -12,9 +12,10 @@ import pytest
 
 from app import NAME
 from app.connection_budget import Budget, worker_share
+from app.health.readiness import FIRST_SECONDS
 from app.settings import Settings
 from tests.cluster import ROLES
-from tests.deploy.manifests import FOLDER, OVERLAYS, configuration, manifest, manifests, pods, rendered
+from tests.deploy.manifests import FOLDER, OVERLAYS, configuration, manifest, manifests, migration, pods, rendered
 from tests.paths import ROOT
 
 OLDEST, NEWEST = "1.31", "1.37"
@@ -53,7 +54,8 @@ def test_every_manifest_is_valid(overlay, tmp_path):
     )  # fmt: skip
 
     assert 0 == done.returncode, done.stdout + done.stderr
-    checked = {one["kind"] for one in manifests(overlay)} - {"PodMonitor"}  # its schema is not part of Kubernetes
+    others = {"PodMonitor", "PrometheusRule"}  # their schemas are not part of Kubernetes
+    checked = {one["kind"] for one in manifests(overlay)} - others
     assert {kind.lower() for kind in checked} == set(
         re.findall(r"passed for resource (\w+)/", done.stdout + done.stderr)
     )
@@ -107,6 +109,13 @@ def test_probes_use_the_operators_port(overlay):
     assert {"path": "/health", "port": "ops"} == probes["startup"] == probes["liveness"]
     assert {"path": "/health/ready", "port": "ops"} == probes["readiness"]
     assert {"http": settings(overlay).port, "ops": settings(overlay).ops_port} == ports
+
+
+def test_the_readiness_probe_waits_for_the_first_check(overlay):
+    """Its timeout is longer than an answer can take."""
+    (container,) = pods(overlay)[f"Deployment {NAME}"]["containers"]
+
+    assert FIRST_SECONDS < container["readinessProbe"]["timeoutSeconds"]
 
 
 def test_the_grace_period_is_long_enough(overlay):
@@ -186,18 +195,20 @@ def test_every_variable_is_a_setting(overlay):
     known = {name.upper() for name in Settings.model_fields}
     named = {v["name"] for pod in pods(overlay).values() for c in pod["containers"] for v in c.get("env", [])}
 
-    assert {*named, *configuration(overlay)} <= known
+    configured = {name for one in manifests(overlay) if one["kind"] == "ConfigMap" for name in one["data"]}
+    assert configured
+    assert named | configured <= known
 
 
 def test_the_migration_uses_the_image_of_the_service(overlay):
     """The job runs `alembic upgrade head` in the service's image, with the URL of the tables' owner."""
-    (container,) = pods(overlay)[f"Job {NAME}-migration"]["containers"]
-    (api,) = pods(overlay)[f"Deployment {NAME}"]["containers"]
+    job, deployment = migration(overlay)["spec"]["template"]["spec"], pods(overlay)[f"Deployment {NAME}"]
+    (container,), (api,) = job["containers"], deployment["containers"]
 
     assert api["image"] == container["image"]
     assert ["alembic", "upgrade", "head"] == container["command"]
-    secrets = {name: pod["volumes"][0]["secret"]["secretName"] for name, pod in pods(overlay).items() if NAME in name}
-    assert {f"Deployment {NAME}": f"{NAME}-database", f"Job {NAME}-migration": f"{NAME}-migration"} == secrets
+    secrets = [pod["volumes"][0]["secret"]["secretName"] for pod in (deployment, job)]
+    assert [f"{NAME}-database", f"{NAME}-migration"] == secrets
 
 
 def test_every_selector_selects_one_kind_of_pod(overlay):

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from app import NAME
+from app.settings import Settings
 from tests.deploy.manifests import FOLDER, KUBECTL, manifest, manifests
 
 OVERLAY = "production"
@@ -62,4 +63,5 @@ def test_every_policy_of_the_overlay_names_its_networks():
     networks = {network for rules in found.values() for _, network in rules}
     assert networks
     assert not networks & {"0.0.0.0/0", "::/0", "0.0.0.0/32"}
-    assert 1 == sum(one["kind"] == "ConfigMap" for one in manifests(OVERLAY))
+    settings = {name.upper() for name in Settings.model_fields}
+    assert all(one["data"].keys() <= settings for one in manifests(OVERLAY) if one["kind"] == "ConfigMap")

@@ -85,6 +85,7 @@ def test_the_commands_print_what_the_document_shows(document, database_url, tmp_
         "MIGRATION_DATABASE_URL": as_role(database_url, "items_owner"),
         "ADMIN_DATABASE_URL": as_role(database_url, "postgres"),
         "BACKUPS": str(tmp_path),
+        "SECRETS": str(tmp_path / "secrets"),
     }
     found = list(blocks(document))
     text = "".join(block.text for block in found if block.kind == COMMANDS)

@@ -36,11 +36,3 @@ def test_the_limit_of_the_role_fits_the_connection_budget():
 
     assert {str(limit), str(each)} <= set(re.findall(r"\d+", paragraph))
     assert Budget(instances=3, connections_per_instance=each, server_connections=97, role_connections=limit).fits
-
-
-def test_the_deploy_page_creates_every_secret():
-    """It creates each secret that a manifest mounts, and no other."""
-    manifests = [file.read_text() for file in ROOT.glob("deploy/kubernetes/**/*.yaml")]
-    mounted = {name for text in manifests for name in re.findall(r"secretName: ([\w-]+)", text)}
-
-    assert mounted == set(re.findall(r"create secret generic ([\w-]+)", (GUIDE / "deploy.md").read_text()))

@@ -13,7 +13,7 @@ ALL = pytest.mark.parametrize("document", documents(), ids=lambda path: str(path
 
 GUIDE = [ROOT / "README.md", *sorted(ROOT.glob("docs/operations/*.md"))]
 
-WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "WRITE_IMAGES"}
+WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "SECRETS", "WRITE_IMAGES"}
 """Variables of the commands, not settings of the service."""
 
 

@@ -16,6 +16,7 @@ from app.embedded_postgres.cluster import Cluster
 from app.errors import StartupError
 from tests.cluster import execute
 from tests.paths import ROOT
+from tests.processes.server import eventually
 
 _SERVE = """
 import os, sys
@@ -73,6 +74,11 @@ def _is_alive(pid: int) -> bool:
     return False
 
 
+def _wait_for_end(pid: int) -> None:
+    """Wait until the server has ended, which is a moment after it has removed the file with its process id."""
+    eventually(lambda: not _is_alive(pid), seconds=60, what=f"the end of server {pid}")
+
+
 @pytest.mark.parametrize("user", [None, *(["nobody"] if os.geteuid() == 0 else [])])
 def test_data_is_kept_after_a_restart_and_the_server_stops_with_its_process(checkout, user):
     """This holds for root and for an ordinary user."""
@@ -86,8 +92,8 @@ def test_data_is_kept_after_a_restart_and_the_server_stops_with_its_process(chec
         execute(url, "SELECT FROM kept")
         second = _server(checkout)
 
-    assert not _is_alive(first)
-    assert not _is_alive(second)
+    _wait_for_end(first)
+    _wait_for_end(second)
 
 
 def test_data_is_kept_when_the_process_is_killed(checkout):
@@ -100,7 +106,7 @@ def test_data_is_kept_when_the_process_is_killed(checkout):
 
     with _served(checkout) as (url, _):
         execute(url, "SELECT FROM kept")
-        assert not _is_alive(orphan)
+        _wait_for_end(orphan)
 
 
 def test_data_is_kept_when_process_and_server_are_killed(checkout):
@@ -123,7 +129,7 @@ def test_two_processes_of_one_checkout_share_the_server(checkout):
         execute(url, "SELECT 1")
         server = _server(checkout)
 
-    assert not _is_alive(server)
+    _wait_for_end(server)
     assert 0 == first.returncode
 
 

@@ -1,6 +1,5 @@
 """What another HTTP parser, h11, finds in the bytes of a connection, on the client's side and on the server's."""
 
-import re
 from dataclasses import dataclass, field
 
 import h11
@@ -79,19 +78,13 @@ def requests(sent: bytes) -> Requests:
 
 
 def _tolerated(sent: bytes, error: str) -> bytes:
-    """The same without what h11 refuses, if it does not change where the request ends.
-
-    This is a wrong number of Host headers, or several spaces in the request line. The service refuses both. It
-    finds the spaces of a request that follows another one in its packet only if the packet does not have the same line
-    without them.
-    """
+    """The same with one Host header, if h11 has refused their number: it does not change where the request ends."""
+    if "Host" not in error:
+        return sent
     head, separator, rest = sent.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
-    if "Host" in error:
-        lines = [b"Host: a", *(line for line in lines if not line.lower().startswith(b"host:"))]
-    elif "illegal request line" in error:
-        first = re.sub(rb" +", b" ", first).strip()
-    return b"\r\n".join([first, *lines]) + separator + rest
+    lines = [line for line in lines if not line.lower().startswith(b"host:")]
+    return b"\r\n".join([first, b"Host: a", *lines]) + separator + rest
 
 
 def _next_request(connection: h11.Connection) -> Parsed | None:

@@ -24,6 +24,9 @@ from tests.processes.server import Server, eventually
 
 _SCRIPTS_PER_ROUND = 300
 _CONNECTIONS = 48
+_RECEIVE_SECONDS = 5
+_QUIET_SECONDS = 60.0
+"""Longer than any timeout of the server below."""
 _VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _STATEMENTS = """
 SELECT count(*) FROM pg_stat_activity
@@ -37,7 +40,7 @@ def server(url: str) -> Server:
         "DATABASE_URL": url,
         "WEB_CONCURRENCY": "2",
         "RATE_LIMIT_ENABLED": "false",
-        "REQUEST_RECEIVE_SECONDS": "5",
+        "REQUEST_RECEIVE_SECONDS": str(_RECEIVE_SECONDS),
         "KEEP_ALIVE_SECONDS": "0.5",
         "DATABASE_WAIT_SECONDS": "20",
         "DATABASE_STATEMENT_SECONDS": "20",
@@ -142,7 +145,8 @@ class ProtocolFuzzer:
             self.findings.add("a request was answered that another parser does not find", exchange, f"{statuses}")
         if len(answers) < len(found.whole) and not (answers and answers[-1].closes):
             self.findings.add("a whole request was not answered", exchange, f"{statuses} for {len(found.whole)}")
-        if exchange.script.statuses is not None and statuses != list(exchange.script.statuses):
+        was_slow = 408 in statuses and exchange.seconds >= _RECEIVE_SECONDS  # on a busy machine
+        if exchange.script.statuses is not None and statuses != list(exchange.script.statuses) and not was_slow:
             self.findings.add("a valid request was not served", exchange, f"{statuses}, not {exchange.script.statuses}")
 
     def _judge_rows(self, judged: list[Judged], first: int) -> None:
@@ -312,12 +316,14 @@ class ProtocolFuzzer:
             )
 
         try:
-            eventually(lambda: open_connections() == 0, seconds=15, what="all connections closed")
+            eventually(lambda: open_connections() == 0, seconds=_QUIET_SECONDS, what="all connections closed")
         except AssertionError:
             self.findings.add("a connection stays open", None, f"{open_connections()} connections")
         for _ in range(2):
             eventually(
-                lambda: asyncio.run(self._fetch(_STATEMENTS))[0]["count"] == 0, seconds=15, what="no statement runs"
+                lambda: asyncio.run(self._fetch(_STATEMENTS))[0]["count"] == 0,
+                seconds=_QUIET_SECONDS,
+                what="no statement runs",
             )
             time.sleep(0.2)
 

@@ -16,6 +16,7 @@ REQUEST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
         (REQUEST + REQUEST[:-1], ["hi"], "incomplete"),
         (REQUEST.replace(b"Host: a\r\n", b"") + REQUEST, ["hi", "hi"], "idle"),
         (REQUEST + b"\0" + REQUEST, ["hi"], "malformed"),
+        (REQUEST + REQUEST.replace(b"POST ", b"POST  "), ["hi"], "malformed"),
         (REQUEST.replace(b"Host: a", b"Host: a\r\nConnection: close") + REQUEST, ["hi"], "closed"),
         (
             REQUEST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked")[:-2] + b"1\r\nh\r\n0\r\n\r\n",
@@ -24,7 +25,7 @@ REQUEST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
         ),
         (REQUEST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"\r\n", [], "malformed"),
     ],
-    ids=["nothing", "two", "a part", "no host", "malformed", "closing", "chunked", "bad chunk"],
+    ids=["nothing", "two", "a part", "no host", "malformed", "two spaces", "closing", "chunked", "bad chunk"],
 )
 def test_the_parser_finds_the_whole_requests(sent, whole, end):
     """It returns each whole request with its body, and says what follows them."""

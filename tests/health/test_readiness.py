@@ -1,11 +1,13 @@
 import asyncio
-from time import perf_counter
 
 import pytest
+import structlog
 from sqlalchemy import text
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture, capture_logs
 
+from app.errors import PoolExhaustedError
 from app.health import readiness
+from app.health.last_report import LastReport
 from app.health.readiness import Checks, Readiness
 from app.health.schema_state import VERSION_TABLE, Revisions
 from tests.answers import problem
@@ -15,37 +17,43 @@ from tests.proxy import proxied
 HEAD = Revisions().head
 READY = Checks(database="ok", schema="current", revision_found=HEAD, revision_needed=HEAD)
 SLEEP = text("SELECT pg_sleep(0.7)")
+ALONE = LastReport(None, "readiness")
 
 
-class SchemaStates(list[str]):
-    """Records the states that the observer receives."""
+UNCHECKED = (False, False, "unknown")
 
-    def set_schema_state(self, state):
-        """Record the state."""
-        self.append(state)
+
+class Reports(list[tuple[bool, bool, str]]):
+    """Records what the observer receives: ready, database reachable, schema state."""
+
+    worker = "0"
+
+    def set_readiness(self, *, ready, database_reachable, schema_state):
+        """Record the result."""
+        self.append((ready, database_reachable, schema_state))
 
 
 @pytest.fixture
 def short_times(monkeypatch):
-    """Shorten the timeout of a check, and reuse no result."""
-    monkeypatch.setattr(readiness, "CHECK_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+    """Shorten the timeout of a check, and the pause between two."""
+    monkeypatch.setattr("app.database.CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(readiness, "INTERVAL_SECONDS", 0.05)
 
 
-def readiness_of(database, states=None):
+def readiness_of(database, reports=None, last_report=ALONE):
     """The readiness of a worker with this database."""
-    return Readiness(database, Revisions(), observer=SchemaStates() if states is None else states)
+    return Readiness(database, Revisions(), Reports() if reports is None else reports, last_report)
 
 
 async def test_a_migrated_database_is_ready(database):
-    """Both checks pass, and the metrics receive the state."""
-    states = SchemaStates()
+    """Both checks pass. The metrics receive that, and before that that nothing is known."""
+    reports = Reports()
 
-    checks = await readiness_of(database, states).checks()
+    checks = await readiness_of(database, reports).check()
 
     assert checks == READY
     assert checks.passed
-    assert ["current"] == states
+    assert [UNCHECKED, (True, True, "current")] == reports
 
 
 @pytest.mark.parametrize(
@@ -58,78 +66,176 @@ def test_a_result_passes_with_a_reachable_database_and_a_schema_that_is_not_behi
     assert passed == Checks(database=database, schema=schema, revision_needed=HEAD).passed
 
 
-async def test_concurrent_callers_share_one_check(database_url):
-    """50 concurrent calls, and a call within CACHE_SECONDS, run one statement."""
-    async with proxied(database_url) as proxy, connected(proxy.url) as database:
-        worker = readiness_of(database)
+async def test_probes_run_no_statement(database_url, monkeypatch):
+    """The worker checks by itself. 50 concurrent probes get the last result."""
+    monkeypatch.setattr(readiness, "INTERVAL_SECONDS", 60.0)
+    async with (
+        proxied(database_url) as proxy,
+        connected(proxy.url) as database,
+        readiness_of(database).opened() as worker,
+    ):
         await worker.checks()
-        worker._checked_at = float("-inf")
         before = proxy.round_trips
 
-        answers = await asyncio.gather(*(worker.checks() for _ in range(50)))
-        answers.append(await worker.checks())
-
-        assert {READY} == set(answers)
-        assert 1 == proxy.round_trips - before
+        assert {READY} == set(await asyncio.gather(*(worker.checks() for _ in range(50))))
+        assert 0 == proxy.round_trips - before
 
 
-async def test_readiness_follows_the_database(database_url, short_times):
-    """While the database does not answer, the worker is not ready. It becomes ready again without a restart."""
+async def test_a_probe_waits_for_the_first_result_only(database_url, monkeypatch):
+    """If the database does not answer a new worker, its probes are answered all the same: it is not ready."""
+    monkeypatch.setattr(readiness, "FIRST_SECONDS", 0.1)
     async with proxied(database_url) as proxy, connected(proxy.url) as database:
-        worker = readiness_of(database)
-        assert (await worker.checks()).passed
+        proxy.freeze()
+        async with readiness_of(database).opened() as worker:
+            assert "unchecked" == (await worker.checks()).database
+            proxy.thaw()
+            assert await becomes(worker, "ok") == READY
+
+
+async def becomes(worker, database):
+    """The result in which the database has this code. It is waited for at most 20 seconds."""
+    async with asyncio.timeout(20):
+        while (checks := await worker.checks()).database != database:  # noqa: ASYNC110  # it changes by itself
+            await asyncio.sleep(0.01)
+    return checks
+
+
+async def test_readiness_follows_the_database_without_probes(database_url, short_times):
+    """The metrics say when the database no longer answers, and when it answers again."""
+    reports = Reports()
+    async with (
+        proxied(database_url) as proxy,
+        connected(proxy.url) as database,
+        readiness_of(database, reports).opened() as worker,
+    ):
+        await becomes(worker, "ok")
 
         proxy.freeze()
-        started = perf_counter()
-        frozen = await worker.checks()
-        assert perf_counter() - started < 0.6
-        assert (frozen.database, frozen.schema, frozen.passed) == ("timeout", "unknown", False)
+        frozen = await becomes(worker, "database_unavailable")
+        assert ("unknown", False) == (frozen.schema, frozen.passed)
 
         proxy.thaw()
-        assert (await worker.checks()).passed
+        assert (await becomes(worker, "ok")).passed
+    assert [UNCHECKED, (True, True, "current"), UNCHECKED, (True, True, "current")] == reports
+
+
+async def test_a_database_that_refuses_connections_is_named_once():
+    """One line has the cause and what to check."""
     async with connected("postgresql://a@127.0.0.1:1/b") as database:
-        with capture_logs() as lines:
-            refused = await readiness_of(database).checks()
-        assert ("database_unavailable", "unknown") == (refused.database, refused.schema)
-        assert ["warning"] == [line["log_level"] for line in lines]
-        assert "ConnectionRefusedError" in lines[0]["cause"]
-
-
-async def test_a_busy_worker_stays_ready(database_url, short_times):
-    """If all connections are in use, the last result stays."""
-    async with connected(database_url, connections=1, wait_seconds=0.1) as database:
         worker = readiness_of(database)
-        assert (await worker.checks()).passed
+        with capture_logs() as lines:
+            refused = [await worker.check() for _ in range(3)]
 
-        busy = asyncio.create_task(database.run(SLEEP, {}))
+    assert {("database_unavailable", "unknown")} == {(checks.database, checks.schema) for checks in refused}
+    assert ["warning"] == [line["log_level"] for line in lines]
+    assert "ConnectionRefusedError" in lines[0]["cause"]
+    assert lines[0]["advice"].startswith("Check DATABASE_URL")
+
+
+async def test_a_busy_worker_is_checked_before_its_requests(database_url):
+    """The check takes the first connection that comes free, although requests wait that came before it."""
+    async with connected(database_url, connections=1, wait_seconds=5.0) as database:
+        worker, ended = readiness_of(database), []
+
+        async def run(name, running):
+            await running
+            ended.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            for name in ("first", "second", "third"):
+                group.create_task(run(name, database.run(SLEEP, {})))
+                await asyncio.sleep(0.05)
+            group.create_task(run("check", worker.check()))
+
+        assert ["first", "check", "second", "third"] == ended
+        assert READY == await worker.checks()
+
+
+async def test_a_busy_worker_keeps_its_state_for_longer_than_a_request_may_wait(database_url):
+    """While all connections are in use, the check waits, probes get the last result, and requests are refused."""
+    async with connected(database_url, connections=1, wait_seconds=0.1, statement_seconds=5.0) as database:
+        worker = readiness_of(database)
+        await worker.check()
+        busy = asyncio.create_task(database.run(text("SELECT pg_sleep(2)"), {}))
         await asyncio.sleep(0.05)
-        checks = await worker.checks()
+        check = asyncio.create_task(worker.check())
 
-        assert not busy.done()
-        assert READY == checks
+        with pytest.raises(PoolExhaustedError):
+            await database.run(SLEEP, {})
+
+        assert not check.done()
+        assert READY == await worker.checks()
         await busy
+        assert READY == await check
 
 
-async def test_a_cancelled_caller_does_not_cancel_the_check(database):
-    """The other callers still receive the result."""
+async def test_a_slow_database_is_not_one_out_of_reach(database_url, sql, short_times):
+    """The server does not end the check in time and answers its cancellation: the worker keeps its state."""
+    async with connected(database_url) as database:
+        worker = readiness_of(database)
+        assert READY == await worker.check()
+
+        async with sql.transaction():
+            await sql.execute(f"LOCK TABLE {VERSION_TABLE}")
+            assert READY == await worker.check()
+        assert READY == await worker.check()
+        assert 0 == database.state.in_use
+
+
+async def test_a_slow_database_at_the_start_is_not_ready(database_url, sql, short_times):
+    """Nothing is known yet."""
+    async with connected(database_url) as database, sql.transaction():
+        await sql.execute(f"LOCK TABLE {VERSION_TABLE}")
+
+        assert "unchecked" == (await readiness_of(database).check()).database
+
+
+async def test_a_defect_of_the_check_is_not_ready(database, monkeypatch):
+    """Any exception that has no name counts as a failure, and is logged once."""
     worker = readiness_of(database)
-    first, second = asyncio.create_task(worker.checks()), asyncio.create_task(worker.checks())
-    await asyncio.sleep(0)
+    await worker.check()
 
-    first.cancel()
+    async def fail(_database):
+        raise ZeroDivisionError
 
-    assert READY == await second
+    monkeypatch.setattr(readiness, "read_schema", fail)
+    with capture_logs() as lines:
+        checks = [await worker.check() for _ in range(3)]
+
+    assert {("check_failed", False, False)} == {(found.database, found.passed, found.reachable) for found in checks}
+    assert ["readiness_check_failed", "readiness_changed"] == [line["event"] for line in lines]
 
 
-async def test_each_change_is_reported_once(database, sql, short_times):
-    """The metrics receive the schema's state when it changes, and not otherwise."""
-    states = SchemaStates()
-    worker = readiness_of(database, states)
+async def test_each_change_is_reported_once(database, sql):
+    """The metrics receive a result when it differs from the last one, and not otherwise."""
+    reports = Reports()
+    worker = readiness_of(database, reports)
     for revision in (HEAD, HEAD, "9999", "9999"):
         await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = $1", revision)
-        await worker.checks()
+        await worker.check()
 
-    assert ["current", "ahead"] == states
+    assert [UNCHECKED, (True, True, "current"), (True, True, "ahead")] == reports
+
+
+async def test_a_change_is_one_line_for_all_workers(database, sql, monkeypatch, tmp_path):
+    """The worker that sees it first writes the line. The lines of the others are at debug."""
+    lines = LogCapture()  # not `capture_logs`: an earlier test may have chosen a level
+    logger = structlog.wrap_logger(None, processors=[lines], wrapper_class=structlog.BoundLogger)
+    monkeypatch.setattr(readiness, "log", logger)
+
+    workers = []
+    for slot in ("1", "0"):
+        reports = Reports()
+        reports.worker = slot
+        workers.append(readiness_of(database, reports, LastReport(tmp_path, "readiness")))
+        await workers[-1].check()
+    await sql.execute("REVOKE INSERT ON idempotency_keys FROM items_app")
+    for worker in reversed(workers):
+        await worker.check()
+
+    assert [("info", "1"), ("debug", "0"), ("warning", "0"), ("debug", "1")] == [
+        (line["log_level"], line["slot"]) for line in lines.entries
+    ]
 
 
 async def test_the_revisions_are_named(database, sql, revisions):
@@ -137,13 +243,14 @@ async def test_the_revisions_are_named(database, sql, revisions):
     await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'two'; DROP TABLE idempotency_keys")
 
     with capture_logs() as lines:
-        checks = await Readiness(database, revisions, observer=SchemaStates()).checks()
+        checks = await Readiness(database, revisions, Reports(), ALONE).check()
 
     assert Checks(database="ok", schema="behind", revision_found="two", revision_needed="three") == checks
     assert [
         {
             "event": "readiness_changed",
             "log_level": "warning",
+            "slot": "0",
             "database": "ok",
             "schema": "behind",
             "revision_found": "two",
@@ -157,15 +264,14 @@ async def test_the_revisions_are_named(database, sql, revisions):
     ("revoke", "found"),
     [("INSERT ON idempotency_keys", ("current", HEAD)), (f"SELECT ON {VERSION_TABLE}", ("unknown", None))],
 )
-@pytest.mark.usefixtures("short_times")
 async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
     """The code says so, the event names the role and the privilege, and a GRANT makes the worker ready again."""
-    states = SchemaStates()
-    worker = readiness_of(database, states)
+    reports = Reports()
+    worker = readiness_of(database, reports)
     await sql.execute(f"REVOKE {revoke} FROM items_app")
 
     with capture_logs() as lines:
-        checks = await worker.checks()
+        checks = await worker.check()
 
     assert not checks.passed
     assert ("database_permission_denied", *found) == (checks.database, checks.schema, checks.revision_found)
@@ -173,13 +279,19 @@ async def test_a_missing_privilege_is_not_ready(database, sql, revoke, found):
     assert f"The role items_app lacks {privilege}: grant it." == lines[0]["cause"]
 
     await sql.execute(f"GRANT {revoke} TO items_app")
-    assert READY == await worker.checks()
-    assert ["unknown", "current"] == states  # an alert fires for `unknown`
+    assert READY == await worker.check()
+    # An alert fires for `unknown`.
+    assert [UNCHECKED, (False, True, "unknown"), (True, True, "current")] == reports
 
 
 @pytest.fixture
-async def without_insert(sql):
-    """Take a privilege away. A test names it before `client`: a worker that started checks its database at once."""
+async def without_insert(sql, monkeypatch):
+    """Take a privilege away. A test names it before `client`: a worker that started checks its database at once.
+
+    The check has time to connect, even if the machine is busy.
+    """
+    monkeypatch.setattr(readiness, "FIRST_SECONDS", 30.0)
+    monkeypatch.setattr("app.database.connection.CONNECT_SECONDS", 30.0)
     await sql.execute("REVOKE INSERT ON idempotency_keys FROM items_app")
 
 

@@ -155,7 +155,8 @@ async def test_other_media_types_are_refused(client, path):
 async def test_a_body_that_is_not_strict_json_is_malformed(client, path):
     """NaN, lone surrogates, UTF-16, an empty body and a truncated one are 400."""
     for body in (b"", b"{", b'{"a": NaN}', b'{"a": "\\ud800"}', '{"a": 1}'.encode("utf-16"), b'{"a": 1}x'):
-        problem(await client.post(f"/notes/{path}", content=body, headers=JSON), 400, "malformed_body")
+        answer = problem(await client.post(f"/notes/{path}", content=body, headers=JSON), 400, "malformed_body")
+        assert "lone surrogates" in answer["detail"]
 
 
 @pytest.mark.parametrize("path", ["bound", "solved", "returned", "two", "optional", "text", "request"])

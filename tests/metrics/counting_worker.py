@@ -10,6 +10,7 @@ from starlette.requests import Request
 from app import logs
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
+from app.state_keys import FAILURE_CODE
 
 
 def main() -> None:
@@ -49,11 +50,16 @@ def measure_all(metrics: Metrics) -> None:
     metrics.set_slow_pool_state(size=3, in_use=1, waiting=2)
     metrics.rate_limit_decided("read", "refused")
     metrics.rate_limit_degraded(True)
-    metrics.request_shed("queue")
-    metrics.set_schema_state("current")
+    metrics.request_shed("queue_full")
+    metrics.statement_ran("get_sample", 0.002)
+    metrics.set_readiness(ready=True, database_reachable=True, schema_state="current")
     metrics.set_connection_budget(instance=20, wanted=41, available=97)
+    metrics.heartbeat(draining=False)
     metrics.loop_lag.set(0.1)
     metrics.memory.set(1 << 26)
+    metrics.open_fds.set(20)
+    metrics.max_fds.set(1024)
+    metrics.log_backlog.set(512)
     metrics.start_time.set(1.7e9)
     metrics.cpu.inc(0.5)
     metrics.lines_dropped.inc(0)
@@ -61,7 +67,10 @@ def measure_all(metrics: Metrics) -> None:
     metrics.connections_shed("idle", 2)
     metrics.in_progress += 1
     metrics.sample_in_progress()
+    metrics.sample_statements()
     metrics.request_answered(Info(Request({"type": "http"}), None, "BREW", "/pot", "418", 40.0))
+    busy = Request({"type": "http", "state": {FAILURE_CODE: "client_share"}})
+    metrics.request_answered(Info(busy, None, "GET", "/samples", "503", 0.01))
 
 
 if __name__ == "__main__":

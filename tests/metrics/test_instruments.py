@@ -1,3 +1,4 @@
+import re
 import subprocess
 
 import pytest
@@ -30,13 +31,20 @@ NAMES = {
     "database_pool_timeouts_total",
     "database_pool_connections_opened_total",
     "database_pool_connections_closed_total",
+    "database_statement_duration_seconds_bucket",
     "rate_limit_decisions_total",
     "rate_limit_storage_degraded",
     "schema_state",
+    "worker_ready",
+    "worker_database_reachable",
     "connection_budget_connections",
     "connection_budget_fits",
     "worker_loop_lag_seconds",
-    "worker_resident_memory_bytes",
+    "worker_heartbeat_age_seconds",
+    "worker_proportional_memory_bytes",
+    "worker_open_fds",
+    "worker_max_fds",
+    "worker_log_backlog_bytes",
     "worker_start_time_seconds",
     "worker_cpu_seconds_total",
     "worker_connections",
@@ -75,15 +83,23 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
 
     assert NAMES == {name.partition("{")[0] for name in found} - {
         f"{histogram}_{part}"
-        for histogram in ("http_request_duration_seconds", "database_pool_wait_seconds")
+        for histogram in (
+            "http_request_duration_seconds",
+            "database_pool_wait_seconds",
+            "database_statement_duration_seconds",
+        )
         for part in ("sum", "count")
     }
     assert {
-        'http_requests_total{handler="/pot",method="other",status="418"}': 1,
+        'http_requests_total{code="",handler="/pot",method="other",status="418"}': 1,
+        'http_requests_total{code="client_share",handler="/samples",method="GET",status="503"}': 1,
         'http_request_duration_seconds_bucket{handler="/pot",le="30.0",method="other"}': 0,
         'http_request_duration_seconds_bucket{handler="/pot",le="+Inf",method="other"}': 1,
         "http_requests_inprogress": 1,
-        'requests_shed_total{reason="queue"}': 1,
+        'requests_shed_total{reason="queue_full"}': 1,
+        'requests_shed_total{reason="client_share"}': 0,
+        'database_statement_duration_seconds_bucket{le="0.0025",statement="get_sample"}': 1,
+        'database_statement_duration_seconds_count{statement="get_sample"}': 1,
         "database_pool_size": 5,
         "database_pool_open": 4,
         "database_pool_in_use": 2,
@@ -95,16 +111,49 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
         "rate_limit_storage_degraded": 1,
         'schema_state{state="current"}': 1,
         'schema_state{state="behind"}': 0,
+        'worker_ready{worker="3"}': 1,
+        'worker_database_reachable{worker="3"}': 1,
         'connection_budget_connections{kind="wanted"}': 41,
         "connection_budget_fits": 1,
         'worker_loop_lag_seconds{worker="3"}': 0.1,
         'worker_cpu_seconds_total{worker="3"}': 0.5,
         'worker_connections{state="idle"}': 3,
         'worker_buffered_bytes{worker="3"}': 4096,
+        'worker_open_fds{worker="3"}': 20,
+        'worker_max_fds{worker="3"}': 1024,
+        'worker_log_backlog_bytes{worker="3"}': 512,
         'worker_connections_shed_total{reason="idle"}': 2,
         BUILD_INFO + '{revision="abc",version="1.2.3"}': 1,
         "metrics_shared": 1,
     }.items() <= found.items()
+
+
+def test_a_draining_worker_is_not_ready():
+    """A check that passes later changes nothing."""
+    metrics = Metrics()
+    values = []
+    for draining in (False, True):
+        metrics.heartbeat(draining=draining)
+        metrics.set_readiness(ready=True, database_reachable=True, schema_state="current")
+        values.append(metrics.registry.get_sample_value("worker_ready", {"worker": "0"}))
+
+    assert [1, 0] == values
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scrape_shows_the_age_of_a_heartbeat(start: Start, shared):
+    """The time since it, also if the worker counts alone."""
+    if shared:
+        worker = start(3)
+        worker.command("measure_all")
+        age = worker.scrape()['worker_heartbeat_age_seconds{worker="3"}']
+    else:
+        metrics = Metrics()
+        metrics.heartbeat(draining=False)
+        rendered = Exposition(metrics).render().decode()
+        age = float(re.findall(r'worker_heartbeat_age_seconds{worker="0"} (.*)', rendered)[0])
+
+    assert 0 <= age < 600
 
 
 @given(st.lists(st.text(max_size=20), max_size=50))

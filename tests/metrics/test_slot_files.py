@@ -7,7 +7,7 @@ import pytest
 from app.metrics.directory import worker_gone
 from tests.metrics.conftest import Start, Worker
 
-COUNTED = 'http_requests_total{handler="/samples",method="GET",status="200"}'
+COUNTED = 'http_requests_total{code="",handler="/samples",method="GET",status="200"}'
 DURATION_COUNT = 'http_request_duration_seconds_count{handler="/samples",method="GET"}'
 
 

@@ -1,4 +1,5 @@
 import logging
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ PARENT = "00f067aa0ba902b7"
 
 
 async def test_a_request_writes_one_line(lines: Lines):
-    """The line has method, route, path, status, size, client and duration."""
+    """The line has method, route, path, status, size, client and duration, and names the worker."""
     await request(serve(201, b"four", route="/samples/{sample_id}"), path="/samples/7")
 
     (line,) = lines()
@@ -35,6 +36,8 @@ async def test_a_request_writes_one_line(lines: Lines):
         "bytes": 4,
         "client": "192.0.2.7",
         "trace_id": None,
+        "slot": "0",
+        "pid": os.getpid(),
     }.items() <= line.items()
     assert 0 <= line["duration_seconds"] < 1
 

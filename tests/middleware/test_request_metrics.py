@@ -1,4 +1,5 @@
 import random
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,7 +7,9 @@ import pytest
 from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.types import Message, Receive, Scope, Send
 
-from app.metrics.instruments import Metrics
+from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedError, RequestError
+from app.metrics.instruments import MOST_CODES, Metrics
+from app.middleware.problems import Problems
 from app.middleware.request_metrics import RequestMetrics
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +35,34 @@ async def test_unknown_paths_are_one_series():
         await request(metrics, 404, path=f"/{random.random()}")
 
     assert {("none", "404"): 200} == counted(metrics)
+
+
+async def test_a_failure_is_counted_by_its_code():
+    """Three kinds of 503 are three series. A refusal because of the client's own share has no duration."""
+    metrics = Metrics()
+    for error in (OverloadedError(), PoolExhaustedError(), DatabaseUnavailableError(), DatabaseUnavailableError()):
+        await fail(metrics, error)
+    await fail(metrics, OverloadedError(by_own_share=True))
+    await fail(metrics, ValueError())
+
+    assert {
+        "overloaded": 1, "pool_exhausted": 1, "database_unavailable": 2, "client_share": 1, "internal_error": 1
+    } == codes(metrics)  # fmt: skip
+    assert 5 == metrics.registry.get_sample_value(
+        "http_request_duration_seconds_count", {"method": "GET", "handler": "none"}
+    )
+
+
+async def test_the_number_of_codes_is_bounded():
+    """A code that an adopter computes cannot make series without end."""
+    metrics = Metrics()
+    for number in range(MOST_CODES + 20):
+        error = RequestError("Refused.")
+        error.code, error.status = f"code_{number}", HTTPStatus.CONFLICT
+        await fail(metrics, error)
+
+    assert MOST_CODES + 1 == len(codes(metrics))
+    assert 20 == codes(metrics)["other"]
 
 
 async def test_requests_in_progress_are_counted():
@@ -103,6 +134,22 @@ def answer(status: int, route: str | None = None) -> Any:
 async def request(metrics: Metrics, status: int, route: str | None = None, path: str = "/") -> None:
     """Send one request through the middleware."""
     await RequestMetrics(answer(status, route), metrics)({"type": "http", "method": "GET", "path": path}, receive, send)
+
+
+async def fail(metrics: Metrics, error: Exception) -> None:
+    """Send one request to an application that raises this error."""
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": {"request_id": "1"}}
+    await RequestMetrics(Problems(app), metrics)(scope, receive, send)
+
+
+def codes(metrics: Metrics) -> dict[str, float]:
+    """The number of requests, by code."""
+    (family,) = (family for family in metrics.registry.collect() if family.name == "http_requests")
+    return {s.labels["code"]: s.value for s in family.samples if s.name == "http_requests_total"}
 
 
 async def receive() -> Message:

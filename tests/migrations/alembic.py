@@ -37,7 +37,11 @@ def downgrade():
 
 
 def start(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any) -> subprocess.Popen[str]:
-    """Start a command. Keyword arguments are settings, by their names in lower case."""
+    """Start a command. Keyword arguments are settings, by their names in lower case.
+
+    It sees neither the `.env` of the checkout nor the database of a `make run` there: both are a developer's.
+    """
+    assert url or "--sql" in arguments or folder != ROOT, "Name a URL, or the folder of a copy of the project."
     environment = {
         name: os.environ[name] for name in os.environ if name in ("PATH", "HOME") or name.startswith("COVERAGE_")
     }
@@ -45,7 +49,8 @@ def start(url: str | None, *arguments: str, folder: Path = ROOT, **settings: Any
     environment |= {"DATABASE_URL": url} if url else {}
     environment |= {name.upper(): str(value) for name, value in settings.items()}
     return subprocess.Popen(
-        [sys.executable, "-m", "alembic", *arguments], cwd=folder, env=environment, text=True,
+        [sys.executable, "-m", "alembic", "--config", folder / "alembic.ini", *arguments],
+        cwd=folder / "migrations", env=environment, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -25,9 +25,10 @@ async def wait_until_blocking(connection: asyncpg.Connection, *, seconds: float 
 
 def block(url: str, seconds: float) -> None:
     """Read the samples in a transaction, as a report does. End it so long after a migration began to wait."""
+    settings = {"application_name": "report", "idle_in_transaction_session_timeout": "0"}
 
     async def read_and_wait() -> None:
-        connection = await asyncpg.connect(url, server_settings={"idle_in_transaction_session_timeout": "0"})
+        connection = await asyncpg.connect(url, server_settings=settings)
         try:
             async with connection.transaction():
                 await connection.execute("SELECT FROM samples LIMIT 1")

@@ -1,10 +1,14 @@
 """The tests hold the advisory lock on asyncpg connections; `alembic` runs in processes of its own."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
+from app import NAME
 from migrations.advisory_lock import LOCK_KEY
+from tests.cluster import ROLES, as_role, execute
 from tests.migrations.alembic import (
     HEAD,
     VERSION_TABLE,
@@ -17,6 +21,7 @@ from tests.migrations.alembic import (
     start,
     succeed,
 )
+from tests.migrations.versions import REVISIONS
 
 ADD_COLUMN = 'op.execute("ALTER TABLE samples ADD COLUMN colour text")'
 DROP_COLUMN = 'op.execute("ALTER TABLE samples DROP COLUMN colour")'
@@ -59,6 +64,95 @@ def test_a_database_that_is_ahead_is_not_changed(owner_url, revisions_copy):
 
     assert ["database_ahead"] == event_names(done.stderr)
     assert [("9999",)] == fetch(owner_url, f"TABLE {VERSION_TABLE}")
+
+
+async def test_a_migration_waits_while_another_one_runs_a_statement(empty_database_url):
+    """An index build of the other one may take hours: this one waits longer than MIGRATION_WAIT_SECONDS."""
+    holder = await asyncpg.connect(empty_database_url)
+    await holder.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
+    building = asyncio.create_task(holder.execute("SELECT pg_sleep(600)"))
+    process = start(empty_database_url, "upgrade", "head", migration_wait_seconds=0.1)
+    assert process.stderr
+    assert "migration_waiting" in await asyncio.to_thread(process.stderr.readline)
+    await asyncio.sleep(2)
+    building.cancel()
+    await asyncio.wait([building])
+    await holder.close()
+    done = await asyncio.to_thread(finish, process)
+
+    assert 0 == done.returncode, done.stderr
+    assert "migration_waiting" not in done.stderr, "it is logged more than once"
+
+
+async def test_a_migration_that_waits_keeps_no_connection(empty_database_url):
+    """Only for an attempt it has one: those that run have few."""
+    holder = await asyncpg.connect(empty_database_url)
+    await holder.execute(f"SELECT pg_advisory_lock({LOCK_KEY})")
+    process = start(empty_database_url, "upgrade", "head", migration_wait_seconds=20)
+    connected = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME} migrations'"
+    async with asyncio.timeout(60):
+        for expected in (1, 0, 1, 0):
+            while expected != await holder.fetchval(connected):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    await holder.close()
+    assert 0 == (await asyncio.to_thread(finish, process)).returncode
+
+
+def test_six_migrations_succeed_with_four_connections(empty_database_url, revisions_copy):
+    """Each pod of a rollout may migrate: the role of roles.sql has four connections, and a migration needs two."""
+    execute(empty_database_url, ROLES.read_text())
+    owner = as_role(empty_database_url, "items_owner")
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade='op.execute("SELECT pg_sleep(3)")')
+
+    started = [start(owner, "upgrade", "head", folder=revisions_copy) for _ in range(6)]
+    done = [finish(process, seconds=120) for process in started]
+
+    assert [0] * 6 == [process.returncode for process in done], [process.stderr for process in done]
+    applied = [name for process in done for name in event_names(process.stderr) if name == "revision_started"]
+    assert len(REVISIONS) + 1 == len(applied)
+    assert [("9999",)] == fetch(owner, f"TABLE {VERSION_TABLE}")
+
+
+@pytest.fixture
+def limited_url(empty_database_url):
+    """The URL of a database for a role that a test can limit."""
+    execute(empty_database_url, "DROP ROLE IF EXISTS limited; CREATE ROLE limited LOGIN")
+    execute(empty_database_url, f'GRANT ALL ON DATABASE "{urlsplit(empty_database_url).path[1:]}" TO limited')
+    execute(empty_database_url, "ALTER SCHEMA public OWNER TO limited")
+    yield as_role(empty_database_url, "limited")
+    execute(empty_database_url, "ALTER ROLE limited CONNECTION LIMIT -1")
+
+
+def test_a_migration_without_its_second_connection_runs(limited_url):
+    """It says so: it cannot name what blocks it."""
+    execute(limited_url, "SELECT 1")
+    execute(as_role(limited_url, "postgres"), "ALTER ROLE limited CONNECTION LIMIT 1")
+
+    done = succeed(limited_url, "upgrade", "head")
+
+    unmonitored = [event for event in events(done.stderr) if event["event"] == "migration_unmonitored"]
+    assert 1 == len(unmonitored)
+    assert "too many connections for role" in unmonitored[0]["cause"]
+
+
+async def test_a_migration_waits_for_a_connection(limited_url):
+    """It tries again until one is free, for MIGRATION_WAIT_SECONDS at most. The error says what to do."""
+    administrator = as_role(limited_url, "postgres")
+    await asyncio.to_thread(execute, administrator, "ALTER ROLE limited CONNECTION LIMIT 0")
+    failed = await asyncio.to_thread(alembic, limited_url, "upgrade", "head", migration_wait_seconds=1)
+
+    assert 1 == failed.returncode
+    assert ["connection_awaited"] == event_names(failed.stderr)
+    last = failed.stderr.splitlines()[-1]
+    assert 'too many connections for role "limited"' in last
+    assert "MIGRATION_WAIT_SECONDS" in last
+    assert "Traceback" not in failed.stderr
+
+    process = start(limited_url, "upgrade", "head")
+    await asyncio.sleep(5)
+    await asyncio.to_thread(execute, administrator, "ALTER ROLE limited CONNECTION LIMIT -1")
+    done = await asyncio.to_thread(finish, process)
+    assert 0 == done.returncode, done.stderr
 
 
 async def test_a_migration_waits_for_another_one_for_a_limited_time(empty_database_url):

@@ -5,12 +5,13 @@ import asyncio
 import asyncpg
 import pytest
 
+from app import NAME
+from migrations.monitor import LineSchedule
 from tests.cluster import as_role, execute
 from tests.migrations.alembic import (
     HEAD,
     VERSION_TABLE,
     add_revision,
-    alembic,
     event_names,
     events,
     fetch,
@@ -18,9 +19,11 @@ from tests.migrations.alembic import (
     start,
     succeed,
 )
+from tests.migrations.locks import wait_until_blocking
 
 CREATE = 'create_index_concurrently("ix_samples_price", "samples", ["amount"])'
 DROP = 'drop_index_concurrently("ix_samples_price", "samples")'
+MIGRATIONS = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{NAME} migrations'"
 VALIDITY = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_samples_price')"
 
 
@@ -33,29 +36,25 @@ def index_revision(revisions_copy):
 
 async def reader(url):
     """A connection with an open transaction that has read the samples. A concurrent index build waits for it."""
-    connection = await asyncpg.connect(url, server_settings={"idle_in_transaction_session_timeout": "0"})
+    settings = {"application_name": "report", "idle_in_transaction_session_timeout": "0"}
+    connection = await asyncpg.connect(url, server_settings=settings)
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     await connection.execute("SELECT FROM samples LIMIT 1")
     return connection
 
 
 async def test_an_invalid_index_of_a_failed_run_is_re_created(owner_url, database_url, index_revision):
-    """A build that fails leaves an invalid index and names the blocking process. The next run creates a valid one."""
+    """A build that is ended leaves an invalid index. The next run creates a valid one."""
     blocking = await reader(database_url)
-    failed = await asyncio.to_thread(
-        alembic,
-        owner_url,
-        "upgrade",
-        "head",
-        folder=index_revision,
-        migration_lock_seconds=0.2,
-        migration_wait_seconds=1,
-    )
-    pid = blocking.get_server_pid()
+    process = start(owner_url, "upgrade", "head", folder=index_revision)
+    await wait_until_blocking(blocking)
+    waiting = f"SELECT pid FROM pg_locks WHERE NOT granted AND pid IN ({MIGRATIONS})"
+    await asyncio.to_thread(execute, as_role(owner_url, "postgres"), f"SELECT pg_terminate_backend(({waiting}))")
+    failed = await asyncio.to_thread(finish, process)
     await blocking.close()
 
     assert 1 == failed.returncode
-    assert f"process {pid} of user items_app" in failed.stderr.splitlines()[-1]
+    assert "the connection broke" in failed.stderr.splitlines()[-1]
     assert [(False,)] == await asyncio.to_thread(fetch, owner_url, VALIDITY)
 
     done = await asyncio.to_thread(succeed, owner_url, "upgrade", "head", folder=index_revision)
@@ -64,23 +63,70 @@ async def test_an_invalid_index_of_a_failed_run_is_re_created(owner_url, databas
     assert [(True,)] == await asyncio.to_thread(fetch, owner_url, VALIDITY)
 
 
-async def test_an_index_build_waits_longer_than_the_lock_timeout(owner_url, database_url, index_revision):
-    """It blocks no request, so it waits for older transactions for up to MIGRATION_WAIT_SECONDS."""
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [({"migration_wait_seconds": 1}, 8), pytest.param({}, 75, marks=pytest.mark.slow)],
+    ids=["shorter", "defaults"],
+)
+async def test_an_index_build_waits_for_an_old_snapshot(owner_url, database_url, index_revision, settings, seconds):
+    """It waits longer than MIGRATION_WAIT_SECONDS, as it blocks no request. It names the holder, and builds once."""
     blocking = await reader(database_url)
-    process = start(
-        owner_url, "upgrade", "head", folder=index_revision, migration_lock_seconds=0.2, migration_wait_seconds=20
-    )
-    await asyncio.sleep(3)
+    process = start(owner_url, "upgrade", "head", folder=index_revision, **settings)
+    await wait_until_blocking(blocking)
+    file = "SELECT relfilenode FROM pg_class WHERE oid = to_regclass('ix_samples_price')"
+    built = await asyncio.to_thread(fetch, owner_url, file)
+    await asyncio.sleep(seconds)
     # Writes go on during the build.
     other = await asyncpg.connect(database_url, timeout=5)
     await asyncio.wait_for(other.execute("INSERT INTO samples (name) VALUES ('Kettle')"), 0.5)
     await other.close()
+    pid = blocking.get_server_pid()
     await blocking.close()
     done = await asyncio.to_thread(finish, process)
 
     assert 0 == done.returncode, done.stderr
     assert "migration_blocked" not in done.stderr
+    assert built == await asyncio.to_thread(fetch, owner_url, file)
     assert [(True,)] == await asyncio.to_thread(fetch, owner_url, VALIDITY)
+    waits = [event for event in events(done.stderr) if event["event"] == "index_waiting"]
+    assert len(waits) >= (2 if seconds < 60 else 4)
+    assert {("ix_samples_price", "waiting for old snapshots")} == {(wait["index"], wait["phase"]) for wait in waits}
+    assert f"process {pid} of user items_app (report), idle in transaction, " in waits[-1]["blocked_by"]
+    assert " s old, snapshot " in waits[-1]["blocked_by"]
+
+
+async def test_a_wait_for_the_table_is_named(owner_url, database_url, index_revision):
+    """While another statement changes the table, the index is not begun. The wait has no limit either."""
+    blocking = await asyncpg.connect(owner_url)
+    await blocking.execute("BEGIN; LOCK samples IN SHARE UPDATE EXCLUSIVE MODE")
+    process = start(owner_url, "upgrade", "head", folder=index_revision, migration_wait_seconds=1)
+    await wait_until_blocking(blocking)
+    await asyncio.sleep(6)
+    await blocking.execute("COMMIT")
+    done = await asyncio.to_thread(finish, process)
+
+    assert 0 == done.returncode, done.stderr
+    waits = [event for event in events(done.stderr) if event["event"] == "index_waiting"]
+    assert waits
+    assert (None, "waiting for a lock") == (waits[0]["index"], waits[0]["phase"])
+    assert f"process {blocking.get_server_pid()} of user items_owner" in waits[0]["blocked_by"]
+    await blocking.close()
+
+
+def test_a_wait_is_logged_every_half_minute(monkeypatch):
+    """The first lines come sooner: after 2, 4, 8 and 16 seconds. Another activity begins again."""
+    now = 0.0
+    monkeypatch.setattr("migrations.monitor.time.monotonic", lambda: now)
+    schedule = LineSchedule()
+    due = []
+    for now in range(130):
+        if schedule.is_due("waiting"):
+            due.append(now)
+
+    assert [2, 6, 14, 30, 60, 90, 120] == due
+    assert not schedule.is_due("building")
+    now += 2
+    assert schedule.is_due("building")
 
 
 def test_a_valid_index_of_the_same_name_is_kept(owner_url, index_revision):

@@ -52,13 +52,13 @@ def test_the_script_sets_the_timeouts(revisions_copy):
     add_revision(revisions_copy, "9998", revises=HEAD, upgrade='op.execute("CREATE TABLE new (id int)")')
     index = 'create_index_concurrently("ix_new_id", "new", ["id"])'
     add_revision(revisions_copy, "9999", revises="9998", upgrade=index)
-    settings = {"migration_lock_seconds": 3, "migration_statement_seconds": 7}
+    settings = {"migration_lock_seconds": 0.3, "migration_statement_seconds": 7}
     written = succeed(None, "upgrade", f"{HEAD}:head", "--sql", folder=revisions_copy, **settings).stdout
 
-    timeouts = "set_config('lock_timeout', '3000ms', false), set_config('statement_timeout', '7000ms', false);"
+    timeouts = "set_config('lock_timeout', '300ms', false), set_config('statement_timeout', '7000ms', false);"
     assert timeouts in written.partition("CREATE TABLE")[0]
     before, _, after = written.partition("CREATE INDEX CONCURRENTLY")
-    assert "set_config('statement_timeout', '0ms', false);" in before
+    assert "set_config('lock_timeout', '0ms', false), set_config('statement_timeout', '0ms', false);" in before
     assert timeouts in after
 
 

@@ -2,12 +2,21 @@
 
 import asyncio
 import re
+from unittest.mock import Mock, create_autospec
 
 import asyncpg
 import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.errors import StartupError
+from app.settings import Settings
+from migrations.lock_wait_budget import LockWaitBudget
+from migrations.monitor import Monitor
+from migrations.retries import run_with_retries
 from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, events, fetch, finish, start
 from tests.migrations.locks import wait_until_blocking
+from tests.proxy import proxied
 
 ADD_COLUMN = 'op.execute("ALTER TABLE samples ADD COLUMN colour text")'
 DROP_COLUMN = 'op.execute("ALTER TABLE samples DROP COLUMN colour")'
@@ -37,8 +46,8 @@ async def test_a_migration_is_retried_until_it_gets_its_lock(owner_url, blocker,
     assert 0 == done.returncode, done.stderr
     blocked = [event for event in events(done.stderr) if event["event"] == "migration_blocked"]
     assert len(blocked) >= 2
-    pauses = {event["retry_in_seconds"] for event in blocked}
-    assert all(0.1 <= pause <= 0.5 for pause in pauses)
+    for number, event in enumerate(blocked):
+        assert 0.1 <= event["retry_in_seconds"] / 2**number <= 0.5, "the pauses do not double"
     assert f"process {blocker.get_server_pid()}" in blocked[0]["blocked_by"]
     assert [("9999",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
@@ -54,7 +63,6 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
         "upgrade",
         "head",
         folder=revisions_copy,
-        migration_lock_seconds=0.5,
         migration_wait_seconds=2,
     )
 
@@ -71,11 +79,26 @@ async def test_a_migration_that_never_gets_its_lock_names_the_blocking_process(o
     assert [("9998",)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
 
 
+async def test_the_time_of_statements_is_not_subtracted(owner_url, blocker, revisions_copy):
+    """Only waits and pauses count for MIGRATION_WAIT_SECONDS. Other statements of the attempt do not."""
+    slow = f'op.execute("SELECT pg_sleep(1.5)")\n{ADD_COLUMN}'
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=slow)
+
+    done = await asyncio.to_thread(
+        alembic, owner_url, "upgrade", "head", folder=revisions_copy, migration_wait_seconds=1
+    )
+
+    assert 1 == done.returncode
+    blocked = [event for event in events(done.stderr) if event["event"] == "migration_blocked"]
+    assert blocked, "there was no second attempt"
+    assert 0.8 == blocked[0]["remaining_wait_seconds"]
+
+
 async def test_requests_wait_no_longer_than_the_lock_timeout(owner_url, database_url, blocker, revisions_copy):
     """A request that queues behind a waiting migration is answered after the lock timeout."""
     add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN)
     process = start(
-        owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.5, migration_wait_seconds=5
+        owner_url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.5, migration_wait_seconds=3
     )
     reader = await asyncpg.connect(database_url)
     waits = []
@@ -136,3 +159,59 @@ async def test_a_broken_connection_is_reported_in_one_sentence(owner_url, cluste
     assert "was rolled back: the connection broke" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert [(HEAD,)] == await asyncio.to_thread(fetch, owner_url, f"TABLE {VERSION_TABLE}")
+
+
+async def test_a_connection_that_breaks_after_a_lock_timeout_is_reported_in_one_sentence(
+    owner_url, blocker, revisions_copy
+):
+    """PostgreSQL may end the connection before the attempt is rolled back."""
+    add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN)
+    async with proxied(owner_url) as proxy:
+        process = start(proxy.url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.9)
+        await wait_until_blocking(blocker)
+        proxy.lose_answers(b"ROLLBACK", "cut")
+        done = await asyncio.to_thread(finish, process)
+
+    assert 1 == done.returncode
+    assert f"upgrade {HEAD} -> 9999 was rolled back: the connection broke" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def lock_timeout(*, is_lost):
+    """A lock timeout. SQLAlchemy says whether the connection was lost with it."""
+    timeout = create_autospec(asyncpg.LockNotAvailableError, instance=True, sqlstate="55P03")
+    return DBAPIError("", None, timeout, connection_invalidated=is_lost)
+
+
+async def run(connection):
+    """Run a migration on a connection of a test."""
+    await run_with_retries(
+        connection,
+        Mock(),
+        step_name=lambda: "upgrade",
+        monitor=create_autospec(Monitor, instance=True),
+        budget=LockWaitBudget(0),
+        settings=Settings.load(_env_file=None),
+    )
+
+
+async def test_a_lost_connection_is_not_replaced():
+    """A new connection would not hold the advisory lock, so the migration ends. PostgreSQL has rolled it back."""
+    connection = create_autospec(AsyncConnection, instance=True)
+    connection.run_sync.side_effect = lock_timeout(is_lost=True)
+
+    with pytest.raises(StartupError, match="was rolled back: the connection broke"):
+        await run(connection)
+    connection.execute.assert_not_called()
+
+
+@pytest.mark.parametrize("error", [DBAPIError("", None, Exception()), ConnectionResetError()])
+@pytest.mark.parametrize("statement", ["rollback", "execute", "commit"])
+async def test_a_connection_that_breaks_before_the_next_attempt_is_reported_in_one_sentence(statement, error):
+    """The timeouts are set again before it."""
+    connection = create_autospec(AsyncConnection, instance=True)
+    connection.run_sync.side_effect = lock_timeout(is_lost=False)
+    getattr(connection, statement).side_effect = error
+
+    with pytest.raises(StartupError, match="was rolled back: the connection broke"):
+        await run(connection)

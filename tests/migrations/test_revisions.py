@@ -6,7 +6,7 @@ import pytest
 
 from app.models import Base
 from tests.cluster import as_role, execute
-from tests.migrations.alembic import HEAD, add_revision, alembic, fetch, succeed
+from tests.migrations.alembic import HEAD, add_revision, alembic, events, fetch, succeed
 from tests.migrations.schema import dump
 from tests.migrations.versions import HEADS, REVISIONS, before, script
 
@@ -37,6 +37,11 @@ def fill(url, key):
 def stored_rows(url):
     """The rows of each table."""
     return [fetch(url, KEYS), *(fetch(url, rows.ROWS) for rows in existing(url))]
+
+
+def steps(stderr):
+    """What the log lines say that was run."""
+    return {event["step"] for event in events(stderr) if "step" in event}
 
 
 def test_there_is_one_head():
@@ -107,11 +112,13 @@ def test_each_revision_can_be_downgraded(empty_database_url, revision):
         fill(url, "first")
         stored = stored_rows(url)
     without_revision = dump(url)
-    succeed(url, "upgrade", revision)
+    upgraded = succeed(url, "upgrade", revision)
     with_revision = dump(url)
     fill(url, "second")
 
-    succeed(url, "downgrade", before(revision))
+    downgraded = succeed(url, "downgrade", before(revision))
+    assert {f"upgrade {before(revision)} -> {revision}"} == steps(upgraded.stderr)
+    assert {f"downgrade {revision} -> {before(revision)}"} == steps(downgraded.stderr)
     # The version table and the extension stay.
     if before(revision) != "base":
         assert without_revision == dump(url)

@@ -1,4 +1,6 @@
+import asyncio
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -6,16 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import pytest
 
 from app import NAME
+from app.database.connection import Connection
 from app.database_url import DatabaseUrl
 from app.embedded_postgres.programs import account, identity
 from app.errors import StartupError
+from app.settings import Settings
 from migrations import session
-from tests.cluster import as_role, execute
+from tests.cluster import as_role, execute, throw_away_cluster
 from tests.migrations.alembic import HEAD, VERSION_TABLE, add_revision, alembic, fetch, succeed
 from tests.migrations.test_offline import run_script
 from tests.programs import find
@@ -108,7 +114,6 @@ def test_a_password_may_contain_any_character(own_cluster, password):
         ("postgresql://postgres:hunter2/3@127.0.0.1/samples", "must be a URL like"),
         ("postgresql://postgres:hunter2@127.0.0.1:port/samples", "must be a URL like"),
         ("mysql://postgres:hunter2@127.0.0.1/samples", "must be a URL like"),
-        (None, "DATABASE_URL is not set"),
     ],
 )
 def test_a_server_that_cannot_be_reached_is_reported_in_one_sentence(url, message):
@@ -119,6 +124,21 @@ def test_a_server_that_cannot_be_reached_is_reported_in_one_sentence(url, messag
     assert 1 == len(done.stderr.splitlines()), done.stderr
     assert message in done.stderr
     assert "hunter" not in done.stderr
+
+
+def test_without_a_url_and_without_a_running_embedded_database_the_error_says_what_to_do(revisions_copy):
+    """A command looks for the embedded database of its own folder, and says how to start it."""
+    done = alembic(None, "upgrade", "head", folder=revisions_copy)
+
+    assert 1 == done.returncode
+    assert 1 == len(done.stderr.splitlines()), done.stderr
+    assert "does not run: start it with `make run` in another terminal, or set DATABASE_URL" in done.stderr
+
+
+def test_commands_of_the_tests_leave_the_developer_s_database_alone():
+    """Without a URL they would use the one that a `make run` in this checkout serves."""
+    with pytest.raises(AssertionError, match="Name a URL, or the folder of a copy"):
+        alembic(None, "current")
 
 
 def test_a_refused_connection_is_reported_in_one_sentence(own_cluster):
@@ -159,6 +179,49 @@ async def test_connecting_has_a_timeout(empty_database_url, monkeypatch):
             await session.open_connection(DatabaseUrl.parse(proxy.url))
 
 
+SETTING_UP = [b"pg_backend_pid()", b"tcp_keepalives_idle", b"default_transaction_isolation"]
+"""Parts of the statements that set every connection up, in their order."""
+
+
+@pytest.mark.parametrize("statement", [*SETTING_UP, b"lock_timeout"])
+async def test_a_connection_that_breaks_at_first_is_reported_in_one_sentence(empty_database_url, statement):
+    """PostgreSQL may end while the new connection is set up. The error says to run the command again."""
+    async with proxied(empty_database_url) as proxy:
+        settings = Settings.load(_env_file=None, migration_database_url=proxy.url)
+        proxy.lose_answers(statement, "cut")
+        with pytest.raises(
+            StartupError, match=r"^The migration's connection to PostgreSQL failed: .*\. Run the command"
+        ):
+            async with session.connect(settings):
+                pass
+
+    assert 1 == proxy.answers_lost
+
+
+async def test_a_connection_that_breaks_before_its_first_use_is_reported_in_one_sentence(settings, monkeypatch):
+    """SQLAlchemy runs statements of its own on a new connection."""
+    monkeypatch.setattr(Connection, "add_log_listener", lambda self, _: self.terminate())
+
+    with pytest.raises(StartupError, match=r"^The migration's connection to PostgreSQL failed: .*\. Run the command"):
+        async with session.connect(settings):
+            pass
+
+
+@pytest.mark.parametrize("statement", SETTING_UP)
+async def test_a_connection_that_is_silent_at_first_is_closed(empty_database_url, monkeypatch, statement):
+    """The statements that set it up have a timeout. A connection that cannot be used does not stay open."""
+    monkeypatch.setattr(session, "CONNECT_SECONDS", 1)
+    async with proxied(empty_database_url) as proxy, asyncio.timeout(30):
+        proxy.lose_answers(statement, "silent")
+        with pytest.raises(StartupError, match=r"did not answer the migration's connection within 1 s"):
+            await session.open_connection(DatabaseUrl.parse(proxy.url))
+        observer = await asyncpg.connect(empty_database_url)
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
+        while await observer.fetchval(count, f"{NAME} migrations"):  # noqa: ASYNC110  # the server sets no event
+            await asyncio.sleep(0.02)
+        await observer.close()
+
+
 async def test_a_migration_has_its_own_application_name(empty_database_url):
     """The migration's connections can be found in pg_stat_activity by application_name."""
     connection = await session.open_connection(DatabaseUrl.parse(empty_database_url))
@@ -185,12 +248,57 @@ def test_the_isolation_level_of_a_migration_is_read_committed(empty_database_url
 
 @pytest.mark.parametrize("command", ["current", "check"])
 def test_a_role_that_may_not_read_the_version_table_gets_one_sentence(empty_database_url, command):
-    """PostgreSQL's message, without a traceback."""
+    """It says what to grant, and that is enough. A schema without USAGE is not taken for an empty one."""
     succeed(empty_database_url, "upgrade", "head")
     execute(empty_database_url, "DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN")
+    execute(empty_database_url, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
     done = alembic(as_role(empty_database_url, "stranger"), command)
 
     assert 1 == done.returncode
     assert 1 == len(done.stderr.splitlines()), done.stderr
-    assert f"permission denied for table {VERSION_TABLE}" in done.stderr
+    sentence, _, grants = done.stderr.strip().rstrip(".").partition(", run ")
+    assert sentence.startswith(f"Error: The role stranger may not read {VERSION_TABLE}")
+    assert f"GRANT USAGE ON SCHEMA public TO stranger; GRANT SELECT ON public.{VERSION_TABLE} TO stranger" == grants
+
+    execute(empty_database_url, grants)
+    assert HEAD in succeed(as_role(empty_database_url, "stranger"), "current").stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({"migration_lock_seconds": 1}, "less than 1 (DATABASE_WAIT_SECONDS"),
+        ({"database_wait_seconds": 0.2}, "less than 0.2 (DATABASE_WAIT_SECONDS"),
+        ({"database_statement_seconds": 0.5}, "less than 0.1 (a fifth of DATABASE_STATEMENT_SECONDS"),
+    ],
+)
+def test_a_lock_timeout_that_requests_cannot_outwait_is_refused(settings, limit):
+    """One sentence names the setting and its limit. The defaults of the others apply."""
+    loaded = Settings.load(_env_file=None, **settings)
+
+    with pytest.raises(StartupError, match=f"^MIGRATION_LOCK_SECONDS is .*{re.escape(limit)}"):
+        session.check_lock_seconds(loaded)
+
+
+def test_a_migration_with_such_a_lock_timeout_does_not_start():
+    """The command fails before it connects, and `--sql` writes nothing."""
+    for arguments in (["upgrade", "head"], ["upgrade", "head", "--sql"]):
+        done = alembic("postgresql://postgres@127.0.0.1:1/samples", *arguments, migration_lock_seconds=1)
+        assert (1, "") == (done.returncode, done.stdout)
+        assert done.stderr.startswith("Error: MIGRATION_LOCK_SECONDS is 1, and must be less than 1 ")
+
+
+async def test_both_ends_probe_the_connection():
+    """A build can take hours without a byte on the connection: probes keep it open, and detect a dead host."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with throw_away_cluster({"listen_addresses": "127.0.0.1", "port": str(port)}):
+        connection: Any = await session.open_connection(
+            DatabaseUrl.parse(f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable")
+        )
+        assert "30" == await connection.fetchval("SHOW tcp_keepalives_idle")
+        ours = connection._transport.get_extra_info("socket")
+        assert 1 == ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await connection.close()

@@ -1,23 +1,18 @@
 import asyncio
 import json
-import os
-import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 
 import asyncpg
-import psutil
 import pytest
 
 from app import NAME
-from app.embedded_postgres.cluster import Cluster
-from tests.cluster import as_role, execute, slow_down_creations
+from tests.cluster import as_role, execute, processes_stopped, slow_down_creations
 from tests.processes.history import History, create
 from tests.processes.load import Report, Request, RequestResult, load, send_load
 from tests.processes.scrape import fetch, scrape, total
@@ -106,20 +101,6 @@ def test_the_service_recovers_from_a_restart_of_the_database(own_cluster):
     assert 503 in {e.answer.status for e in after(report, stopped) if e.answer}
     assert {200} == {status for status, _ in probes}
     assert_all_stored(history, report, at_least=200)
-
-
-@contextmanager
-def processes_stopped(cluster: Cluster) -> Iterator[None]:
-    """Every process of the PostgreSQL server is stopped (SIGSTOP)."""
-    postmaster = psutil.Process(int(Path(cluster.data, "postmaster.pid").read_text().split()[0]))
-    server_processes = [postmaster, *postmaster.children(recursive=True)]
-    for process in server_processes:
-        os.kill(process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in server_processes:
-            os.kill(process.pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -150,6 +150,22 @@ async def test_damaged_counters_are_noticed_by_the_next_request(tmp_path, monkey
     assert ["admitted", "admitted", "refused"] == new.reported
 
 
+@pytest.mark.parametrize("change", ["undo_hit", "delete", "delete_all"])
+async def test_a_change_of_damaged_counters_raises_nothing(tmp_path, monkeypatch, change):
+    """The worker counts alone from then on, and is degraded."""
+    monkeypatch.setattr(shared_memory_counters, "CHECK_SECONDS", 0)
+    limits = Host()
+    async with limits.opened(tmp_path):
+        key = limits.quota("GET").key("192.0.2.1")
+        assert [True, True] == await read(limits, 2)
+        (tmp_path / "counters").unlink()
+        with capture_logs() as lines:
+            getattr(limits._host, change)(*([] if change == "delete_all" else [key]))
+        assert ["rate_limit_counting_failed"] == [line["event"] for line in lines]
+        assert [True, True, False] == await read(limits, 3)
+    assert ["admitted", "admitted", True, "admitted", "admitted", "refused"] == limits.reported
+
+
 @pytest.mark.parametrize("value", [0.0, -1e300, float("nan"), float("inf")])
 async def test_an_entry_with_other_numbers_is_damage(tmp_path, value):
     """Numbers that another program has written into an entry admit no request beyond the limit."""

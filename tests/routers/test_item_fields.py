@@ -94,6 +94,15 @@ async def test_a_body_that_is_not_an_object_is_refused(client, method, path, bod
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
+async def test_a_nul_is_named(client, method, path):
+    """The message is a sentence, not the regular expression that refuses it."""
+    response = await client.request(method, path, json={"name": "Kettle", "description": "a\0b"})
+
+    assert {"description"} == refused_fields(response)
+    assert "Input should not contain the character NUL" == response.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_unknown_fields_are_ignored(client, method, path):
     """Unknown fields, `id` and the times are ignored in every body."""
     body = {"name": "Pan", "id": 99, "created_at": "1999-01-01T00:00:00Z", "updated_at": None, "colour": {"a": [1]}}

@@ -22,9 +22,10 @@ CHECKS = {
 
 
 @pytest.fixture(autouse=True)
-def _no_cached_checks(monkeypatch):
-    """Reuse no result of a check: the worker has checked at its start, before a test changes the database."""
-    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+def _wait_for_the_first_check(monkeypatch):
+    """Let probes wait for the first check, and give it time to connect, even if the machine is busy."""
+    monkeypatch.setattr(readiness, "FIRST_SECONDS", 30.0)
+    monkeypatch.setattr("app.database.connection.CONNECT_SECONDS", 30.0)
 
 
 @pytest.fixture

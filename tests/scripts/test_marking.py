@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from scripts import templates
@@ -20,6 +22,13 @@ def test_no_template_names_the_items():
     """Only the method of dictionaries is left."""
     for template in templates.files().values():
         assert "item" not in template.replace(".items()", "").lower()
+
+
+@pytest.mark.parametrize("folder", ["app", "benchmarks", "migrations", "scripts", "tests"])
+def test_no_comment_for_a_tool_names_the_items(folder):
+    """A copy has another name in its place, so that mypy and ruff would not know the code of the rule."""
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not re.search(r"#.*(?:ignore\[|noqa:)[^#\n]*\bitems?\b", path.read_text("utf-8")), path
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,9 @@ class FakeServer:
         self.loop = ClockLoop()
         self.handlers: list[Handler] = []
         self.state = State(limits)
-        config = uvicorn.Config(self._application, log_config=None, lifespan="off", ws="none", interface="asgi3")
+        config = uvicorn.Config(
+            self._application, log_config=None, lifespan="off", ws="none", interface="asgi3", proxy_headers=False
+        )
         self.transport = FakeTransport(self.loop)
         self.connection = Connection(config, self.state, {}, _loop=self.loop)
         self.transport.protocol = self.connection

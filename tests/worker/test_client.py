@@ -4,6 +4,7 @@ import asyncio
 import gc
 import math
 import socket
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ pytestmark = pytest.mark.anyio
 
 LARGE = 8_000_000
 """More than the buffers of the kernel take."""
+
+KEPT_BYTES = 65_536
+"""What the application may keep of a body."""
 
 
 class Worker:
@@ -38,7 +42,7 @@ class Worker:
         self.clients: list[socket.socket] = []
 
     async def _application(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        while (await receive()).get("more_body"):
+        while scope["path"] != "/unread" and (await receive()).get("more_body"):
             pass
         if scope["path"] == "/wait":
             await self.finish.wait()
@@ -129,7 +133,7 @@ async def test_a_connection_that_waits_for_the_application_has_no_beginning():
         (request(), 0),
         (request(headers="X: " + "x" * 30_000)[:-4], 30_000),
         (request(headers="Content-Length: 60000\r\n") + b"x" * 50_000, 50_000),
-        (request(headers="Content-Length: 300000\r\n") + b"x" * 100_000, 100_000),
+        (request(headers="Content-Length: 300000\r\n") + b"x" * 100_000, KEPT_BYTES),
         (request("/wait") + request(headers="Content-Length: 30000\r\n") + b"x" * 30_000, 30_000),
         (request("/large"), LARGE),
     ],
@@ -140,6 +144,25 @@ async def test_a_connection_counts_what_it_keeps_in_memory(sent, size):
         _, connection = await opened.connect(sent)
 
         assert size <= connection.buffered_bytes() <= size + 1_000
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_last_request():
+    """Neither the head nor a body that the application has not read."""
+    sent = request("/unread", headers="X: " + "x" * 50_000 + "\r\nContent-Length: 60000\r\n") + b"x" * 60_000
+    async with worker() as opened:
+        await opened.connect(sent)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(8):
+                _, connection = await opened.connect(sent)
+                assert connection.phase is Phase.IDLE
+                assert 0 == connection.buffered_bytes()
+            gc.collect()
+
+            assert tracemalloc.get_traced_memory()[0] - before < 8 * 40_000
+        finally:
+            tracemalloc.stop()
 
 
 async def test_the_oldest_idle_connection_is_closed_for_a_new_one():
