@@ -172,7 +172,7 @@ class Server:
         """Send a signal to the master."""
         self.process.send_signal(number)
 
-    def kill_worker(self, *, seconds: float = 60) -> None:
+    def kill_worker(self, *, seconds: float = 10) -> None:
         """Kill the oldest worker, and wait until another one serves in its place."""
         serving = self.serving_workers()
         os.kill(serving[0], signal.SIGKILL)
@@ -183,7 +183,7 @@ class Server:
 
         eventually(read, seconds=seconds, what=f"a replacement of worker {serving[0]}")
 
-    def reload(self, *, seconds: float = 60) -> None:
+    def reload(self, *, seconds: float = 30) -> None:
         """Send SIGHUP and wait until the same number of workers serve, all of them new."""
         count, old = len(self.serving_workers()), set(self.workers())
         self.send(signal.SIGHUP)
@@ -200,7 +200,7 @@ class Server:
         self.send(number)
         return self.process.wait(seconds)
 
-    def wait(self, *, seconds: float = 60) -> int:
+    def wait(self, *, seconds: float = 20) -> int:
         """Wait until the server ends by itself, and return its exit code."""
         return self.process.wait(seconds)
 
