@@ -27,7 +27,7 @@ SELECT {COLUMNS}
 FROM pg_locks JOIN pg_stat_activity AS blocking USING (pid)
 WHERE locktype = 'advisory' AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (classid::bigint << 32) + objid::bigint = {LOCK_KEY} AND objsubid = 1 AND granted
-""")  # noqa: S608  # nosec B608
+""")  # noqa: S608  # nosec
 
 
 async def try_lock(connection: AsyncConnection) -> bool:

@@ -23,7 +23,7 @@ SELECT {COLUMNS}
 FROM pg_stat_activity AS waiting, unnest(pg_blocking_pids(waiting.pid)) AS blocking_pid
 JOIN pg_stat_activity AS blocking ON blocking.pid = blocking_pid
 WHERE waiting.pid = $1 AND waiting.wait_event_type = 'Lock' ORDER BY age_seconds DESC LIMIT 3
-"""  # noqa: S608  # nosec B608
+"""  # noqa: S608  # nosec
 
 # pg_blocking_pids reports a prepared transaction as 0. It holds a lock on the table that the process waits
 # for, or the process waits for its end. Its transaction id is a lock of its own.

@@ -17,7 +17,7 @@ FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
 WHERE relname = '{VERSION_TABLE}' AND nspname = ANY(regexp_split_to_array(
     replace(replace(current_setting('search_path'), '"', ''), '$user', current_user), ' *, *'
 ))
-""")  # noqa: S608  # nosec B608
+""")  # noqa: S608  # nosec
 
 
 def require_readable_version(connection: Connection) -> None:

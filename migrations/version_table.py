@@ -80,7 +80,7 @@ BEGIN
     INSERT INTO {VERSION_TABLE} SELECT '{PREFIX}' || revision FROM unnest(revisions) AS revision;
 END
 $$;
-"""  # noqa: S608  # nosec B608
+"""  # noqa: S608  # nosec
 """Takes over the revision from the old table, at first and whenever an earlier release has changed it since."""
 
 _STATE = text(f"""
@@ -107,7 +107,7 @@ def must_take_over(connection: Connection) -> bool:
 def old_table_follows(heads: Iterable[str]) -> str:
     """The statement that writes these revisions to the old table, if it was taken over and still exists."""
     values = ", ".join(f"('{_old_name(head)}')" for head in sorted(heads))
-    insert = f"INSERT INTO {OLD_TABLE} VALUES {values};" if values else ""  # noqa: S608  # nosec B608
+    insert = f"INSERT INTO {OLD_TABLE} VALUES {values};" if values else ""  # noqa: S608  # nosec
     return f"""
 DO $$
 BEGIN
@@ -117,7 +117,7 @@ BEGIN
     END IF;
 END
 $$;
-"""  # noqa: S608  # nosec B608
+"""  # noqa: S608  # nosec
 
 
 def _revisions(connection: Connection, version_table: str) -> set[str]:

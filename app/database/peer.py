@@ -74,4 +74,4 @@ async def _passes_names_on(connection: asyncpg.Connection, statement_prefix: str
 
 async def _holds(connection: asyncpg.Connection, condition: str) -> bool:
     """Whether this is true in the server. A statement without parameters is not prepared."""
-    return await connection.execute(f"SELECT WHERE {condition}") == "SELECT 1"  # nosec B608  # constants
+    return await connection.execute(f"SELECT WHERE {condition}") == "SELECT 1"  # nosec  # constants

@@ -14,7 +14,7 @@ from app.database_url.parameters import choice, read_parameters
 from app.database_url.tls import DatabaseTls
 from app.database_url.uri import ESCAPES, FORM
 
-_DEFAULT_HOSTS: Final = "/var/run/postgresql,/tmp,localhost"  # nosec B108  # the folders of PostgreSQL's sockets
+_DEFAULT_HOSTS: Final = "/var/run/postgresql,/tmp,localhost"  # nosec  # the folders of PostgreSQL's sockets
 _DEFAULT_PORT: Final = 5432
 _LARGEST_PORT: Final = 65_535
 _LONGEST_CONNECT_SECONDS: Final = 60

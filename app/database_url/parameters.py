@@ -11,7 +11,7 @@ _USED: Final = {
     "host": "PGHOST",
     "port": "PGPORT",
     "user": "PGUSER",
-    "password": "PGPASSWORD",  # nosec B105  # the name of a variable
+    "password": "PGPASSWORD",  # nosec  # the name of a variable
     "passfile": "PGPASSFILE",
     "dbname": "PGDATABASE",
     "options": "PGOPTIONS",

@@ -16,7 +16,7 @@ DEFAULTS: Final = {"HOST": "127.0.0.1", "PORT": "8000"}
 
 _SECONDS: Final = 2.0
 
-_UNSPECIFIED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104  # asked at loopback, not listened on
+_UNSPECIFIED: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec  # asked at loopback, not listened on
 
 
 def connect(environment: Mapping[str, str]) -> http.client.HTTPConnection:

@@ -19,14 +19,14 @@ VERSION_TABLE = f"{NAME.replace('-', '_')}_alembic_version"
 
 _MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
-_REVISION = f"(SELECT string_agg(version_num, ', ' ORDER BY version_num) FROM {VERSION_TABLE})"  # noqa: S608  # nosec B608
+_REVISION = f"(SELECT string_agg(version_num, ', ' ORDER BY version_num) FROM {VERSION_TABLE})"  # noqa: S608  # nosec
 
 _HIDDEN_SCHEMAS = f"""
 SELECT 'USAGE on schema ' || quote_ident(nspname)
 FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
 WHERE relname = '{VERSION_TABLE}' AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE')
     AND nspname = ANY(regexp_split_to_array(replace(current_setting('search_path'), '"', ''), ' *, *'))
-"""  # noqa: S608  # nosec B608
+"""  # noqa: S608  # nosec
 """PostgreSQL searches no schema without this privilege, so its tables seem not to exist."""
 
 _NONE = "SELECT NULL WHERE false"

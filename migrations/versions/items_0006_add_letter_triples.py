@@ -104,7 +104,7 @@ def downgrade() -> None:
 
 def _functions() -> str:
     branches = " ELSIF ".join(
-        f"EXISTS (SELECT FROM pg_collation WHERE collname = '{name}') THEN {_FUNCTIONS.format(collation=name)}"  # nosec B608
+        f"EXISTS (SELECT FROM pg_collation WHERE collname = '{name}') THEN {_FUNCTIONS.format(collation=name)}"  # nosec
         for name in _COLLATIONS
     )
     return f"DO $$ BEGIN IF {branches} ELSE {_FUNCTIONS.format(collation='default')} END IF; END $$"
