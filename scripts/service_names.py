@@ -40,12 +40,12 @@ _CURSOR = ('person=b"items"', 'person=b"cursor"'), ("AAAAAAAAAAE_rb7i", "EXAMPLE
 _WORDS_OF_OTHERS = [
     (r"deploy/kubernetes/.*", r"(?m)^\s*(?:- )?items:"),  # of Kubernetes
     (r"app/http/openapi\.py", r'member\["items"\]'),  # of JSON Schema
-    (r"tests/conftest\.py", r"(?<=\()item(?=: |\))"),  # of pytest, as is the next
-    (r"tests/deploy/conftest\.py", r"\bitems(?=: |:\n|\.)"),
+    (r"tests/deploy/conftest\.py", r"\bitems(?=: |:\n|\.)"),  # of pytest
 ]
 """Where the word has another meaning, by the path. They stay as they are, as does the method of dictionaries."""
 
-_OTHER_FORMS = {"OTHERS_MANY": "items", "OTHERS_ONE": "item", "OTHERS_CLASS": "Item"}
+_WORD_OF_OTHERS = "OTHERS_WORD"
+"""Stands for the word where it has another meaning."""
 
 
 class ServiceName:
@@ -103,7 +103,7 @@ def replace_by_placeholders(text: str, path: str = "") -> str:
     """The text with words that stand for the forms of the service's name, and for words of others."""
     for place, pattern in _WORDS_OF_OTHERS:
         if re.fullmatch(place, path):
-            text = re.sub(pattern, _protected, text)
+            text = re.sub(pattern, lambda found: found[0].replace("items", _WORD_OF_OTHERS), text)
     for old, new in _CURSOR:
         text = text.replace(old, new)
     for pattern, placeholder in _PLACES:
@@ -111,18 +111,11 @@ def replace_by_placeholders(text: str, path: str = "") -> str:
     return text
 
 
-def _protected(match: re.Match[str]) -> str:
-    text = match[0]
-    for placeholder, word in _OTHER_FORMS.items():
-        text = text.replace(word, placeholder)
-    return text
-
-
 def replace_placeholders(text: str, name: ServiceName) -> str:
     """The text with the forms of this name."""
-    for placeholder, form in (*name.forms().items(), *_OTHER_FORMS.items()):
+    for placeholder, form in name.forms().items():
         text = text.replace(placeholder, form)
-    return text
+    return text.replace(_WORD_OF_OTHERS, "items")
 
 
 def _first_cursor() -> str:

@@ -1,5 +1,6 @@
 """Fixtures that many tests use: a PostgreSQL, a migrated database for each test, a client of the application."""
 
+import functools
 import itertools
 import os
 from collections import Counter
@@ -9,6 +10,7 @@ import asyncpg
 import httpx
 import hypothesis
 import pytest
+from _pytest import hookspec
 from _pytest.nodes import Node
 from _pytest.terminal import TerminalReporter
 
@@ -39,10 +41,13 @@ _NEEDS = "needs "
 """How the reason of a skipped test begins that needs a program."""
 
 
+# pytest's name of the argument is also the name of the first resource, which a copy of this service must not contain.
+# With `wraps`, pytest reads the arguments of its own specification.
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: Node) -> None:
+@functools.wraps(hookspec.pytest_runtest_setup, assigned=())
+def pytest_runtest_setup(test: Node) -> None:
     """Skip a test whose programs are missing. In continuous integration it fails."""
-    if missing := programs.declare(item):
+    if missing := programs.declare(test):
         if os.environ.get("CI") == "true":
             pytest.fail("\n".join(programs.how_to_get(missing)), pytrace=False)
         pytest.skip(_NEEDS + ", ".join(missing))

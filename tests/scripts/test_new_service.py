@@ -17,8 +17,7 @@ WORDS_OF_OTHERS = {
     r"__getitem__": r".*\.py",
     r"^\s*items:": r"deploy/kubernetes/.*",  # of Kubernetes
     r'member\["items"\]': r"app/http/openapi\.py",  # of JSON Schema
-    r"(?:\(|declare\()item\b": r"tests/conftest\.py",  # the argument of a hook of pytest
-    r"\bitems(?=: |:$|\.sort)": r"tests/deploy/conftest\.py",
+    r"\bitems(?=: |:$|\.sort)": r"tests/deploy/conftest\.py",  # the argument of a hook of pytest
 }
 """Where the word may still be in a new service because it has another meaning, and in which files."""
 
@@ -34,14 +33,16 @@ def new_service(folder: Path, *arguments: str | Path) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+def grep(folder: Path, *arguments: str) -> list[str]:
+    """The lines of the committed files that git finds, in upper or lower case."""
+    command = ["git", "grep", "-I", "--ignore-case", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
 def traces(folder: Path) -> list[str]:
     """The lines that name the items."""
-    listed = subprocess.run(
-        ["git", "grep", "-I", "--ignore-case", "--extended-regexp", r"\bitems?\b|items?_|_items?|items?-"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    ).stdout.splitlines()  # fmt: skip
     found = []
-    for path, text in (line.split(":", 1) for line in listed):
+    for path, text in (line.split(":", 1) for line in grep(folder, "-E", r"\bitems?\b|items?_|_items?|items?-")):
         left = text
         for pattern, place in WORDS_OF_OTHERS.items():
             if re.fullmatch(place, path):
@@ -70,6 +71,7 @@ def test_a_service_has_its_own_names_and_no_trace_of_the_items(repository, tmp_p
     assert 1 == len(git(service, "log", "--oneline").splitlines())
     assert "" == git(service, "status", "--porcelain")
     assert [] == traces(service)
+    assert [] == grep(service, "--word-regexp", "item")
     assert (service / "app" / "crud" / "import_.py").exists()
     assert (service / "migrations" / "versions" / "book_0001_create_imports.py").exists()
     assert "[Unreleased]\n" == (service / "CHANGELOG.md").read_text()[-13:]
