@@ -19,7 +19,7 @@ def main() -> None:
     """Add the resource that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("singular", help="the name of one, such as order or purchase_order")
-    parser.add_argument("plural", nargs="?", help="the name of many, if it is not the regular plural, such as people")
+    parser.add_argument("--plural", help="the name of many, if it is not the regular plural, such as people")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, and write nothing")
     arguments = parser.parse_args()
     try:

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("name", help="the name of the service, such as orders-api")
     parser.add_argument("destination", type=Path, help="the folder to make")
     parser.add_argument("--resource", required=True, metavar="SINGULAR", help="the first resource, such as order")
-    parser.add_argument("--plural", help="the name of many, if it is not the regular plural")
+    parser.add_argument("--plural", help="the name of many, if it is not the regular plural, such as people")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written, and write nothing")
     arguments = parser.parse_args()
     try:
