@@ -1,6 +1,7 @@
 """The project that a program writes to: whether it may, and what it runs there."""
 
 import subprocess  # nosec B404
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,8 @@ def require_clean(root: Path) -> None:
 def install(root: Path) -> None:
     """Make the environment of the project, if there is none."""
     if not (root / ".venv" / "bin" / "ruff").exists():
+        sys.stdout.write("Installing the locked requirements into .venv, which takes a minute or more.\n")
+        sys.stdout.flush()
         run(root, "make", "install")
 
 
