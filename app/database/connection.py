@@ -14,7 +14,7 @@ from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
 from app.database.connecting import connect
-from app.database.failures import connect_failure, without_values
+from app.database.failures import connect_failure, loggable
 from app.database.peer import PARAMETERS_REFUSED, check_peer
 from app.database_url import DatabaseUrl
 from app.errors import DatabaseSetupError, StartupError
@@ -29,6 +29,8 @@ ANSWER_SECONDS = 0.5
 the server cancels the statement first, unless it is frozen or cut off."""
 
 _random = secrets.SystemRandom()
+
+_NO_ANSWER: Final = "no answer in time"
 
 _ADDRESS: Final = re.compile(r" \('[^']*', \d+(?:, \d+)*\)")
 """How asyncio appends the address that it could not connect to."""
@@ -140,7 +142,7 @@ class Connector:
             self._log_once(error.problem)
             raise
         except Exception as error:  # noqa: BLE001  # it is raised again, by its name
-            raise connect_failure(error) from _loggable(error, self._url.password)
+            raise connect_failure(error) from _without_url(error, self._url.password)
         self._logged_problem = ""
         return connection
 
@@ -196,7 +198,7 @@ class Connector:
         self._logged_problem = problem
 
 
-def _loggable(error: Exception, password: str) -> Exception:
+def _without_url(error: Exception, password: str) -> Exception:
     """The error of a connection attempt as it may be logged: without the parts of the URL.
 
     PostgreSQL quotes the names of the role and of the database, asyncio adds the address, and a server that
@@ -206,9 +208,9 @@ def _loggable(error: Exception, password: str) -> Exception:
         message = _QUOTED_NAME.sub('"…"', str(error.args[0] if error.args else ""))
         error.args = (message.replace(password, "…") if password else message,)
         error.hint = None
-        return without_values(error)
+        return loggable(error)
     if isinstance(error, OSError):
-        return type(error)(f"connecting to PostgreSQL failed: {_ADDRESS.sub('', str(error))}")
+        return type(error)(f"connecting to PostgreSQL failed: {_ADDRESS.sub('', str(error)) or _NO_ANSWER}")
     return ConnectionError(f"the driver raised {type(error).__qualname__}")
 
 

@@ -15,8 +15,8 @@ from app.database.failures import (
     is_broken_connection,
     is_read_only,
     is_stale_plan,
+    loggable,
     statement_failure,
-    without_values,
 )
 from app.database.pool import Pool
 from app.database.statements import CompiledStatement
@@ -72,8 +72,8 @@ class Executor:
             except DRIVER_ERRORS as error:
                 if statement.is_slow and isinstance(error, TimeoutError):
                     if statement.may_write:
-                        raise StatementTimeoutError(write_in_doubt=not in_transaction) from error
-                    raise SlowStatementTimeoutError(self._slow_seconds) from error
+                        raise StatementTimeoutError(write_in_doubt=not in_transaction) from loggable(error)
+                    raise SlowStatementTimeoutError(self._slow_seconds) from loggable(error)
                 if may_retry and is_stale_plan(error, may_write=statement.may_write):
                     may_retry = False
                     continue
@@ -117,7 +117,7 @@ class Executor:
             # lost the others: a new one may lead to another server, or has another way to it.
             self._pool.replace_all()
         failure = statement_failure(
-            without_values(error), sql, write_in_doubt=write_in_doubt, constraint_errors=constraint_errors
+            loggable(error), sql, write_in_doubt=write_in_doubt, constraint_errors=constraint_errors
         )
         if failure is error:
             raise error

@@ -65,6 +65,8 @@ _CONSTRAINTS: Final[Mapping[str, type[ConstraintViolatedError]]] = {
 }
 _CONSTRAINT_CLASSES: Final = ("23", "44")
 
+_NO_ANSWER: Final = "PostgreSQL has not answered the statement in time"
+
 _BROKEN_CLASSES: Final = ("08", "57P")
 """The server closed the connection, or it was lost: what was sent may have been done."""
 
@@ -139,8 +141,13 @@ def is_broken_connection(error: Exception) -> bool:
     return isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
-def without_values(error: Exception) -> Exception:
-    """The error without its DETAIL, which shows the values of a row."""
+def loggable(error: Exception) -> Exception:
+    """The error as the log may show it: without its DETAIL, which has the values of a row, and never without a message.
+
+    asyncpg raises a `TimeoutError` without a message when the server does not answer a statement.
+    """
+    if isinstance(error, TimeoutError) and not str(error):
+        error.args = (_NO_ANSWER,)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, asyncpg.PostgresError):

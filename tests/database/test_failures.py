@@ -2,9 +2,13 @@ import socket
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
-from app.database.failures import connect_failure, is_stale_plan, statement_failure, without_values
-from app.errors import DatabaseSetupError, DatabaseUnavailableError, RequestError, root_cause
+from app.database import slow
+from app.database.failures import connect_failure, is_stale_plan, loggable, statement_failure
+from app.errors import DatabaseSetupError, DatabaseUnavailableError, RequestError, StatementTimeoutError, root_cause
+from tests.databases import ONE, connected
+from tests.proxy import proxied
 
 CODES = {
     "database_unavailable": [
@@ -133,7 +137,21 @@ async def test_the_values_of_a_row_are_removed_from_an_error(sql):
     assert "hunter2" in str(raised.value)
 
     named = RequestError()
-    named.__cause__ = without_values(raised.value)
+    named.__cause__ = loggable(raised.value)
 
     assert "hunter2" not in f"{raised.value} {root_cause(named)}"
     assert "users_email_key" in str(root_cause(named))
+
+
+async def test_the_log_says_what_timed_out(database_url):
+    """asyncpg's `TimeoutError` has no message. A frozen server is named, for each kind of statement."""
+    async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.1, connections=3) as database:
+        await database.run(ONE, {})
+        proxy.freeze()
+        for statement in (ONE, slow(text("SELECT 2"))):
+            with pytest.raises(StatementTimeoutError) as raised:
+                await database.run(statement, {})
+            assert "TimeoutError: PostgreSQL has not answered the statement in time" == root_cause(raised.value)
+            proxy.thaw()
+            await database.run(ONE, {})
+            proxy.freeze()
