@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import sys
 import threading
 from types import TracebackType
@@ -74,4 +75,8 @@ def _log_unraisable(failure: Any) -> None:
 
 
 def _log_loop_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if isinstance(context.get("exception"), socket.gaierror) and not isinstance(context.get("future"), asyncio.Task):
+        # uvloop goes on looking up a host name after the attempt to connect has run out of time, and nobody awaits
+        # the result any more. The code that connects reports the timeout.
+        return
     log.error("task_failed", message=context.get("message"), exc_info=context.get("exception"))

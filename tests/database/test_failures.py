@@ -144,7 +144,7 @@ async def test_the_values_of_a_row_are_removed_from_an_error(sql):
 
 
 async def test_the_log_says_what_timed_out(database_url):
-    """asyncpg's `TimeoutError` has no message. A frozen server is named, for each kind of statement."""
+    """The driver's own `TimeoutError` has no message. A frozen server is named, for each kind of statement."""
     async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.1, connections=3) as database:
         await database.run(ONE, {})
         proxy.freeze()

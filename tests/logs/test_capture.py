@@ -111,6 +111,28 @@ asyncio.run(main())
     assert "ValueError: unawaited" in line["exception"]
 
 
+def test_a_task_that_cannot_look_up_a_host_is_a_line(run_script: Script):
+    """Only a lookup that nobody awaits any more is left out: a task of this service has failed."""
+    done = run_script("""
+import asyncio, gc, socket
+async def fail(): raise socket.gaierror("no such host")
+async def main():
+    loop = asyncio.get_running_loop()
+    logs.capture_loop_failures(loop)
+    task = asyncio.ensure_future(fail())
+    lookup = loop.create_future()
+    lookup.set_exception(socket.gaierror("left behind"))
+    await asyncio.sleep(0)
+    del task, lookup
+    gc.collect()
+asyncio.run(main())
+""")
+    (line,) = map(orjson.loads, done.stdout.splitlines())
+
+    assert "task_failed" == line["event"]
+    assert "no such host" in line["exception"]
+
+
 def test_console_lines_are_coloured_on_a_terminal():
     """The console format uses colours when standard output is a terminal."""
     leader, terminal = pty.openpty()
