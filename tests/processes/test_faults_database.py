@@ -334,7 +334,7 @@ def stored(url: str) -> Counter[str]:
 
 
 # A connection without an answer is held for 1.5 s: with a higher rate they would use up the pool.
-@pytest.mark.parametrize(("how", "status", "rate"), [("cut", 503, 50), ("silent", 504, 25)])
+@pytest.mark.parametrize(("how", "status", "rate"), [("cut", 503, 50), ("silent", 504, 15)])
 def test_a_creation_whose_answer_is_lost_is_answered_with_an_error(own_cluster, how, status, rate):
     """It is committed, and then the database connection ends or sends nothing more.
 
