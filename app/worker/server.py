@@ -19,6 +19,9 @@ from app.worker.status import WorkerStatus
 HEARTBEAT_SECONDS = 0.5
 """The interval of the heartbeat. A connection's timeout is noticed at most this much late."""
 
+FORCED_LIFESPAN_SECONDS = 1.0
+"""How long the lifespan may take to end after SIGQUIT, which the master sends on SIGINT."""
+
 _COLLECTOR_THRESHOLDS = (5_000, 20, 50)
 """For `gc.set_threshold`. A request leaves no garbage. A closed connection leaves about 24 objects with 15 KB that
 refer to each other: with a first threshold of 50,000 these came to 14 MB in each worker."""
@@ -68,6 +71,8 @@ class Server(uvicorn.Server):
         4. Requests in flight have `graceful_seconds`. Then they are cancelled and answered 503.
         5. The application's lifespan ends. A worker that still runs after Gunicorn's
            `graceful_timeout`, which is 3 seconds longer, is killed by the master.
+
+        After SIGQUIT nothing is waited for, except FORCED_LIFESPAN_SECONDS for the lifespan.
         """
         self._status.report_stage(Stage.DRAINING)
         self.lifespan.state["draining"] = True
@@ -76,6 +81,10 @@ class Server(uvicorn.Server):
         serving_pending = asyncio.ensure_future(self._serve_accepted(_accept_pending(sockets or [])))
         await super().shutdown(sockets)
         await serving_pending
+        if self.force_exit:
+            # Uvicorn does not end the lifespan then, and a lifespan that is cancelled is logged as an error.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.lifespan.shutdown(), FORCED_LIFESPAN_SECONDS)
 
     async def _serve_accepted(self, clients: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()

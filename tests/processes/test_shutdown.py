@@ -80,6 +80,17 @@ def test_sigint_ends_the_server_at_once():
             assert 0 == server.stop(signal.SIGINT, seconds=3)
 
 
+def test_sigint_ends_the_lifespan(database_url):
+    """Ctrl+C closes what each worker has opened, and logs no error."""
+    with service(database_url, workers=2) as server:
+        server.serving(workers=2)
+        assert 0 == server.stop(signal.SIGINT)
+        lines = [json.loads(line) for line in server.output().splitlines()]
+
+    assert 2 == sum(line["event"] == "worker_stopped" for line in lines)
+    assert [] == [line for line in lines if line["level"] == "error"]
+
+
 def test_workers_end_when_their_master_is_killed():
     """If they stayed they would keep the port, and no new master could listen."""
     with plain(2) as server:
