@@ -1,11 +1,16 @@
 """A proxy before PostgreSQL that counts round trips, can freeze or cut connections, and can withhold answers."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
+
+Call = Callable[[Callable[[], None]], object]
+"""Calls a function in the thread of a proxy."""
 
 _COMMITTED = b"Z\0\0\0\5I"
 """PostgreSQL is ready for the next statement, outside of a transaction: the one before is committed."""
@@ -152,3 +157,24 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
     """A proxy to the database at this URL."""
     async with Proxy(url).listening() as proxy:
         yield proxy
+
+
+@contextmanager
+def proxy_beside(url: str) -> Iterator[tuple[Proxy, Call]]:
+    """A proxy to the database in its own thread, and a function that calls another one in that thread."""
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    started: SimpleQueue[Proxy] = SimpleQueue()
+
+    async def run() -> None:
+        async with proxied(url) as proxy:
+            started.put(proxy)
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    thread.start()
+    try:
+        yield started.get(timeout=10), loop.call_soon_threadsafe
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()

@@ -1,52 +1,20 @@
 """The master while the system starts no more processes."""
 
-import contextlib
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.processes.failing_fork import FailingFork
 from tests.processes.plain_server import plain
 from tests.processes.server import Server, eventually
-
-FAILING_FORK = """
-import errno, os, pathlib
-
-fork, fault = os.fork, pathlib.Path(os.environ["TEST_FORK_FAULT"])
-
-def failing_fork():
-    if fault.exists():
-        raise OSError(getattr(errno, fault.read_text()), "no process for you")
-    return fork()
-
-os.fork = failing_fork
-"""
-"""Python runs this in the master, before Gunicorn."""
-
-
-class Fault:
-    """Makes every fork of the master fail while it is set."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "fault"
-        (folder / "sitecustomize.py").write_text(FAILING_FORK)
-        self.environment = {"PYTHONPATH": str(folder), "TEST_FORK_FAULT": str(self._file)}
-
-    @contextlib.contextmanager
-    def set(self, name: str) -> Iterator[None]:
-        """Let every fork fail with this error until the block ends."""
-        self._file.write_text(name)
-        yield
-        self._file.unlink()
 
 
 @pytest.fixture
 def fault(tmp_path):
     """A fault of `fork`, not set."""
-    return Fault(tmp_path)
+    return FailingFork(tmp_path)
 
 
 def failures(server: Server) -> int:

@@ -1,12 +1,10 @@
 import asyncio
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from queue import SimpleQueue
 
 import asyncpg
 import pytest
@@ -18,9 +16,7 @@ from tests.processes.load import Report, Request, RequestResult, load, send_load
 from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, service
 from tests.processes.watch import counting_backends, polling, print_figures
-from tests.proxy import Proxy, proxied
-
-Call = Callable[[Callable[[], None]], object]
+from tests.proxy import Call, Proxy, proxy_beside
 
 
 def probed(port: int) -> tuple[int, float]:
@@ -101,27 +97,6 @@ def test_the_service_recovers_from_a_restart_of_the_database(own_cluster):
     assert 503 in {e.answer.status for e in after(report, stopped) if e.answer}
     assert {200} == {status for status, _ in probes}
     assert_all_stored(history, report, at_least=200)
-
-
-@contextmanager
-def proxy_beside(url: str) -> Iterator[tuple[Proxy, Call]]:
-    """A proxy to the database in its own thread, and a function that calls another one in that thread."""
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    started: SimpleQueue[Proxy] = SimpleQueue()
-
-    async def run() -> None:
-        async with proxied(url) as proxy:
-            started.put(proxy)
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
-    thread.start()
-    try:
-        yield started.get(timeout=10), loop.call_soon_threadsafe
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        loop.close()
 
 
 @contextmanager
