@@ -101,7 +101,7 @@ def _mark_of_plural(before: str, after: str) -> str:
         return "table"
     if before.endswith("/"):
         return "path"
-    if quotes in (("`", "`"), ('"', '"')) or re.match(r"\.\d", after):
+    if quotes in (("`", "`"), ('"', '"')) or re.match(r"\.\d|:(?:read|write)\b", after):
         return "words"
     return "table" if re.match(r"\.[a-z]", after) else "texts"
 

@@ -42,6 +42,7 @@ def test_no_comment_for_a_tool_names_the_items(folder):
         ('x = f"/items/{item.id} of an item"\n', 'x = f"/@path@/{@variable@.id} of @a@ @text@"\n'),
         ('x = "SELECT FROM items WHERE items.id = 1"\n', 'x = "SELECT FROM @table@ WHERE @table@.id = 1"\n'),
         ('x = "ck_items_name"\n', 'x = "ck_@table@_name"\n'),
+        ('x = "items:read items:write"\n', 'x = "@words@:read @words@:write"\n'),
         ('x = {"items": []}\n', 'x = {"@words@": []}\n'),
         ("# An item, or two items\n", "# @A@ @text@, or two @texts@\n"),
         ("def test_an_item_is_read(): ...\n", "def test_@a@_@word@_is_read(): ...\n"),
