@@ -1,6 +1,6 @@
 """Measures which alert reports each fault of docs/operations/failures.md, and after how many seconds.
 
-It takes about 25 minutes, so no other run of the tests includes it:
+It takes about 20 minutes and needs a machine that does nothing else, so no other run of the tests includes it:
 `.venv/bin/pytest -s tests/alerts/measure_alerts.py`.
 """
 
@@ -21,7 +21,7 @@ HEALTHY_SECONDS = 60
 """How long Prometheus watches before the faults begin."""
 
 FAULTY_SECONDS = 720
-"""How long the faults last: longer than the longest `for` of an alert, 15 minutes."""
+"""How long the faults last: longer than a `for` of ten minutes. Alerts that wait for 15 minutes are not seen."""
 
 ONLY = os.environ.get("FAULTS", "").split()
 """The faults to make; by default all of them."""
