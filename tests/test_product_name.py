@@ -50,6 +50,7 @@ FILES = {
     "docs/operations/alerts.md",
     "docs/operations/argocd.md",
     "docs/operations/deploy.md",
+    "docs/operations/failures.md",
     "docs/operations/flux.md",
     "docs/operations/migrations.md",
     "docs/operations/observe.md",
