@@ -49,6 +49,9 @@ _LIBRARIES = (
 """Libraries that every worker needs and that a reload does not change. The master imports them before the fork, so
 the workers share their memory (40 MB for each worker instead of 70), and a worker starts in half the time."""
 
+_LIBRARIES_OF_AUTHENTICATION = ("httpx", "jwt.api_jws")
+"""The same, if requests need access tokens."""
+
 try:
     _settings = Settings.load()
 except StartupError as _error:
@@ -128,7 +131,7 @@ def _import_libraries() -> None:
     written to is no longer shared. The application itself is not imported here:
     a reload has to import its new code.
     """
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *(_LIBRARIES_OF_AUTHENTICATION if _settings.auth_issuer else ())):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -88,6 +88,63 @@ class MethodNotAllowedError(RequestError):
         return {"Allow": self.allowed}
 
 
+class AuthenticationRequiredError(RequestError):
+    """The request has no bearer token."""
+
+    code = "authentication_required"
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self) -> None:
+        super().__init__("Send an access token in one header `Authorization: Bearer …`.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The scheme, which a 401 must name (RFC 6750)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class InvalidTokenError(RequestError):
+    """The access token is malformed, has expired, or is not one for this service."""
+
+    code = "invalid_token"
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self) -> None:
+        super().__init__("The access token is malformed, has expired, or is not one for this service. Get a new one.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The scheme and the error (RFC 6750). Why the token is refused is in the log only."""
+        return {"WWW-Authenticate": f'Bearer error="{self.code}", error_description="The access token is not valid."'}
+
+
+class InsufficientScopeError(RequestError):
+    """The access token does not have a scope that this operation needs."""
+
+    code = "insufficient_scope"
+    status = HTTPStatus.FORBIDDEN
+
+    def __init__(self, scopes: Iterable[str]) -> None:
+        self.scope = " ".join(sorted(scopes))
+        super().__init__(f"The access token needs the scope {self.scope}.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The scheme, the error, and the scopes that are needed (RFC 6750)."""
+        return {"WWW-Authenticate": f'Bearer error="{self.code}", scope="{self.scope}"'}
+
+
+class AuthUnavailableError(RequestError):
+    """The keys of the issuer are not known, so no access token can be verified."""
+
+    code = "auth_unavailable"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__("Access tokens cannot be verified at the moment. Try again later.")
+
+
 class ItemNotFoundError(RequestError):
     """No item has the given id."""
 

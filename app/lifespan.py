@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import structlog
@@ -47,6 +47,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             observer=metrics,
         ) as app.state.database,
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
+        app.state.access_tokens.opened() if app.state.access_tokens else nullcontext(),
         sampling(
             metrics,
             pool=lambda: app.state.database.state,
@@ -56,7 +57,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         checking_budget(app.state.database, settings, metrics, LastReport(metrics.folder, "budget")),
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
         Readiness(
-            app.state.database, Revisions(), observer=metrics, last_report=LastReport(metrics.folder, "readiness")
+            app.state.database,
+            Revisions(),
+            observer=metrics,
+            last_report=LastReport(metrics.folder, "readiness"),
+            tokens=app.state.access_tokens,
         ).opened() as app.state.readiness,
     ):
         log.info(

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from app import TITLE, __version__
+from app.auth.access_tokens import AccessTokens
+from app.health.last_report import LastReport
 from app.http.application import Application
 from app.http.openapi import TAGS
 from app.http.unmatched import method_not_allowed, not_found
@@ -17,6 +19,7 @@ from app.lifespan import lifespan
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
 from app.middleware import problems
+from app.middleware.authentication import OPEN_PATHS, Authentication
 from app.middleware.cors import CrossOrigin, Preflights
 from app.middleware.forwarded import ForwardedCheck
 from app.middleware.head import HeadAsGet
@@ -48,6 +51,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
     settings = settings or Settings.load()
     metrics = Metrics(version=settings.build_version or __version__, revision=settings.build_revision or "")
     rate_limits = RateLimits(settings, metrics)
+    access_tokens = _access_tokens(settings, metrics)
     app = Application(
         title=TITLE,
         version=__version__,
@@ -62,7 +66,8 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         max_body_bytes=settings.max_body_bytes,
-        middleware=_middleware(settings, metrics, rate_limits, [router.prefix for router in resources]),
+        open_paths=OPEN_PATHS if access_tokens else None,
+        middleware=_middleware(settings, metrics, rate_limits, access_tokens, [router.prefix for router in resources]),
         exception_handlers={
             404: not_found,
             405: method_not_allowed,
@@ -78,18 +83,50 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
     app.state.metrics = metrics
     app.state.exposition = Exposition(metrics)
     app.state.rate_limits = rate_limits
+    app.state.access_tokens = access_tokens
     app.state.limiter = limiter  # slowapi's decorators look for it here
     return app
 
 
+def _access_tokens(settings: Settings, metrics: Metrics) -> AccessTokens | None:
+    if settings.auth_issuer is None or settings.auth_audience is None:
+        return None
+    # Imported only here: these libraries take several megabytes in each worker.
+    from app.auth.authenticator import Authenticator  # noqa: PLC0415
+
+    return Authenticator(
+        issuer=settings.auth_issuer,
+        audience=settings.auth_audience,
+        jwks_url=settings.auth_jwks_url,
+        observer=metrics,
+        keys_report=LastReport(metrics.folder, "auth-keys"),
+        fetch_report=LastReport(metrics.folder, "auth-keys-fetch"),
+    )
+
+
 def _middleware(
-    settings: Settings, metrics: Metrics, rate_limits: RateLimits, resources: Sequence[str]
+    settings: Settings,
+    metrics: Metrics,
+    rate_limits: RateLimits,
+    access_tokens: AccessTokens | None,
+    resources: Sequence[str],
 ) -> list[Middleware]:
-    """Return the middleware, outermost first. No middleware outside of the rate limit answers a request by itself."""
+    """Return the middleware, outermost first. What is refused outside of the rate limit is counted by it as well."""
     cors, preflights = [], []
     if settings.cors_allow_origins:
         policy: dict[str, Any] = {"origins": settings.cors_allow_origins, "headers": settings.cors_allow_headers}
         cors, preflights = [Middleware(CrossOrigin, **policy)], [Middleware(Preflights, **policy)]
+    authentication = []
+    if access_tokens:
+        authentication = [
+            Middleware(
+                Authentication,
+                access_tokens=access_tokens,
+                limits=rate_limits,
+                open_paths=OPEN_PATHS,
+                answers_preflights=bool(preflights),
+            )
+        ]
     ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
     root_path = [Middleware(RootPath, prefix=settings.root_path)] if settings.root_path else []
     return [
@@ -102,6 +139,7 @@ def _middleware(
         Middleware(RequestMetrics, metrics=metrics),
         *cors,
         Middleware(Problems),
+        *authentication,
         Middleware(RateLimit, limits=rate_limits, ops_port=settings.ops_port),
         Middleware(TargetCheck),
         Middleware(HostCheck, allowed=settings.allowed_hosts),

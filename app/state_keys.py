@@ -18,6 +18,9 @@ CLIENT_DISCONNECTED: Final = "client_disconnected"
 FAILURE_CODE: Final = "failure_code"
 """Why the request failed, for the metrics. Present if a problem document is the answer."""
 
+PRINCIPAL: Final = "principal"
+"""Who sends the request, as its token says. Absent without authentication, and on the paths that everybody may read."""
+
 HEARTBEAT: Final = "heartbeat"
 """From the lifespan: a function that the worker calls with each heartbeat."""
 

@@ -24,7 +24,7 @@ CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 SEAMS = (ROOT / "tests" / "seams.txt").read_text(encoding="utf-8").splitlines()
 
-PIN = re.compile(r"[a-z0-9-]+==[0-9][^\s/]*( ; [a-z_]+ \S+ '[^'/]+')*")
+PIN = re.compile(r"[a-z0-9-]+==[0-9][^\s/]*( (;|and|or) [a-z_]+ \S+ '[^'/]+')*")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 

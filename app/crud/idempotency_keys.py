@@ -1,4 +1,4 @@
-"""Delete expired idempotency keys."""
+"""The names under which idempotency keys are stored, and how expired ones are deleted."""
 
 from sqlalchemy import text
 
@@ -23,6 +23,17 @@ SELECT is_granted, (SELECT count(*) FROM deleted) AS keys FROM permit
 """),
     )
 )
+
+
+def stored_key(prefix: str, key: str, owner: str | None) -> str:
+    """The name under which a client's key is stored.
+
+    Args:
+        prefix: That of the resource: empty, or ending with a space.
+        key: What the client sent. It has no space.
+        owner: To whom the key belongs: a text without a space. None if it belongs to nobody.
+    """
+    return f"{prefix}{key}" if owner is None else f"{prefix}{owner} {key}"
 
 
 async def delete_expired(database: StatementRunner, *, limit: int) -> int | None:

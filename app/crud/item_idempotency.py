@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Numeric, bindparam, text
 
+from app.crud.idempotency_keys import stored_key
 from app.crud.item import CONSTRAINT_ERRORS
 from app.database import StatementRunner, named
 from app.dataclasses.item import Item
@@ -48,7 +49,7 @@ FROM kept CROSS JOIN jsonb_populate_record(NULL::items, kept.answer) AS stored L
 
 
 async def create_once(
-    database: StatementRunner, values: Mapping[str, Any], *, key: str, fingerprint: bytes
+    database: StatementRunner, values: Mapping[str, Any], *, key: str, fingerprint: bytes, owner: str | None = None
 ) -> tuple[Item, bool]:
     """Store a new item, or return the one that this key has stored before.
 
@@ -56,6 +57,7 @@ async def create_once(
         values: All columns that a client may set, by name.
         key: The client's Idempotency-Key.
         fingerprint: A hash of the request's content.
+        owner: To whom the key belongs: a short text without a space. Another owner's same key is another key.
 
     Returns:
         The item as it was when it was created, and whether an earlier call created it.
@@ -63,7 +65,7 @@ async def create_once(
     Raises:
         IdempotencyKeyReusedError: The key was first sent with another fingerprint.
     """
-    parameters = {**values, "key": f"{KEY_PREFIX}{key}", "fingerprint": fingerprint}
+    parameters = {**values, "key": stored_key(KEY_PREFIX, key, owner), "fingerprint": fingerprint}
     rows = await database.run(_create_once, parameters, constraint_errors=CONSTRAINT_ERRORS)
     *item, first_fingerprint, is_replay = rows[0]
     if first_fingerprint != fingerprint:

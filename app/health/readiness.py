@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import Final, Protocol, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Protocol, Self
 
 import structlog
 
 from app.database import Database
 from app.errors import (
+    AuthUnavailableError,
     DatabasePermissionDeniedError,
     DatabaseUnavailableError,
     RequestError,
@@ -49,10 +50,21 @@ class Checks:
     revision_needed: str | None
     """The newest revision of this code."""
 
+    auth_keys: str | None = None
+    """`ok`, or `auth_unavailable` while access tokens cannot be verified. None without authentication."""
+
     @property
     def passed(self) -> bool:
         """Whether requests can be answered."""
+        return self._database_passed and self.auth_keys in {None, "ok"}
+
+    @property
+    def _database_passed(self) -> bool:
         return self.database == "ok" and self.schema in (SchemaState.CURRENT, SchemaState.AHEAD)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The results by name. Without authentication there is none about it."""
+        return {name: value for name, value in asdict(self).items() if name != "auth_keys" or value is not None}
 
     @property
     def reachable(self) -> bool:
@@ -62,7 +74,15 @@ class Checks:
     @property
     def usable_schema(self) -> str:
         """The state of the schema for the metrics: `unknown` as well if the worker may not use a current schema."""
-        return self.schema if self.passed or self.schema == SchemaState.BEHIND else "unknown"
+        return self.schema if self._database_passed or self.schema == SchemaState.BEHIND else "unknown"
+
+
+class TokenChecks(Protocol):
+    """What verifies access tokens."""
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it can."""
 
 
 class ReadinessObserver(Protocol):
@@ -79,12 +99,18 @@ class Readiness:
     """Checks the database and its schema, one check after the other."""
 
     def __init__(
-        self, database: Database, revisions: Revisions, observer: ReadinessObserver, last_report: LastReport
+        self,
+        database: Database,
+        revisions: Revisions,
+        observer: ReadinessObserver,
+        last_report: LastReport,
+        tokens: TokenChecks | None = None,
     ) -> None:
         self._database = database
         self._revisions = revisions
         self._observer = observer
         self._last_report = last_report
+        self._tokens = tokens
         self._checked = asyncio.Event()
         self._checks = self._failed(_UNCHECKED)
         self._report()
@@ -121,6 +147,8 @@ class Readiness:
             result, cause = self._failed(_FAILED), type(error).__qualname__
             if result != self._checks:
                 log.exception("readiness_check_failed")
+        if self._tokens is not None:
+            result = replace(result, auth_keys="ok" if self._tokens.is_available else AuthUnavailableError.code)
         if result != self._checks:
             self._checks = result
             self._log(cause)
@@ -135,7 +163,7 @@ class Readiness:
         is_new = self._last_report.replace(repr(checks))
         write = log.debug if not is_new else log.info if checks.passed else log.warning
         advice = {} if checks.reachable else {"advice": _ADVICE}
-        write("readiness_changed", slot=self._observer.worker, **asdict(checks), cause=cause, **advice)
+        write("readiness_changed", slot=self._observer.worker, **checks.to_dict(), cause=cause, **advice)
 
     async def _check_repeatedly(self) -> None:
         while True:

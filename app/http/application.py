@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from app.errors import StartupError
 from app.http.openapi import complete
 from app.http.route import Route
+from app.http.scopes import check_routes
 
 
 class Application(FastAPI):
@@ -21,10 +22,26 @@ class Application(FastAPI):
     included routers become direct routes of the application, so that a path is matched once. Later routes are refused.
     """
 
-    def __init__(self, *, middleware: Sequence[Middleware], max_body_bytes: int, **declared: Any) -> None:
+    def __init__(
+        self,
+        *,
+        middleware: Sequence[Middleware],
+        max_body_bytes: int,
+        open_paths: frozenset[str] | None = None,
+        **declared: Any,
+    ) -> None:
+        """Declare an application.
+
+        Args:
+            middleware: This service's own, outermost first.
+            max_body_bytes: MAX_BODY_BYTES.
+            open_paths: With authentication, the paths of the routes that need no scope. None without authentication.
+            declared: What FastAPI takes.
+        """
         super().__init__(middleware=middleware, **declared)
         self._own_middleware = len(middleware)
         self._max_body_bytes = max_body_bytes
+        self._open_paths = open_paths
         self._completed_document: dict[str, Any] | None = None
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
@@ -49,6 +66,8 @@ class Application(FastAPI):
         included = list(_included_routers(self.router.routes))
         _check(self, included)
         self.router.routes = _FixedRoutes(self._direct_route(context) for context in iter_route_contexts(self.routes))
+        if self._open_paths is not None:
+            check_routes(self.routes, self._open_paths)
         return super().build_middleware_stack()
 
     def _direct_route(self, context: RouteContext) -> BaseRoute:
@@ -58,7 +77,12 @@ class Application(FastAPI):
             if type(original) is not APIRoute and not isinstance(original, Route):
                 raise StartupError(f"{context.path}: derive {type(original).__name__} from app.http.route.Route.")
             route_class = type(original) if isinstance(original, Route) else Route
-            return route_class.adopt(vars(original), vars(effective), default_limit_bytes=self._max_body_bytes)
+            return route_class.adopt(
+                vars(original),
+                vars(effective),
+                default_limit_bytes=self._max_body_bytes,
+                checks_scopes=self._open_paths is not None,
+            )
         if original is effective or isinstance(original, APIWebSocketRoute):
             return cast(BaseRoute, effective)
         raise StartupError(f"{context.path}: add a {type(original).__name__} to the application, not to a router.")

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.auth.scopes import access_token
 from app.http.body import BodyRules, limited, read_body, repeated, rules_of
 
 _BODY_RULES = BodyRules()
@@ -40,7 +41,7 @@ class Binding:
         self._endpoint: Any = declared.call
         self._dependencies: list[tuple[str | None, Any, bool]] = [
             (dependency.name, dependency.call, dependency.request_param_name is not None)
-            for dependency in declared.dependencies
+            for dependency in _called(declared)
         ]
         self._path = [(field.alias, field.name, field, ("path", field.alias)) for field in declared.path_params]
         self._query = _Parameters("query", declared.query_params) if declared.query_params else None
@@ -147,7 +148,8 @@ def has_simple_form(route: APIRoute) -> bool:
     parameters, one JSON body, the request, and simple dependencies.
     """
     declared = route.dependant
-    calls = [dependency.call for dependency in declared.dependencies]
+    dependencies = _called(declared)
+    calls = [dependency.call for dependency in dependencies]
     return (
         _is_coroutine_function(declared.call)
         and lenient_issubclass(get_typed_return_annotation(route.endpoint), Response)
@@ -158,9 +160,14 @@ def has_simple_form(route: APIRoute) -> bool:
             for field in (*declared.path_params, *declared.query_params, *declared.header_params)
         )
         and _has_simple_body(route)
-        and all(_is_simple_dependency(dependency) for dependency in declared.dependencies)
+        and all(_is_simple_dependency(dependency) for dependency in dependencies)
         and len(calls) == len(set(calls))  # FastAPI calls a repeated dependency once
     )
+
+
+def _called(declared: Dependant) -> list[Dependant]:
+    """Return the dependencies that are called. `access_token` without a name only names scopes for `Route`."""
+    return [entry for entry in declared.dependencies if entry.call is not access_token or entry.name is not None]
 
 
 def _is_coroutine_function(call: Any) -> bool:

@@ -13,13 +13,17 @@ from pydantic.json_schema import models_json_schema
 from app import TITLE
 from app.dependencies import get_database
 from app.errors import (
+    AuthenticationRequiredError,
+    AuthUnavailableError,
     BodyTooLargeError,
     DatabasePermissionDeniedError,
     DatabaseRefusedError,
     DatabaseSetupError,
     DatabaseUnavailableError,
     IdempotencyKeyReusedError,
+    InsufficientScopeError,
     InvalidFieldError,
+    InvalidTokenError,
     MalformedBodyError,
     OverloadedError,
     PageTooLargeError,
@@ -34,7 +38,9 @@ from app.errors import (
     UnsupportedMediaTypeError,
 )
 from app.health import paths
+from app.http.openapi_security import complete_operation, complete_schemes
 from app.http.pagination import MAX_PAGE_BYTES
+from app.http.scopes import declared_scopes
 from app.middleware.problems import MEDIA_TYPE
 from app.schemas.problem import Problem
 from app.settings import Settings
@@ -110,6 +116,7 @@ def complete(document: dict[str, Any], app: FastAPI) -> None:
         if isinstance(route.original_route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 _complete_operation(document["paths"][route.path_format][method.lower()], route, settings)
+    complete_schemes(document, settings)
     _add_formats(document)
 
 
@@ -144,6 +151,10 @@ def _complete_operation(operation: dict[str, Any], route: RouteContext, settings
         del declared["422"]
     limits_rate = settings.rate_limit_enabled and route.path not in paths.PROBES
     errors = [*_possible_errors(operation, route, settings), *([RateLimitedError(12)] if limits_rate else [])]
+    if complete_operation(operation, settings):
+        scopes = declared_scopes(route.dependant)
+        errors += [AuthenticationRequiredError(), InvalidTokenError(), AuthUnavailableError()]
+        errors += [InsufficientScopeError(scopes)] if scopes else []
     documented = {str(status): response for status, response in error_responses(*errors).items()}
     operation["responses"] = responses = dict(sorted((documented | declared).items()))
     responses.setdefault("default", {"description": "Any other error.", "content": {MEDIA_TYPE: {"schema": _PROBLEM}}})

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.errors import RequestError
 from app.http.binding import Binding, has_simple_form
 from app.http.body import BodyRules, limited, rules_of, with_whole_body
+from app.http.scopes import check_scopes, declared_scopes
 from app.settings import Settings
 from app.state_keys import BODY_INCOMPLETE
 
@@ -38,6 +39,9 @@ class Route(APIRoute):
     limit_bytes: int
     """The size limit of the body: `max_body_size` where it is declared, else MAX_BODY_BYTES."""
 
+    needed_scopes: frozenset[str] = frozenset()
+    """The scopes that a request's token must have. Empty without authentication."""
+
     def __init__(self, *args: Any, max_body_size: int | None = None, **kwargs: Any) -> None:
         # FastAPI's own limit would answer in plain text, so it is not passed on.
         super().__init__(*args, **kwargs)
@@ -46,13 +50,21 @@ class Route(APIRoute):
         self._prepare(_DEFAULT_LIMIT_BYTES)
 
     @classmethod
-    def adopt(cls, *states: dict[str, Any], default_limit_bytes: int) -> Self:
-        """Return a route with the attributes that FastAPI has resolved for another one. Later states win."""
+    def adopt(cls, *states: dict[str, Any], default_limit_bytes: int, checks_scopes: bool = False) -> Self:
+        """Return a route with the attributes that FastAPI has resolved for another one. Later states win.
+
+        Args:
+            states: The attributes.
+            default_limit_bytes: MAX_BODY_BYTES.
+            checks_scopes: Whether the scopes that the route declares are required, because there is authentication.
+        """
         route = cls.__new__(cls)
         for state in states:
             vars(route).update(state)
         route.app = request_response(route.get_route_handler())
         route._prepare(default_limit_bytes)  # noqa: SLF001  # its own class
+        if checks_scopes:
+            route.needed_scopes = declared_scopes(route.dependant)
         return route
 
     def _prepare(self, default_limit_bytes: int) -> None:
@@ -63,7 +75,13 @@ class Route(APIRoute):
         self.binding = Binding(self.dependant) if has_simple_form(self) and not has_own_handler else None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the endpoint and send its response."""
+        """Call the endpoint and send its response.
+
+        Raises:
+            InsufficientScopeError: The token of the request lacks a scope. Its body is not read.
+        """
+        if self.needed_scopes and scope["method"] in self._methods:
+            check_scopes(scope, self.needed_scopes)
         if BODY_INCOMPLETE in scope.get("state", ()) and not self._reads_body:
             receive = await with_whole_body(scope, receive, self.limit_bytes)
         binding, provider = self.binding, self.dependency_overrides_provider

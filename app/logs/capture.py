@@ -32,6 +32,9 @@ def capture(threshold: int) -> None:
     access.propagate = False
     # At info it logs each of Alembic's own plugins that it loads.
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    # They log each request for the keys of the issuer, and each part of it. A failure is an event of its own.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_thread_failure

@@ -1,5 +1,6 @@
 """The fields of the `request_served` line, and how a handler or a dependency adds its own."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.requests import HTTPConnection
@@ -10,7 +11,10 @@ OWN_FIELDS: Final = frozenset({
 })  # fmt: skip
 """The fields of every line."""
 
-_RESERVED: Final = OWN_FIELDS | {"self"}
+_OF_PRINCIPAL: Final = frozenset({"subject", "client_id", "token_refused"})
+"""The fields that only authentication sets, so that no handler can name another sender."""
+
+_RESERVED: Final = OWN_FIELDS | _OF_PRINCIPAL | {"self"}
 
 MAX_FIELDS: Final = 16
 """The most fields that one request can add."""
@@ -36,6 +40,11 @@ def add_log_fields(request: HTTPConnection, /, **fields: str | float | bool | No
         raise ValueError(f"A request can add {MAX_FIELDS} fields to its line")
     for name, value in fields.items():
         added[name] = value[:MAX_CHARACTERS] if isinstance(value, str) else value
+
+
+def set_principal_fields(state: dict[str, Any], fields: Mapping[str, str | float | bool | None]) -> None:
+    """Begin the added fields with what authentication has found: who sends the request, or why its token is refused."""
+    state[_KEY] = dict(fields)
 
 
 def added_fields(state: dict[str, Any]) -> dict[str, Any]:

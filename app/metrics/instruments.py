@@ -1,7 +1,7 @@
 """All metrics, and the methods through which the rest of the application reports them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final, Literal
 
@@ -125,6 +125,20 @@ class Metrics:
             mode="max",
         )
 
+        self._auth_requests = self._counter(
+            "auth_requests_total", "Requests that needed an access token, by what became of it.", "outcome"
+        )
+        self._auth_fetches = self._counter(
+            "auth_key_fetches_total", "Fetches of the keys of the issuer of access tokens.", "outcome"
+        )
+        self._auth_children: dict[str, Counter] = {}
+        self._auth_fetched = self._gauge(
+            "auth_keys_fetched_timestamp_seconds",
+            "When a worker last fetched the issuer's keys, in Unix time; 0 if it never did.",
+            "worker",
+            mode="max",
+        )
+
         self._create_worker_state()
         self._schema = self._gauge(
             "schema_state", "Workers, by the state of the database schema that they found.", "state"
@@ -192,7 +206,8 @@ class Metrics:
     def _create_worker_state(self) -> None:
         self._ready = self._worker_gauge(
             "worker_ready",
-            "1 if the last check of the worker found database and schema usable, and it is not draining.",
+            "1 if the last check of the worker found database, schema and keys for access tokens usable, and it is not "
+            "draining.",
         )
         self._is_draining = False
         self._database_reachable = self._worker_gauge(
@@ -286,6 +301,23 @@ class Metrics:
     def rate_limit_degraded(self, degraded: bool) -> None:
         """The rate limits cannot use their shared storage, or can again."""
         self._limits_degraded.set(degraded)
+
+    def auth_opened(self, outcomes: Iterable[str]) -> None:
+        """Requests need access tokens from now on. Each series exists before it grows, so that an alert sees that."""
+        self._auth_fetched.labels(self.worker).set(0)
+        self._auth_children = {outcome: self._auth_requests.labels(outcome) for outcome in outcomes}
+        for outcome in ("ok", "failed"):
+            self._auth_fetches.labels(outcome)
+
+    def auth_decided(self, outcome: str) -> None:
+        """A request that needs an access token was accepted or refused; one of the outcomes of `auth_opened`."""
+        self._auth_children[outcome].inc()
+
+    def auth_keys_fetched(self, *, succeeded: bool) -> None:
+        """The issuer was asked for its keys just now."""
+        self._auth_fetches.labels("ok" if succeeded else "failed").inc()
+        if succeeded:
+            self._auth_fetched.labels(self.worker).set_to_current_time()
 
     def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
         """Set what the worker's check of the database has found; `schema_state` is one of `SCHEMA_STATES`."""

@@ -39,7 +39,7 @@ class CrossOrigin(_Policy):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a preflight on; Starlette does the rest."""
-        if _is_preflight(scope):
+        if is_preflight(scope):
             await self.app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -54,7 +54,7 @@ class Preflights(_Policy):
         Raises:
             PreflightRefusedError: The origin, the method or a header is not allowed.
         """
-        if not _is_preflight(scope):
+        if not is_preflight(scope):
             await self.app(scope, receive, send)
             return
         response = self.preflight_response(request_headers=Headers(scope=scope))
@@ -63,7 +63,8 @@ class Preflights(_Policy):
         await response(scope, receive, send)
 
 
-def _is_preflight(scope: Scope) -> bool:
+def is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks if a page of another origin may send a request."""
     if scope.get("method") != "OPTIONS":
         return False
     headers = Headers(scope=scope)

@@ -6,7 +6,7 @@ from app.database import current_client
 from app.errors import RateLimitedError
 from app.health import paths
 from app.middleware.hosts import at_port
-from app.rate_limits.clients import client_of
+from app.rate_limits.clients import client_of_scope
 from app.rate_limits.limits import RateLimits
 
 
@@ -38,7 +38,7 @@ class RateLimit:
             await self._app(scope, receive, send)
             return
         # The database shares its connections between the clients, also if their requests are not limited.
-        client = client_of(scope["client"])
+        client = client_of_scope(scope)
         current_client.set(client)
         if not self._limits.enabled:
             await self._app(scope, receive, send)

@@ -2,9 +2,12 @@
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
+from starlette.types import Scope
+
+from app.state_keys import PRINCIPAL
 
 UNKNOWN: Final = "unknown"
 """Requests without a valid client address share this one key."""
@@ -29,10 +32,18 @@ def client_of(client: tuple[str, int] | None) -> str:
     return _network(client[0])
 
 
+def client_of_scope(scope: Scope) -> str:
+    """The key of who sends the request: the subject of its token, else its address."""
+    principal = scope["state"].get(PRINCIPAL) if "state" in scope else None
+    if principal is not None:
+        key: str = principal.key
+        return key
+    return client_of(scope["client"])
+
+
 def client_of_request(request: Request) -> str:
     """The key function for a route's own limit."""
-    client: Any = request.scope["client"]
-    return client_of(client)
+    return client_of_scope(request.scope)
 
 
 @lru_cache(maxsize=4096)

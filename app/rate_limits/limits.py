@@ -101,6 +101,20 @@ class RateLimits:
         self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
         return decision
 
+    def refusal(self, quota: Quota, client: str) -> Decision | None:
+        """The refusal of a request, if this host has counted all that the quota allows. Else nothing is counted."""
+        age, count = self._host.read(quota.key(client)) or (0.0, 0)
+        if count < quota.limit:
+            return None
+        self._metrics.rate_limit_decided(quota.name, "refused")
+        return Decision(False, 0, max(0.0, quota.window_seconds - age))
+
+    def hit_on_host(self, quota: Quota, client: str) -> Decision:
+        """Count a request of a client on this host only, or refuse it."""
+        decision = self._host.hit(quota.key(client), quota.limit, quota.window_seconds)
+        self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
+        return decision
+
     async def refuse(self, request: Request, error: Exception) -> NoReturn:
         """Answer slowapi's exception, raised by a route's own limit, like every other refusal.
 

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import structlog
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Security
 from pydantic import Field
 from starlette.responses import Response
 
+from app.auth.scopes import access_token, owner_of
 from app.crud import item as items
 from app.crud import item_idempotency, item_page
 from app.dataclasses.item import ItemData
@@ -38,6 +39,9 @@ log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/items", tags=["items"])
 
+_READ = Security(access_token, scopes=["items:read"])
+_WRITE = Security(access_token, scopes=["items:write"])
+
 _CREATED: dict[int | str, dict[str, Any]] = {
     201: {
         "headers": ETAG
@@ -63,7 +67,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("", status_code=HTTPStatus.CREATED, response_model=ItemRead, responses=_CREATED)
+@router.post("", dependencies=[_WRITE], status_code=HTTPStatus.CREATED, response_model=ItemRead, responses=_CREATED)
 async def create_item(
     request: Request, body: ItemCreate, database: DatabaseDependency, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -73,7 +77,11 @@ async def create_item(
         item, is_replay = await items.create(database, data.to_dict()), False
     else:
         item, is_replay = await item_idempotency.create_once(
-            database, data.to_dict(), key=idempotency_key[0], fingerprint=_fingerprint(data)
+            database,
+            data.to_dict(),
+            key=idempotency_key[0],
+            fingerprint=_fingerprint(data),
+            owner=owner_of(request),
         )
     log.debug("item_created", item_id=item.id, is_replay=is_replay)
     headers = {"Location": f"{_path(request)}/{item.id}", "ETag": etag(item)}
@@ -82,7 +90,7 @@ async def create_item(
     return json_response(item, headers=headers, status=HTTPStatus.CREATED)
 
 
-@router.get("", response_model=ItemList, responses=_LISTED)
+@router.get("", dependencies=[_READ], response_model=ItemList, responses=_LISTED)
 async def list_items(
     request: Request,
     database: DatabaseDependency,
@@ -126,7 +134,7 @@ async def list_items(
     return pagination.response(result.items, result)
 
 
-@router.get("/{item_id}", response_model=ItemRead, responses=_CONDITIONAL)
+@router.get("/{item_id}", dependencies=[_READ], response_model=ItemRead, responses=_CONDITIONAL)
 async def read_item(item_id: ItemId, database: DatabaseDependency, if_none_match: IfNoneMatch = None) -> Response:
     """Read one item."""
     item = await items.get(database, item_id)
@@ -135,7 +143,7 @@ async def read_item(item_id: ItemId, database: DatabaseDependency, if_none_match
     return json_response(item, headers={"ETag": etag(item)})
 
 
-@router.put("/{item_id}", response_model=ItemRead, responses=_ONE_ITEM)
+@router.put("/{item_id}", dependencies=[_WRITE], response_model=ItemRead, responses=_ONE_ITEM)
 async def replace_item(
     item_id: ItemId, body: ItemReplace, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:
@@ -146,7 +154,7 @@ async def replace_item(
     return json_response(item, headers={"ETag": etag(item)})
 
 
-@router.patch("/{item_id}", response_model=ItemRead, responses=_ONE_ITEM)
+@router.patch("/{item_id}", dependencies=[_WRITE], response_model=ItemRead, responses=_ONE_ITEM)
 async def change_item(
     item_id: ItemId, body: ItemUpdate, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:
@@ -159,7 +167,7 @@ async def change_item(
     return json_response(item, headers={"ETag": etag(item)})
 
 
-@router.delete("/{item_id}", status_code=HTTPStatus.NO_CONTENT, responses=_NOT_FOUND)
+@router.delete("/{item_id}", dependencies=[_WRITE], status_code=HTTPStatus.NO_CONTENT, responses=_NOT_FOUND)
 async def delete_item(
     item_id: ItemId,
     database: DatabaseDependency,

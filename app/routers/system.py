@@ -1,7 +1,5 @@
 """The routes for orchestrators and Prometheus, and the index at `/`."""
 
-from dataclasses import asdict
-
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
@@ -19,7 +17,7 @@ router = APIRouter(tags=["system"])
 
 _NOT_READY = error_responses(
     NotReadyError(
-        asdict(Checks(database="database_unavailable", schema="unknown", revision_needed=None)) | {"draining": False}
+        Checks(database="database_unavailable", schema="unknown", revision_needed=None).to_dict() | {"draining": False}
     )
 )
 
@@ -49,7 +47,7 @@ async def ready(request: Request, readiness: ReadinessDependency) -> Response:
     """Whether this worker should receive requests: the database, its schema, and that the worker is not draining."""
     result = await readiness.checks()
     draining = request.scope["state"].get("draining", False)  # set by the worker class
-    checks = asdict(result) | {"draining": draining}
+    checks = result.to_dict() | {"draining": draining}
     if draining or not result.passed:
         raise NotReadyError(checks)
     return json_response({"status": "ready", "checks": checks})

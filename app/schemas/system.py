@@ -30,6 +30,10 @@ class Checks(BaseModel):
     schema_state: str = Field(alias="schema", description="`behind`, `current`, `ahead` or `unknown`.")
     revision_found: str | None = Field(description="The revision of the database, null if none was found.")
     revision_needed: str | None = Field(description="The newest revision of this release.")
+    auth_keys: str | None = Field(
+        default=None,
+        description="With authentication, `ok`, or `auth_unavailable` while access tokens cannot be verified.",
+    )
     draining: bool = Field(description="Whether this worker is shutting down.")
 
 

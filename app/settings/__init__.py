@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
-from app.settings.addresses import UNIX, HostNames, ListenHost, Networks, Origins
+from app.settings.addresses import UNIX, HostNames, IssuerUrl, ListenHost, Networks, Origins
 from app.settings.cpus import available_cpus
 from app.settings.environment import FromEnvironment, read_secret
 from app.settings.values import (
@@ -142,6 +142,16 @@ class Settings(FromEnvironment):
     allowed_hosts: HostNames = ("*",)
     """Host names that are served. `*.example.com` stands for all names below it, `*` for every name."""
 
+    auth_issuer: IssuerUrl = None
+    """The OpenID Connect issuer whose access tokens are required, exactly as the tokens name it (`iss`). By default
+    every client may do everything."""
+
+    auth_audience: Annotated[str, Field(max_length=255)] | None = None
+    """The audience that access tokens must have (`aud`). It is required with AUTH_ISSUER."""
+
+    auth_jwks_url: IssuerUrl = None
+    """Where the keys of the issuer are. By default its discovery document says it."""
+
     max_body_bytes: Annotated[int, Field(ge=1, le=100 * 1024 * 1024)] = 65_536
     """The largest request body, in bytes. For a larger one the answer is 413."""
 
@@ -188,6 +198,11 @@ class Settings(FromEnvironment):
             raise ValueError("OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out.")
         if self.ops_port and self.host.startswith(f"{UNIX}:"):
             raise ValueError("OPS_PORT must not be set where HOST is a Unix socket, which has no ports: leave it out.")
+        if self.auth_issuer and not self.auth_audience:
+            raise ValueError("AUTH_ISSUER needs AUTH_AUDIENCE: set it to the `aud` of the tokens for this service.")
+        if not self.auth_issuer and (self.auth_audience or self.auth_jwks_url):
+            name = "AUTH_AUDIENCE" if self.auth_audience else "AUTH_JWKS_URL"
+            raise ValueError(f"{name} protects nothing without AUTH_ISSUER: set that too, or leave it out.")
         if self.max_buffered_bytes < 4 * self.max_body_bytes:
             raise ValueError(
                 "MAX_BUFFERED_BYTES must be at least four times MAX_BODY_BYTES: "

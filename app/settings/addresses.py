@@ -5,6 +5,7 @@ import re
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
@@ -21,6 +22,9 @@ _NAME: Final = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*\.?",
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?/?"
 )
+
+_URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")
+"""The characters that a URL can have (RFC 3986), without a fragment."""
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -140,3 +144,43 @@ def _is_address(text: str) -> bool:
         return bool(ip_address(text))
     except ValueError:
         return False
+
+
+def check_issuer_url(value: str, *, with_query: bool = False) -> str:
+    """Return the address of an issuer, or of its keys, as it is written.
+
+    Raises:
+        ValueError: Another machine could read or change what is sent there, or it is malformed.
+    """
+    if not _is_secure_url(value) or ("?" in value and not with_query):
+        raise ValueError(
+            "must be a URL like https://login.example.com/realm, without a user, a query or a fragment; "
+            "http only at a loopback address"
+        )
+    return value
+
+
+def _is_secure_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port  # a port that is no number raises
+    except ValueError:
+        return False
+    if not host or port == 0 or not _URL.fullmatch(value) or "@" in parts.netloc:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _issuer_url(value: str | None) -> str | None:
+    return None if value is None else check_issuer_url(value)
+
+
+IssuerUrl = Annotated[str | None, AfterValidator(_issuer_url)]
+"""The address of an OpenID Connect issuer or of its keys, or none."""

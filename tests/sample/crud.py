@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, DateTime, Float, TextClause, bindparam, insert, select, text
 
+from app.crud.idempotency_keys import stored_key
 from app.database import StatementRunner
 from app.errors import IdempotencyKeyReusedError, InvalidFieldError, PreconditionFailedError, RequestError
 from tests.sample.dataclasses import Sample, SamplePage
@@ -79,14 +80,20 @@ async def create(database: StatementRunner, values: Mapping[str, Any]) -> Sample
 
 
 async def create_once(
-    database: StatementRunner, values: Mapping[str, Any], *, key: str, fingerprint: bytes
+    database: StatementRunner, values: Mapping[str, Any], *, key: str, fingerprint: bytes, owner: str | None = None
 ) -> tuple[Sample, bool]:
     """Store a new sample, or return the one that this key has stored before; the second value tells which.
 
     Raises:
         IdempotencyKeyReusedError: The key was first sent with another fingerprint.
     """
-    parameters = {"description": None, "amount": None, **values, "key": f"samples:{key}", "fingerprint": fingerprint}
+    parameters = {
+        "description": None,
+        "amount": None,
+        **values,
+        "key": stored_key("samples ", key, owner),
+        "fingerprint": fingerprint,
+    }
     rows = await database.run(_create_once, parameters, constraint_errors=CONSTRAINT_ERRORS)
     *stored, first_fingerprint, is_replay = rows[0]
     if first_fingerprint != fingerprint:

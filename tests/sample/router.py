@@ -6,10 +6,11 @@ from typing import Annotated
 
 import orjson
 import structlog
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Security
 from pydantic import Field
 from starlette.responses import Response
 
+from app.auth.scopes import access_token, owner_of
 from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError
 from app.http import cursors
@@ -24,6 +25,9 @@ log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/samples", tags=["samples"])
 
+_READ = Security(access_token, scopes=["samples:read"])
+_WRITE = Security(access_token, scopes=["samples:write"])
+
 _NOT_FOUND = error_responses(crud.SampleNotFoundError(1))
 _ONE = {200: {"headers": ETAG}} | _NOT_FOUND
 
@@ -37,6 +41,7 @@ IdempotencyKey = Annotated[
 
 @router.post(
     "",
+    dependencies=[_WRITE],
     status_code=HTTPStatus.CREATED,
     response_model=SampleRead,
     responses={201: {"headers": ETAG | {"Location": header("The path."), "Idempotency-Replayed": header("`true`.")}}},
@@ -50,7 +55,9 @@ async def create_sample(
         sample, is_replay = await crud.create(database, values), False
     else:
         fingerprint = hashlib.sha256(orjson.dumps(values)).digest()
-        sample, is_replay = await crud.create_once(database, values, key=idempotency_key[0], fingerprint=fingerprint)
+        sample, is_replay = await crud.create_once(
+            database, values, key=idempotency_key[0], fingerprint=fingerprint, owner=owner_of(request)
+        )
     log.debug("sample_created", sample_id=sample.id, is_replay=is_replay)
     headers = {"Location": f"{_path(request)}/{sample.id}", "ETag": etag(sample)}
     if is_replay:
@@ -58,7 +65,12 @@ async def create_sample(
     return json_response(sample, headers=headers, status=HTTPStatus.CREATED)
 
 
-@router.get("", response_model=SampleList, responses={200: {"headers": {"Link": header("Links to other pages.")}}})
+@router.get(
+    "",
+    dependencies=[_READ],
+    response_model=SampleList,
+    responses={200: {"headers": {"Link": header("Links to other pages.")}}},
+)
 async def list_samples(
     request: Request,
     database: DatabaseDependency,
@@ -79,7 +91,9 @@ async def list_samples(
     return pagination.response(found.samples, found)
 
 
-@router.get("/{sample_id}", response_model=SampleRead, responses=_ONE | {304: {"description": "Current."}})
+@router.get(
+    "/{sample_id}", dependencies=[_READ], response_model=SampleRead, responses=_ONE | {304: {"description": "Current."}}
+)
 async def read_sample(sample_id: SampleId, database: DatabaseDependency, if_none_match: IfNoneMatch = None) -> Response:
     """Read one sample."""
     sample = await crud.get(database, sample_id)
@@ -88,7 +102,7 @@ async def read_sample(sample_id: SampleId, database: DatabaseDependency, if_none
     return json_response(sample, headers={"ETag": etag(sample)})
 
 
-@router.put("/{sample_id}", response_model=SampleRead, responses=_ONE)
+@router.put("/{sample_id}", dependencies=[_WRITE], response_model=SampleRead, responses=_ONE)
 async def replace_sample(
     sample_id: SampleId, body: SampleCreate, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:
@@ -98,7 +112,7 @@ async def replace_sample(
     return json_response(sample, headers={"ETag": etag(sample)})
 
 
-@router.patch("/{sample_id}", response_model=SampleRead, responses=_ONE)
+@router.patch("/{sample_id}", dependencies=[_WRITE], response_model=SampleRead, responses=_ONE)
 async def change_sample(
     sample_id: SampleId, body: SampleUpdate, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:
@@ -110,7 +124,7 @@ async def change_sample(
     return json_response(sample, headers={"ETag": etag(sample)})
 
 
-@router.delete("/{sample_id}", status_code=HTTPStatus.NO_CONTENT, responses=_NOT_FOUND)
+@router.delete("/{sample_id}", dependencies=[_WRITE], status_code=HTTPStatus.NO_CONTENT, responses=_NOT_FOUND)
 async def delete_sample(sample_id: SampleId, database: DatabaseDependency, if_match: IfMatch = None) -> Response:
     """Delete a sample."""
     await crud.delete(database, sample_id, versions=expected_versions(if_match, sample_id))

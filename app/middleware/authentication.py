@@ -1,0 +1,146 @@
+"""The middleware that lets no request in without a valid access token, unless everybody may send it."""
+
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.auth.access_tokens import AccessTokens
+from app.auth.principal import Principal
+from app.auth.refusal import Outcome, TokenRefusedError
+from app.errors import (
+    AuthenticationRequiredError,
+    AuthUnavailableError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    RateLimitedError,
+    RequestError,
+)
+from app.health import paths
+from app.logs.request_fields import set_principal_fields
+from app.middleware.cors import is_preflight
+from app.rate_limits.clients import client_of
+from app.rate_limits.limits import RateLimits
+from app.rate_limits.quotas import Quota
+from app.rate_limits.window import Decision
+from app.state_keys import PRINCIPAL
+
+OPEN_PATHS: Final = paths.PROBES | {
+    "/",
+    "/openapi.json",
+    "/docs",
+    "/docs/start.js",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+}
+"""The paths that everybody may read: only GET and HEAD, and exactly these paths."""
+
+_SCHEME: Final = b"bearer "
+
+_MISSING: Final = TokenRefusedError(Outcome.MISSING, "there is no single header Authorization with a Bearer token")
+
+
+class Authentication:
+    """Finds out who sends a request, before it is counted. `http.scopes` says what that client may do.
+
+    Only reading the open paths needs no token, and preflights, which `Preflights` answers. A path that does not exist
+    needs one as well.
+
+    A request without a valid token is counted against its address. While an address has used up its quota, no new token
+    from it is verified, so that guessing is limited. Clients whose tokens are known go on: a neighbour behind the same
+    address cannot lock them out.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access_tokens: AccessTokens,
+        limits: RateLimits,
+        open_paths: frozenset[str],
+        *,
+        answers_preflights: bool,
+    ) -> None:
+        self._app = app
+        self._access_tokens = access_tokens
+        self._observer = access_tokens.observer
+        self._limits = limits
+        self._open_paths = open_paths
+        self._answers_preflights = answers_preflights
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its `Principal` in the state, or raise.
+
+        Raises:
+            AuthenticationRequiredError: It has no token.
+            InvalidTokenError: Its token is not valid here.
+            AuthUnavailableError: No token can be verified at the moment.
+            RateLimitedError: Its address has sent too many requests without a valid token.
+        """
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http" or self._is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        principal = self._identify(scope)
+        state = scope["state"]
+        state[PRINCIPAL] = principal
+        set_principal_fields(state, principal.log_fields)
+        outcome = Outcome.ACCEPTED
+        try:
+            await self._app(scope, receive, send)
+        except InsufficientScopeError:
+            outcome = Outcome.INSUFFICIENT_SCOPE
+            raise
+        finally:
+            self._observer.auth_decided(outcome)
+
+    def _is_open(self, scope: Scope) -> bool:
+        if scope["path"] in self._open_paths and scope["method"] in {"GET", "HEAD"}:
+            return True
+        return self._answers_preflights and is_preflight(scope)
+
+    def _identify(self, scope: Scope) -> Principal:
+        token = _token(scope)
+        if token is not None and (principal := self._access_tokens.recall(token)):
+            return principal
+        limits = self._limits
+        quota, address = limits.quota(scope["method"]), client_of(scope["client"])
+        if limits.enabled and (refusal := limits.refusal(quota, address)):
+            raise self._limited(scope, quota, refusal)
+        if token is None:
+            raise self._refused(scope, quota, address, _MISSING)
+        try:
+            return self._access_tokens.verify(token)
+        except TokenRefusedError as refused:
+            raise self._refused(scope, quota, address, refused) from None
+
+    def _refused(self, scope: Scope, quota: Quota, address: str, refused: TokenRefusedError) -> RequestError:
+        """Count the request, and return the error that answers it."""
+        set_principal_fields(scope["state"], {"token_refused": refused.reason})
+        self._observer.auth_decided(refused.outcome)
+        if self._limits.enabled:
+            decision = self._limits.hit_on_host(quota, address)
+            if not decision.admitted:
+                return self._limited(scope, quota, decision)
+            scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        if refused.outcome is Outcome.MISSING:
+            return AuthenticationRequiredError()
+        return AuthUnavailableError() if refused.outcome is Outcome.UNAVAILABLE else InvalidTokenError()
+
+    @staticmethod
+    def _limited(scope: Scope, quota: Quota, decision: Decision) -> RequestError:
+        scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        return RateLimitedError(quota.wait_seconds(decision))
+
+
+def _token(scope: Scope) -> bytes | None:
+    """The token of the request. None if it has no Authorization header, several, or one of another scheme."""
+    found: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if found is not None:
+                return None
+            found = value
+    if found is None or found[: len(_SCHEME)].lower() != _SCHEME:
+        return None
+    return found[len(_SCHEME) :].strip(b" ") or None
