@@ -5,20 +5,27 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Security
 from fastapi.routing import APIRoute, iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from app import logs
+from app.auth import Principal
+from app.auth.scopes import access_token
+from app.errors import StartupError
 from app.http.application import Application
+from app.http.scopes import declared_scopes
 from app.settings import Settings
 from tests.answers import problem
+from tests.issuer.server import Issuer
+from tests.issuer.server import issuer as running_issuer
+from tests.issuer.tokens import AUDIENCE, SigningKey, make_key
 from tests.log_lines import Lines, reading_lines
 from tests.sample.app import create_app
 
@@ -325,3 +332,131 @@ async def test_a_route_without_documentation_is_found(built, lines, added, repor
 
     async with opened(built) as client:
         assert any(reported in fault for fault in await Guard(built, client, lines).check_all())
+
+
+OPEN = {"/", "/health", "/health/ready", "/metrics", *NOT_DOCUMENTED}
+"""The routes that everybody may read, with authentication too."""
+
+
+@pytest.fixture(scope="module")
+def signing_key() -> SigningKey:
+    """The key of the issuer."""
+    return make_key(kind="EdDSA")
+
+
+@pytest.fixture
+def issuer(signing_key: SigningKey) -> Iterator[Issuer]:
+    """A running issuer."""
+    with running_issuer([signing_key.jwk]) as running:
+        yield running
+
+
+@pytest.fixture
+def authenticating(database_url: str, issuer: Issuer) -> FastAPI:
+    """The application with authentication, before its lifespan."""
+    settings = Settings.load(
+        database_url=database_url,
+        auth_issuer=issuer.url,
+        auth_audience=AUDIENCE,
+        rate_limit_enabled=False,
+        _env_file=None,
+    )
+    return create_app(settings)
+
+
+async def test_every_route_wants_a_token_with_its_scope(authenticating, issuer, signing_key):
+    """No token, an expired one, another audience's, another issuer's, and one without the scope are refused."""
+    refused = {
+        "no token": (None, 401, "authentication_required"),
+        "expired": ({"exp": 1}, 401, "invalid_token"),
+        "another audience": ({"aud": "another"}, 401, "invalid_token"),
+        "another issuer": ({"iss": "https://another.example.com"}, 401, "invalid_token"),
+        "a scope too few": ({"scope": "another:read"}, 403, "insufficient_scope"),
+    }
+    faults = []
+    asked = set()
+    async with opened(authenticating) as client:
+        await client.get("/health")  # the routes are fixed now
+        for route in authenticating.routes:
+            assert isinstance(route, APIRoute)
+            scopes = declared_scopes(route.dependant)
+            for method in sorted(route.methods or ()):
+                if (method == "GET") and route.path in OPEN:
+                    continue
+                asked.add(f"{method} {route.path}")
+                path = PARAMETER.sub("1", route.path)
+                body = example(authenticating, route.path, method) if route.body_field else None
+                for name, (claims, status, code) in refused.items():
+                    token = (
+                        None
+                        if claims is None
+                        else signing_key.token(issuer.url, **{"scope": " ".join(scopes)} | claims)
+                    )
+                    headers = {"Authorization": f"Bearer {token}"} if token else {}
+                    answer = await client.request(method, path, json=body, headers=headers)
+                    if (answer.status_code, answer.json()["code"]) != (status, code):
+                        faults.append(f"{method} {route.path}: {name}: {answer.status_code}")
+                headers = {"Authorization": f"Bearer {signing_key.token(issuer.url, scope=' '.join(scopes))}"}
+                good = await client.request(method, path, json=body, headers=headers)
+                if good.status_code not in {200, 201, 204, 404}:
+                    faults.append(f"{method} {route.path}: a good token: {good.status_code}")
+        assert {401} == {(await client.get(path)).status_code for path in ("/none", "/docs/none", "/samples/1/none")}
+        assert {200} == {(await client.get(path)).status_code for path in OPEN}
+
+    assert [] == faults
+    assert {"POST /samples", "DELETE /samples/{sample_id}", "PATCH /samples/{sample_id}"} <= asked
+
+
+async def test_a_route_without_a_scope_ends_the_start(authenticating):
+    """Nobody can forget it: neither on a route of the application nor on one of a router."""
+
+    @authenticating.get("/forgotten")
+    async def forgotten() -> str:
+        return "open"
+
+    with pytest.raises(StartupError, match=r"^/forgotten: the route names no scope"):
+        authenticating.build_middleware_stack()
+
+
+async def test_an_open_path_with_a_scope_ends_the_start(authenticating):
+    """It would either be open against what its route says, or closed to everybody."""
+
+    @authenticating.get("/docs", dependencies=[Security(access_token, scopes=["docs:read"])])
+    async def docs() -> str:
+        return "closed"
+
+    with pytest.raises(StartupError, match=r"^/docs: the route is an open path and names scopes"):
+        authenticating.build_middleware_stack()
+
+
+async def test_a_scope_is_required_wherever_it_is_declared(authenticating, issuer, signing_key):
+    """Beside the route, at a parameter, on the router, and below another dependency."""
+
+    async def below(principal: Annotated[Principal, Security(access_token, scopes=["deep"])]) -> Principal:
+        return principal
+
+    router = APIRouter(prefix="/declared", dependencies=[Security(access_token, scopes=["router"])])
+
+    @router.get("/beside", dependencies=[Security(access_token, scopes=["beside"])])
+    async def beside() -> PlainTextResponse:
+        return PlainTextResponse("beside")
+
+    @router.get("/parameter")
+    async def parameter(principal: Annotated[Principal, Security(access_token, scopes=["parameter"])]) -> str | None:
+        return principal.subject
+
+    @router.get("/below")
+    async def deep(principal: Annotated[Principal, Security(below, scopes=["upper"])]) -> str | None:
+        return principal.subject
+
+    authenticating.include_router(router)
+    async with opened(authenticating) as client:
+        for path, scopes in {
+            "/declared/beside": {"router", "beside"},
+            "/declared/parameter": {"router", "parameter"},
+            "/declared/below": {"router", "upper", "deep"},
+        }.items():
+            for missing in (None, *scopes):
+                token = signing_key.token(issuer.url, scope=" ".join(scopes - {missing}))
+                answer = await client.get(path, headers={"Authorization": f"Bearer {token}"})
+                assert (200 if missing is None else 403) == answer.status_code, (path, missing)

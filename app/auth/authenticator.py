@@ -58,7 +58,7 @@ class Authenticator:
         return self._keys.are_usable
 
     def recall(self, token: bytes) -> Principal | None:
-        """Who sent this token, if it was verified before and is still accepted. It takes 2 µs."""
+        """Who sent this token, if it was verified before and is still accepted."""
         digest = sha256(token).digest()
         remembered = self._remembered.get(digest)
         if remembered is None or not self._keys.are_usable:

@@ -36,7 +36,7 @@ class VerifiedToken:
 
 
 def verify(token: bytes, find_key: Callable[[str | None], Key | None], rules: Rules) -> VerifiedToken:
-    """Return what a token says. A signature by RSA takes 30 µs to verify, by P-256 or Ed25519 about 100 µs.
+    """Return what a token says. It takes about 0.1 ms.
 
     Args:
         token: What the client sent.
