@@ -1,12 +1,14 @@
 """An OpenID Connect issuer on the loopback interface, with real keys, and with faults that a test switches on."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 Fault = Literal[
@@ -37,11 +39,21 @@ Jwk = Mapping[str, Any]
 class Issuer:
     """The issuer and what it was asked, from `with` to the end of the block."""
 
-    def __init__(self, keys: Sequence[Jwk] = (), *, max_age: int | None = None, fault: Fault | None = None) -> None:
+    def __init__(
+        self,
+        keys: Sequence[Jwk] = (),
+        *,
+        path: str = "",
+        certificate: Path | None = None,
+        max_age: int | None = None,
+        fault: Fault | None = None,
+    ) -> None:
         """Describe an issuer.
 
         Args:
             keys: The public keys that it publishes, as JWKs.
+            path: The path of its address.
+            certificate: With it the issuer has TLS. A file with the certificate of `localhost` and its private key.
             max_age: `Cache-Control: max-age` of its keys, in seconds. By default the answer has no such header.
             fault: Its fault at the start.
         """
@@ -53,17 +65,25 @@ class Issuer:
         """The time of each request, by the monotonic clock, and its path."""
         self._fault = fault
         self._changed = threading.Event()
-        self._server = _Server(self, 0)
+        self._certificate = certificate
+        self._server = _Server(self, 0, certificate)
         self.port = int(self._server.server_address[1])
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._origin = f"https://localhost:{self.port}" if certificate else f"http://127.0.0.1:{self.port}"
+        self._folder = path.removesuffix("/")
+        self.url = f"{self._origin}{path}"
+        """What it calls itself: `iss` of its tokens."""
         if fault == "refusing":
             self._server.server_close()
         else:
             self._server.serve()
 
     def count(self, path: str) -> int:
-        """How often a path was asked for."""
-        return sum(asked == path for _, asked in self.asked)
+        """How often a document was asked for. The path begins below that of the issuer."""
+        return sum(asked == f"{self._folder}{path}" for _, asked in self.asked)
+
+    def address(self, path: str) -> str:
+        """The address of a document."""
+        return f"{self._origin}{self._folder}{path}"
 
     @property
     def fault(self) -> Fault | None:
@@ -78,7 +98,7 @@ class Issuer:
         if fault == "refusing" != before:
             self._server.stop()
         elif before == "refusing" != fault:
-            self._server = _Server(self, self.port)
+            self._server = _Server(self, self.port, self._certificate)
             self._server.serve()
 
     @contextmanager
@@ -96,13 +116,14 @@ class Issuer:
 
     def answer(self, path: str) -> bytes | None:
         """The document at this path, or none."""
+        path = path.removeprefix(self._folder)
         if path == DISCOVERY:
             issuer = "https://another.example.com" if self.fault == "another_issuer" else self.url
             document: Any = {
                 "issuer": issuer,
-                "jwks_uri": f"{self.url}{KEYS}",
-                "authorization_endpoint": f"{self.url}/authorize",
-                "token_endpoint": f"{self.url}/token",
+                "jwks_uri": self.address(KEYS),
+                "authorization_endpoint": self.address("/authorize"),
+                "token_endpoint": self.address("/token"),
                 "response_types_supported": ["code"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["RS256"],
@@ -110,7 +131,7 @@ class Issuer:
         elif path == KEYS:
             document = {"keys": self._published()}
         elif path == ELSEWHERE:
-            document = {"keys": self.keys_of_attacker, "issuer": self.url, "jwks_uri": f"{self.url}{ELSEWHERE}"}
+            document = {"keys": self.keys_of_attacker, "issuer": self.url, "jwks_uri": self.address(ELSEWHERE)}
         else:
             return None
         return json.dumps(document).encode()
@@ -128,9 +149,16 @@ class Issuer:
 
 
 @contextmanager
-def issuer(keys: Sequence[Jwk] = (), *, max_age: int | None = None, fault: Fault | None = None) -> Iterator[Issuer]:
-    """A running issuer."""
-    running = Issuer(keys, max_age=max_age, fault=fault)
+def issuer(
+    keys: Sequence[Jwk] = (),
+    *,
+    path: str = "",
+    certificate: Path | None = None,
+    max_age: int | None = None,
+    fault: Fault | None = None,
+) -> Iterator[Issuer]:
+    """A running issuer. The arguments are those of `Issuer`."""
+    running = Issuer(keys, path=path, certificate=certificate, max_age=max_age, fault=fault)
     try:
         yield running
     finally:
@@ -142,9 +170,13 @@ class _Server(ThreadingHTTPServer):
 
     block_on_close = False
 
-    def __init__(self, owner: Issuer, port: int) -> None:
+    def __init__(self, owner: Issuer, port: int, certificate: Path | None) -> None:
         self.owner = owner
         super().__init__(("127.0.0.1", port), _Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def serve(self) -> None:
@@ -166,8 +198,8 @@ class _Handler(BaseHTTPRequestHandler):
         if owner.fault == "frozen":
             owner.wait_for_change(60)
             self.close_connection = True
-        elif owner.fault == "redirect" and self.path != ELSEWHERE:
-            self._send(b"", HTTPStatus.FOUND, location=f"{owner.url}{ELSEWHERE}")
+        elif owner.fault == "redirect" and not self.path.endswith(ELSEWHERE):
+            self._send(b"", HTTPStatus.FOUND, location=owner.address(ELSEWHERE))
         elif body is None:
             self._send(b"{}", HTTPStatus.NOT_FOUND)
         elif owner.fault == "dripping":
