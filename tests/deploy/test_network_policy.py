@@ -65,3 +65,24 @@ def test_every_policy_of_the_overlay_names_its_networks():
     assert not networks & {"0.0.0.0/0", "::/0", "0.0.0.0/32"}
     settings = {name.upper() for name in Settings.model_fields}
     assert all(one["data"].keys() <= settings for one in manifests(OVERLAY) if one["kind"] == "ConfigMap")
+
+
+def test_a_component_switches_authentication_on(tmp_path):
+    """The line that is commented out in the overlay adds valid settings, and the connection to the issuer."""
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    file = tmp_path / "kubernetes" / "overlays" / OVERLAY / "kustomization.yaml"
+    file.write_text(
+        file.read_text().replace("# - ../../components/authentication", "- ../../components/authentication")
+    )
+    on, off = manifests(OVERLAY, tmp_path / "kubernetes"), manifests(OVERLAY)
+
+    added = [rule for rule in egress(on)[NAME] if rule not in egress(off)[NAME]]
+    assert [(443, "0.0.0.0/0"), (443, "::/0")] == added
+    assert {name: rules for name, rules in egress(on).items() if name != NAME} == {
+        name: rules for name, rules in egress(off).items() if name != NAME
+    }
+    written = [one["data"] for one in on if one["kind"] == "ConfigMap" and "AUTH_ISSUER" in one["data"]]
+    assert 2 == len(written)  # of the pods, and of the migration
+    for data in written:
+        values = {name.lower(): value for name, value in data.items()}
+        assert Settings.load(_env_file=None, database_url="postgresql://a@b/c", **values).auth_audience

@@ -13,8 +13,8 @@ ALL = pytest.mark.parametrize("document", documents(), ids=lambda path: str(path
 
 GUIDE = [ROOT / "README.md", *sorted(ROOT.glob("docs/operations/*.md"))]
 
-WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "SECRETS", "WRITE_IMAGES"}
-"""Variables of the commands, not settings of the service."""
+WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "SECRETS", "WRITE_IMAGES", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"}
+"""Variables of the commands, and of the HTTP client and of OpenSSL, not settings of the service."""
 
 
 def anchors(page: Path) -> set[str]:
