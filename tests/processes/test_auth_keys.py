@@ -1,0 +1,197 @@
+"""Real servers keep their issuer's keys while it rotates them, and whatever happens to it."""
+
+import subprocess
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+
+from tests.issuer.server import DISCOVERY, ELSEWHERE, FAULTS, KEYS, issuer
+from tests.issuer.tokens import make_key
+from tests.processes.authenticated import (
+    SHORT_FETCHES,
+    ask,
+    authenticated,
+    bearer,
+    code,
+    token,
+    wait_until_ready,
+)
+from tests.processes.load import Request, load
+from tests.processes.scrape import scrape, total
+from tests.processes.server import Server, eventually
+from tests.processes.watch import print_figures
+from tests.programs import find
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def key():
+    """A key of the issuer."""
+    return make_key("first", "ES256")
+
+
+def with_short_fetches(database_url, trusted, *, workers=1) -> Server:
+    """A server that asks its issuer more often than in production."""
+    server = authenticated(database_url, trusted, workers=workers)
+    server.command[-1] = SHORT_FETCHES
+    return server
+
+
+def accepted(server, text):
+    """Whether a token is accepted."""
+    return ask(server, (bearer(text),)).status == 200
+
+
+def test_no_request_fails_while_keys_are_rotated(database_url, key):
+    """The issuer publishes a second key, signs with it, and removes the first one. Clients with valid tokens get 200.
+
+    Afterwards the first key is not accepted, not even in tokens that were accepted before.
+    """
+    second, unknown = make_key("second", "EdDSA"), make_key("unknown", "EdDSA")
+    with issuer([key.jwk]) as trusted, with_short_fetches(database_url, trusted, workers=2) as server:
+        server.serving(workers=2)
+        wait_until_ready(server)
+        signing = [key]
+
+        def request(number):
+            # Half of the tokens are new, the others are repeated.
+            return Request(target="/samples", headers=(bearer(token(trusted, signing[0], jti=str(number // 2))),))
+
+        def both_know_the_second():
+            # Which worker answers is left to chance.
+            return all(accepted(server, token(trusted, second)) for _ in range(20))
+
+        def both_forget_the_first():
+            accepted(server, token(trusted, unknown))
+            return not any(accepted(server, old) for _ in range(20))
+
+        with load(server.port, rate=100, request=request) as report:
+            old = token(trusted, key)
+            assert accepted(server, old)
+            trusted.keys = [key.jwk, second.jwk]
+            eventually(both_know_the_second, seconds=60, what="both keys")
+            signing[0] = second
+            time.sleep(1)  # requests that were made with the first key are answered by then
+            trusted.keys = [second.jwk]
+            eventually(both_forget_the_first, seconds=60, what="the removal of the first key")
+            time.sleep(0.5)
+
+    print_figures(requests=len(report.results), fetches=trusted.count(KEYS), slowest=report.seconds(1.0))
+    assert len(report.results) > 50
+    assert {200} == set(report.statuses), str(report)
+    assert [] == report.failures()
+
+
+def fetches(server, outcome):
+    """How many fetches had this outcome."""
+    return total(scrape(server.port), "auth_key_fetches_total", {"outcome": outcome})
+
+
+def test_known_keys_are_used_whatever_the_issuer_does(database_url, key):
+    """With every fault of the issuer, tokens that are new or known get 200 at once, and unknown keys get 401.
+
+    Each outage is one event, and so is its end. A redirect is not followed.
+    """
+    attacker = make_key("attacker", "ES256")
+    served: Counter[str] = Counter()
+    with issuer([key.jwk]) as trusted, with_short_fetches(database_url, trusted) as server:
+        trusted.keys_of_attacker = [attacker.jwk]
+        server.serving()
+        wait_until_ready(server)
+        known = token(trusted, key)
+
+        def is_refused():
+            return (401, "invalid_token") == code(ask(server, (bearer(token(trusted, attacker)),)))
+
+        def recovers():
+            return is_refused() and fetches(server, "ok") > recovered
+
+        for fault in FAULTS:
+            failed, recovered = fetches(server, "failed"), fetches(server, "ok")
+            with trusted.failing(fault):
+                while fetches(server, "failed") == failed:
+                    assert is_refused(), fault  # the unknown key causes a fetch
+                    assert accepted(server, known), fault
+                    assert accepted(server, token(trusted, key)), fault
+                    served[fault] += 1
+                assert accepted(server, known), fault
+                assert 200 == ask(server, target="/health/ready").status
+            eventually(recovers, seconds=60, what=f"keys after {fault}")
+        assert 0 == server.stop()
+        output = server.output()
+
+    print_figures(**served)
+    assert served["frozen"] > 1  # requests are answered while the fetch waits
+    assert served["dripping"] > 1
+    assert 0 == trusted.count(ELSEWHERE)
+    assert len(FAULTS) == output.count('"auth_keys_fetch_failed"')
+    assert len(FAULTS) == output.count('"auth_keys_fetch_recovered"')
+
+
+def test_a_server_without_keys_becomes_ready_when_the_issuer_answers(database_url, key):
+    """Until then it lives, is not ready, and answers 503. It needs no restart."""
+    with ExitStack() as stack:
+        trusted = [stack.enter_context(issuer([key.jwk], fault=fault)) for fault in ("refusing", "frozen")]
+        servers = [stack.enter_context(authenticated(database_url, one)) for one in trusted]
+        for one, server in zip(trusted, servers, strict=True):
+            server.serving()
+            refused = ask(server, (bearer(token(one, key)),))
+            assert (503, "auth_unavailable") == code(refused)
+            assert int(refused.headers["retry-after"]) > 0
+            assert 503 == ask(server, target="/health/ready").status
+            assert (200, 200) == (ask(server, target="/health").status, ask(server, target="/docs").status)
+        for one, server in zip(trusted, servers, strict=True):
+            workers = server.workers()
+            one.fault = None
+            began = time.monotonic()
+            wait_until_ready(server)
+            print_figures(ready_after=time.monotonic() - began)
+            assert accepted(server, token(one, key))
+            assert workers == server.workers()
+
+
+def test_the_keys_of_an_issuer_are_found(database_url, key):
+    """The discovery document is below the path of the issuer, without a slash at its end, or AUTH_JWKS_URL says it all.
+
+    The issuer of a token keeps its slash.
+    """
+    with ExitStack() as stack:
+        trusted = [stack.enter_context(issuer([key.jwk], path=path)) for path in ("/", "/realms/one/", "")]
+        servers = [authenticated(database_url, one) for one in trusted]
+        servers[2].environment["AUTH_JWKS_URL"] = trusted[2].address(KEYS)
+        for server in servers:
+            stack.enter_context(server)
+        for one, server in zip(trusted, servers, strict=True):
+            server.serving()
+            wait_until_ready(server)
+            other = one.url.removesuffix("/") if one.url.endswith("/") else f"{one.url}/"
+            assert accepted(server, token(one, key)), one.url
+            assert not accepted(server, token(one, key, iss=other)), one.url
+
+    assert [True, True, False] == [one.count(DISCOVERY) > 0 for one in trusted]
+    assert all(one.count(DISCOVERY) + one.count(KEYS) == len(one.asked) for one in trusted)
+
+
+@pytest.mark.needs("openssl")
+def test_the_certificate_of_the_issuer_is_verified(database_url, key, tmp_path):
+    """An authority that is not the system's is trusted if SSL_CERT_FILE names its certificate, and else never."""
+    file = tmp_path / "issuer.pem"
+    subprocess.run(
+        [find("openssl"), "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", file, "-out", tmp_path / "root.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    file.write_text(file.read_text() + (tmp_path / "root.pem").read_text())
+    with ExitStack() as stack:
+        trusted = stack.enter_context(issuer([key.jwk], certificate=file))
+        knowing = authenticated(database_url, trusted, SSL_CERT_FILE=str(tmp_path / "root.pem"))
+        knowing, ignorant = (stack.enter_context(one) for one in (knowing, authenticated(database_url, trusted)))
+        knowing.serving()
+        wait_until_ready(knowing)
+        assert accepted(knowing, token(trusted, key))
+        ignorant.serving()
+        eventually(lambda: "certificate verify failed" in ignorant.output(), seconds=30, what="a failed fetch")
+        assert (503, "auth_unavailable") == code(ask(ignorant, (bearer(token(trusted, key)),)))
