@@ -26,6 +26,8 @@ from tests.programs import find
 
 pytestmark = pytest.mark.slow
 
+FETCHED = "auth_keys_fetched_timestamp_seconds"
+
 
 @pytest.fixture(scope="module")
 def key():
@@ -45,6 +47,19 @@ def accepted(server, text):
     return ask(server, (bearer(text),)).status == 200
 
 
+def wait_until_all_have_fetched(server, cause):
+    """Wait until each worker has begun and ended a fetch. `cause` sends a token with an unknown key to some worker."""
+    for _ in range(2):  # the first fetch may have begun before
+        since = time.time()
+
+        def read(since=since):
+            cause()
+            found = [value for (name, _), value in scrape(server.port).items() if name == FETCHED]
+            return len(found) == 2 and min(found) > since
+
+        eventually(read, seconds=60, what="a fetch of each worker")
+
+
 def test_no_request_fails_while_keys_are_rotated(database_url, key):
     """The issuer publishes a second key, signs with it, and removes the first one. Clients with valid tokens get 200.
 
@@ -54,29 +69,30 @@ def test_no_request_fails_while_keys_are_rotated(database_url, key):
     with issuer([key.jwk]) as trusted, with_short_fetches(database_url, trusted, workers=2) as server:
         server.serving(workers=2)
         wait_until_ready(server)
-        signing = [key]
+        signing, sent = [key], []
 
         def request(number):
+            sent.append(number)
             # Half of the tokens are new, the others are repeated.
             return Request(target="/samples", headers=(bearer(token(trusted, signing[0], jti=str(number // 2))),))
 
-        def both_know_the_second():
-            # Which worker answers is left to chance.
-            return all(accepted(server, token(trusted, second)) for _ in range(20))
-
-        def both_forget_the_first():
+        def cause():
             accepted(server, token(trusted, unknown))
-            return not any(accepted(server, old) for _ in range(20))
 
         with load(server.port, rate=100, request=request) as report:
             old = token(trusted, key)
-            assert accepted(server, old)
+            assert all(accepted(server, old) for _ in range(20))
             trusted.keys = [key.jwk, second.jwk]
-            eventually(both_know_the_second, seconds=60, what="both keys")
+            wait_until_all_have_fetched(server, cause)
             signing[0] = second
-            time.sleep(1)  # requests that were made with the first key are answered by then
+            time.sleep(0.1)  # a request whose token is being made is among those that were sent
+            with_first = set(sent)
+            eventually(
+                lambda: with_first <= {result.number for result in report.results}, seconds=60, what="their answers"
+            )
             trusted.keys = [second.jwk]
-            eventually(both_forget_the_first, seconds=60, what="the removal of the first key")
+            wait_until_all_have_fetched(server, cause)
+            assert not any(accepted(server, old) for _ in range(20))
             time.sleep(0.5)
 
     print_figures(requests=len(report.results), fetches=trusted.count(KEYS), slowest=report.seconds(1.0))
