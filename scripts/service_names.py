@@ -21,7 +21,7 @@ _PLACES = [
     (r"\bItemsApi", "SERVICE_CAMEL"),
     (r"\bitemsapi", "SERVICE_FLAT"),
     # What is the service's own in a shared place: roles, revisions, databases, namespaces, images, files, hosts.
-    (r"\bitems_(?!id_seq)(?=[a-z0-9])", "SERVICE_SHORT_"),
+    (r"\bitems_(?!id_seq)(?=[a-z0-9{])", "SERVICE_SHORT_"),
     (r"\bitems_(?=\")", "SERVICE_SHORT_"),
     (r"\bitems(?=\\+_%)", "SERVICE_SHORT"),
     (r"\bitems-(?=[a-z0-9\"{])", "SERVICE_SHORT_KEBAB-"),
@@ -39,6 +39,7 @@ _CURSOR = ('person=b"items"', 'person=b"cursor"'), ("AAAAAAAAAAE_rb7i", "EXAMPLE
 
 _WORDS_OF_OTHERS = [
     (r"deploy/kubernetes/.*", r"(?m)^\s*(?:- )?items:"),  # of Kubernetes
+    (r"tests/deploy/test_.*\.py", r'\["items"\]'),  # of Kubernetes
     (r"app/http/openapi\.py", r'member\["items"\]'),  # of JSON Schema
     (r"tests/deploy/conftest\.py", r"\bitems(?=: |:\n|\.)"),  # of pytest
 ]

@@ -41,7 +41,7 @@ def secrets_of_manifests() -> dict[str, set[str]]:
         for pod in pods(overlay).values():
             for volume in pod["volumes"]:
                 if "secret" in volume:
-                    keys = {item["key"] for item in volume["secret"]["items"]}
+                    keys = {file["key"] for file in volume["secret"]["items"]}
                     found.setdefault(volume["secret"]["secretName"], set()).update(keys)
     return found
 

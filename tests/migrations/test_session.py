@@ -166,7 +166,9 @@ def test_a_role_without_ddl_cannot_migrate(database_url):
     done = alembic(database_url, "downgrade", "base")
 
     assert 1 == done.returncode
-    assert f"permission denied for table {VERSION_TABLE}" in done.stderr.splitlines()[-1]
+    # The newest revision decides which statement is the first one that fails.
+    message = f"permission denied for table {VERSION_TABLE}|must be owner of "
+    assert re.search(message, done.stderr.splitlines()[-1])
     assert "Traceback" not in done.stderr
 
 
