@@ -9,7 +9,7 @@ from benchmarks.harness.plots import Plot
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.reports import Report, Table
 from benchmarks.harness.timing import Times
-from benchmarks.steps import layers, routes, statements
+from benchmarks.steps import layers, routes, statements, tokens
 
 ROUNDS = 15
 
@@ -24,6 +24,7 @@ _QUESTIONS = {
     "One statement that reads one row": statements.measure_read,
     "One statement that reads a page of 20": statements.measure_page,
     "Middleware: each layer around an application that answers immediately": layers.measure,
+    "An access token, where AUTH_ISSUER is set": tokens.measure,
 }
 
 

@@ -49,21 +49,21 @@ async def measure(url: str, rounds: int) -> Times:
     with tempfile.TemporaryDirectory() as folder:
         async with limits.opened(Path(folder)):
             layers: dict[str, ASGIApp] = {
-                "a `BaseHTTPMiddleware` that does nothing": _NoOperation(_answer),
-                "Starlette's ServerErrorMiddleware": ServerErrorMiddleware(_answer),
-                "FastAPI's telemetry": ExceptionTelemetryMiddleware(_answer),
-                "FastAPI's body limit": AppBodyLimitMiddleware(_answer, max_body_size=None),
-                "Starlette's ExceptionMiddleware": ExceptionMiddleware(_answer, handlers={}),
-                "FastAPI's exit stack": AsyncExitStackMiddleware(_answer),
-                "here: request log": RequestLog(_answer),
-                "here: metrics": RequestMetrics(_answer, metrics),
-                "here: problems": Problems(_answer),
-                "here: host check": HostCheck(_answer, settings.allowed_hosts),
-                "here: rate limit": RateLimit(_answer, limits),
-                "here: HEAD as GET": HeadAsGet(_answer),
+                "a `BaseHTTPMiddleware` that does nothing": _NoOperation(answer),
+                "Starlette's ServerErrorMiddleware": ServerErrorMiddleware(answer),
+                "FastAPI's telemetry": ExceptionTelemetryMiddleware(answer),
+                "FastAPI's body limit": AppBodyLimitMiddleware(answer, max_body_size=None),
+                "Starlette's ExceptionMiddleware": ExceptionMiddleware(answer, handlers={}),
+                "FastAPI's exit stack": AsyncExitStackMiddleware(answer),
+                "here: request log": RequestLog(answer),
+                "here: metrics": RequestMetrics(answer, metrics),
+                "here: problems": Problems(answer),
+                "here: host check": HostCheck(answer, settings.allowed_hosts),
+                "here: rate limit": RateLimit(answer, limits),
+                "here: HEAD as GET": HeadAsGet(answer),
                 "here: all six together": _together(settings, metrics, limits),
             }
-            bare = _requesting(_answer)
+            bare = _requesting(answer)
             times = await in_turns_async(
                 {name: _requesting(layer) for name, layer in layers.items()} | {"nothing": bare},
                 calls=CALLS,
@@ -76,7 +76,7 @@ async def measure(url: str, rounds: int) -> Times:
 
 
 def _together(settings: Settings, metrics: Metrics, limits: RateLimits) -> ASGIApp:
-    counted = HostCheck(RateLimit(HeadAsGet(_answer), limits), settings.allowed_hosts)
+    counted = HostCheck(RateLimit(HeadAsGet(answer), limits), settings.allowed_hosts)
     return RequestLog(RequestMetrics(Problems(counted), metrics))
 
 
@@ -89,6 +89,7 @@ def _requesting(layer: ASGIApp) -> Callable[[], Awaitable[None]]:
     return send_request
 
 
-async def _answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """An application that answers at once."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"{}"})
