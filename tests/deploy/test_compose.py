@@ -24,8 +24,14 @@ RULES = [
     for rule in group["rules"]
 ]
 
-UNKNOWN_HERE = {"connection_budget_connections", "kube_job_failed"}
-"""The service does not read the server's limits through PgBouncer, and Kubernetes' jobs exist in Kubernetes only."""
+UNKNOWN_HERE = {
+    "auth_keys_fetched_timestamp_seconds",
+    "auth_requests_total",
+    "connection_budget_connections",
+    "kube_job_failed",
+}
+"""There is no issuer of tokens here, the service does not read the server's limits through PgBouncer, and the jobs of
+Kubernetes exist there only."""
 
 JSON = (("Content-Type", "application/json"),)
 PATH, BODY = creation()
