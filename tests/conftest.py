@@ -18,6 +18,7 @@ from app.database import Database
 from app.embedded_postgres.cluster import Cluster
 from app.settings import Settings
 from tests import programs
+from tests.application import opened
 from tests.cluster import (
     as_role,
     create_database,
@@ -29,7 +30,6 @@ from tests.cluster import (
 )
 from tests.databases import connected
 from tests.log_lines import Lines, reading_lines
-from tests.sample.app import create_app
 
 # The duration of an example depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -129,11 +129,7 @@ def settings(database_url: str) -> Settings:
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application with the samples, which runs in this process with its lifespan."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as running,
-    ):
+    async with opened(settings) as running:
         yield running
 
 

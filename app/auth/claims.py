@@ -72,7 +72,7 @@ def _check_kind(claims: dict[str, Any]) -> None:
         if isinstance(kind, str) and kind.lower() in kinds:
             raise _bad(f"{name} is {_shown(kind)}, so it is no access token")
     if "cnf" in claims:
-        # Whoever has stolen such a token must not be able to use it, and this service cannot check the proof.
+        # A thief must not be able to use such a token, and this service cannot check the proof.
         raise _bad("it is bound to a key of its client (cnf), which a bearer token cannot prove")
 
 

@@ -1,14 +1,13 @@
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
 from app.settings import Settings
+from tests.application import opened
 from tests.issuer.server import Issuer
 from tests.issuer.server import issuer as running_issuer
 from tests.issuer.tokens import AUDIENCE, SigningKey, make_key
-from tests.sample.app import create_app
 
 
 @pytest.fixture(scope="session")
@@ -28,17 +27,6 @@ def issuer(key: SigningKey) -> Iterator[Issuer]:
 def protected(settings: Settings, issuer: Issuer) -> Settings:
     """Settings with authentication."""
     return settings.model_copy(update={"auth_issuer": issuer.url, "auth_audience": AUDIENCE})
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the application with its lifespan, and yield a client of it."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as running,
-    ):
-        yield running
 
 
 @pytest.fixture

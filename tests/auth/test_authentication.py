@@ -8,7 +8,7 @@ import pytest
 
 from app.settings import Settings
 from tests.answers import problem
-from tests.auth.conftest import opened
+from tests.application import opened
 from tests.issuer.tokens import make_key
 from tests.sample.app import create_app
 
