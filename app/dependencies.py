@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 
 from app.database import Database
 from app.health.readiness import Readiness
+from app.rate_limits import RateLimits
 
 
 async def get_database(request: Request) -> Database:
@@ -20,8 +21,17 @@ async def get_readiness(request: Request) -> Readiness:
     return readiness
 
 
+async def get_rate_limits(request: Request) -> RateLimits:
+    """Return the rate limits."""
+    rate_limits: RateLimits = request.app.state.rate_limits
+    return rate_limits
+
+
 DatabaseDependency = Annotated[Database, Depends(get_database)]
 """The database of this worker."""
+
+RateLimitsDependency = Annotated[RateLimits, Depends(get_rate_limits)]
+"""The rate limits, for a handler whose request counts as several: see `RateLimits.count_as`."""
 
 ReadinessDependency = Annotated[Readiness, Depends(get_readiness)]
 """The readiness checks of this worker."""

@@ -514,6 +514,18 @@ class RateLimitedError(RequestError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class QuotaTooSmallError(RequestError):
+    """The request counts as more requests than the client may ever send in the time of its quota."""
+
+    code = "quota_too_small"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, cost: int, quota: str) -> None:
+        super().__init__(
+            f"This request counts as {cost} requests, and a client may send {quota}. Send fewer entries in one request."
+        )
+
+
 def root_cause(error: BaseException) -> str | None:
     """What happened, for the log: the driver's own message beneath a named error, which has no values of rows."""
     if isinstance(error, DatabaseSetupError):

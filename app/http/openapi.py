@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
 from app import TITLE
-from app.dependencies import get_database
+from app.dependencies import get_database, get_rate_limits
 from app.errors import (
     AuthenticationRequiredError,
     AuthUnavailableError,
@@ -29,6 +29,7 @@ from app.errors import (
     PageTooLargeError,
     PoolExhaustedError,
     PreconditionFailedError,
+    QuotaTooSmallError,
     RateLimitedError,
     RequestError,
     SchemaOutdatedError,
@@ -189,7 +190,10 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         yield PageTooLargeError(MAX_PAGE_BYTES)
     if "If-Match" in names:
         yield PreconditionFailedError("resource", 1)
-    if any(dependency.call is get_database for dependency in _dependencies(route.dependant)):
+    dependencies = {dependency.call for dependency in _dependencies(route.dependant)}
+    if get_rate_limits in dependencies and settings.rate_limit_enabled:
+        yield QuotaTooSmallError(500, settings.rate_limit_write)
+    if get_database in dependencies:
         yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
         yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
         yield StatementTimeoutError()

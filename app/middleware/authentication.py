@@ -130,7 +130,7 @@ class Authentication:
     @staticmethod
     def _limited(scope: Scope, quota: Quota, decision: Decision) -> RequestError:
         scope["state"]["rate_limit_headers"] = quota.headers(decision)
-        return RateLimitedError(quota.wait_seconds(decision))
+        return RateLimitedError(quota.retry_seconds(decision))
 
 
 def _token(scope: Scope) -> bytes | None:

@@ -47,7 +47,7 @@ class RateLimit:
         decision = await self._limits.hit(quota, client)
         scope.setdefault("state", {})["rate_limit_headers"] = quota.headers(decision)
         if not decision.admitted:
-            raise RateLimitedError(quota.wait_seconds(decision))
+            raise RateLimitedError(quota.retry_seconds(decision))
         await self._app(scope, receive, send)
 
     def _is_probe(self, scope: Scope) -> bool:

@@ -58,12 +58,12 @@ class HostCounters:
         self.is_open = False
         self._shared.close()
 
-    def hit(self, key: bytes, limit: int, window: float, cost: int = 1) -> Decision:
+    def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision:
         """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""
         if not self._shared.is_open:
-            return self._used_alone().hit(key, limit, window, cost)
+            return self._used_alone().hit(key, limit, window, cost, counted=counted)
         try:
-            decision = self._shared.hit(key, limit, window, cost)
+            decision = self._shared.hit(key, limit, window, cost, counted=counted)
         except self._shared.errors as error:
             self._failed(cause=f"{type(error).__name__}: {error}")
         else:
@@ -72,7 +72,7 @@ class HostCounters:
                     self._restored()
                 return decision
             self._failed(cause=_LOCKED)
-        return self._own.hit(key, limit, window, cost)
+        return self._own.hit(key, limit, window, cost, counted=counted)
 
     def undo_hit(self, key: bytes, cost: int = 1) -> None:
         """Remove a request that was counted here and then refused elsewhere."""

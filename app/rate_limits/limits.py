@@ -10,8 +10,10 @@ from typing import Final, NoReturn, Protocol
 import structlog
 from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
+from starlette.types import Scope
 
-from app.errors import RateLimitedError
+from app.errors import QuotaTooSmallError, RateLimitedError
+from app.rate_limits.clients import client_of_scope
 from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.limiter import limiter
 from app.rate_limits.quotas import Quota
@@ -93,12 +95,37 @@ class RateLimits:
 
     async def hit(self, quota: Quota, client: str) -> Decision:
         """Count a request of a client, as `client_of` names it, or refuse it."""
-        key = quota.key(client)
-        decision = self._host.hit(key, quota.limit, quota.window_seconds)
-        if self._redis is not None and decision.admitted:
-            from_redis = await self._redis.hit(key, quota.limit, quota.window_seconds)
-            decision = self._combine(key, decision, from_redis)
+        decision = await self._count(quota, client)
         self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
+        return decision
+
+    async def count_as(self, scope: Scope, cost: int) -> None:
+        """Let the request that is being handled count as several: it has counted as one when it arrived.
+
+        All of them are counted, or none. Call it before anything else is done for the request, so that nothing of a
+        request that is refused has been executed.
+
+        Raises:
+            QuotaTooSmallError: The quota never admits so many.
+            RateLimitedError: The quota does not admit so many now. The request still counts as one.
+        """
+        quota = self.quota(scope["method"])
+        if not self.enabled or cost == 1:
+            return
+        if cost > quota.limit:
+            raise QuotaTooSmallError(cost, quota.text)
+        decision = await self._count(quota, client_of_scope(scope), cost, counted=1)
+        scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        if not decision.admitted:
+            self._metrics.rate_limit_decided(quota.name, "refused")
+            raise RateLimitedError(quota.retry_seconds(decision))
+
+    async def _count(self, quota: Quota, client: str, cost: int = 1, *, counted: int = 0) -> Decision:
+        key = quota.key(client)
+        decision = self._host.hit(key, quota.limit, quota.window_seconds, cost, counted=counted)
+        if self._redis is not None and decision.admitted:
+            from_redis = await self._redis.hit(key, quota.limit, quota.window_seconds, cost, counted=counted)
+            decision = self._combine(key, decision, from_redis, cost - counted)
         return decision
 
     def refusal(self, quota: Quota, client: str) -> Decision | None:
@@ -107,7 +134,8 @@ class RateLimits:
         if count < quota.limit:
             return None
         self._metrics.rate_limit_decided(quota.name, "refused")
-        return Decision(False, 0, max(0.0, quota.window_seconds - age))
+        wait = max(0.0, quota.window_seconds - age)
+        return Decision(False, 0, wait, wait)
 
     def hit_on_host(self, quota: Quota, client: str) -> Decision:
         """Count a request of a client on this host only, or refuse it."""
@@ -136,7 +164,7 @@ class RateLimits:
             self._degraded.discard(cause)
         self._metrics.rate_limit_degraded(bool(self._degraded))
 
-    def _combine(self, key: bytes, from_host: Decision, from_redis: Decision | None) -> Decision:
+    def _combine(self, key: bytes, from_host: Decision, from_redis: Decision | None, cost: int) -> Decision:
         """The decision of Redis, or that of the host where Redis has none.
 
         The host has already counted the request, so its counters are complete when Redis becomes
@@ -145,7 +173,7 @@ class RateLimits:
         if from_redis is None:
             return from_host
         if not from_redis.admitted:
-            self._host.undo_hit(key)
+            self._host.undo_hit(key, cost)
             return from_redis
         return min(from_host, from_redis, key=lambda decision: decision.remaining)
 

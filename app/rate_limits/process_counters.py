@@ -20,12 +20,12 @@ class ProcessCounters:
         # Synchronous handlers run in threads.
         self._lock = threading.Lock()
 
-    def hit(self, key: bytes, limit: int, window: float, cost: int = 1) -> Decision:
+    def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision:
         """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""
         now = time.monotonic()
         with self._lock:
             packed = self._logs.get(key)
-            decision, log = count_request(unpack(packed) if packed else (window, now), now, limit, cost)
+            decision, log = count_request(unpack(packed) if packed else (window, now), now, limit, cost, counted)
             if decision.admitted:
                 if packed is None and len(self._logs) >= MAX_KEYS:
                     self._logs.popitem(last=False)

@@ -14,6 +14,7 @@ class Quota:
         """Parse a limit as it is written in the settings, like `600/minute`."""
         entry = parse(limit)
         self.name = name
+        self.text = limit
         self.limit = entry.amount
         self.window_seconds = entry.get_expiry()
         # The key contains the limit, so counting starts from zero when a reload changes the limit.
@@ -27,8 +28,12 @@ class Quota:
 
     def headers(self, decision: Decision) -> list[tuple[bytes, bytes]]:
         """`RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10."""
-        return [self._policy, (b"ratelimit", self._state % (decision.remaining, self.wait_seconds(decision)))]
+        return [self._policy, (b"ratelimit", self._state % (decision.remaining, self.reset_seconds(decision)))]
 
-    def wait_seconds(self, decision: Decision) -> int:
-        """Whole seconds after which the client has quota again, if it sends nothing until then."""
+    def reset_seconds(self, decision: Decision) -> int:
+        """Whole seconds after which the client has more quota."""
         return max(1, ceil(decision.reset_seconds))
+
+    def retry_seconds(self, decision: Decision) -> int:
+        """Whole seconds after which a refused request is admitted, if the client sends nothing until then."""
+        return max(1, ceil(decision.retry_seconds))

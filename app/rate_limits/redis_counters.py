@@ -72,11 +72,11 @@ class RedisCounters:
                 await task
             await self._close_server()
 
-    async def hit(self, key: bytes, limit: int, window: float) -> Decision | None:
+    async def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision | None:
         """Count a request over all hosts, or refuse it. None when Redis does not answer in time."""
         if self._circuit_open:
             return None
-        waiter = _Waiter(Hit(key, limit, window), asyncio.get_running_loop().create_future())
+        waiter = _Waiter(Hit(key, limit, window, cost, counted), asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._wake_up.set()
         return await waiter.decision

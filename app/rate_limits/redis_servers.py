@@ -20,7 +20,8 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local answers = {{}}
 for i, key in ipairs(KEYS) do
-  local limit, window = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local limit, window = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
+  local cost, counted = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
   local packed = redis.call('GET', key)
   local log = packed and cmsgpack.unpack(packed) or {{now}}
   if #log > 1 and log[#log - 1] > now + 1 then
@@ -33,18 +34,32 @@ for i, key in ipairs(KEYS) do
       count = count + log[j + 1]
     end
   end
-  local admitted = count < limit
+  local more, retry = cost - counted, 0
+  local admitted = count + more <= limit
   if admitted then
-    count = count + 1
+    count = count + more
     if #kept > 1 and now - kept[1] < window / {SLICES} then
-      kept[#kept - 1], kept[#kept] = now, kept[#kept] + 1
+      kept[#kept - 1], kept[#kept] = now, kept[#kept] + more
     else
-      kept[1], kept[#kept + 1], kept[#kept + 2] = now, now, 1
+      kept[1], kept[#kept + 1], kept[#kept + 2] = now, now, more
     end
     redis.call('SET', key, cmsgpack.pack(kept), 'PX', math.ceil(window * 1000))
+  else
+    local left = count
+    retry = window
+    for j = 2, #kept, 2 do
+      left = left - kept[j + 1]
+      if left <= limit - cost then
+        retry = window - (now - kept[j])
+        break
+      end
+    end
   end
   local oldest = kept[2] or now
-  answers[i] = {{admitted and 1 or 0, math.max(0, limit - count), math.ceil((window - (now - oldest)) * 1000000)}}
+  local reset = window - (now - oldest)
+  answers[i] = {{
+    admitted and 1 or 0, math.max(0, limit - count), math.ceil(reset * 1000000), math.ceil(retry * 1000000)
+  }}
 end
 return answers
 """
@@ -61,6 +76,8 @@ class Hit(NamedTuple):
     key: bytes
     limit: int
     window: float
+    cost: int = 1
+    counted: int = 0
 
 
 class RedisServer(Protocol):
@@ -102,7 +119,7 @@ class SingleServer:
         """Count requests."""
         arguments = [_key(hit) for hit in hits]
         for hit in hits:
-            arguments += [b"%d" % hit.limit, b"%d" % hit.window]
+            arguments += _arguments(hit)
         try:
             answers = await self._redis.evalsha(_SHA, len(hits), *arguments)
         except NoScriptError:
@@ -150,7 +167,7 @@ class Cluster:
     async def _call(self, command: str, script: str, hits: Sequence[Hit]) -> list[Any]:
         pipeline = self._redis.pipeline()
         for hit in hits:
-            pipeline.execute_command(command, script, 1, _key(hit), b"%d" % hit.limit, b"%d" % hit.window)
+            pipeline.execute_command(command, script, 1, _key(hit), *_arguments(hit))
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         return answers
 
@@ -159,6 +176,10 @@ def _key(hit: Hit) -> bytes:
     return b"rate_limit:" + hit.key
 
 
+def _arguments(hit: Hit) -> list[bytes]:
+    return [b"%d" % number for number in hit[1:]]
+
+
 def _decision(answer: Sequence[int]) -> Decision:
-    admitted, remaining, micros = answer
-    return Decision(admitted == 1, remaining, micros / 1e6)
+    admitted, remaining, reset_micros, retry_micros = answer
+    return Decision(admitted == 1, remaining, reset_micros / 1e6, retry_micros / 1e6)

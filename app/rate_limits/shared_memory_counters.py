@@ -100,7 +100,7 @@ class SharedMemoryCounters:
             os.close(file)
         self._file = self._lock_file = -1
 
-    def hit(self, key: bytes, limit: int, window: float, cost: int = 1) -> Decision | None:
+    def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision | None:
         """Count a request, or refuse it. None when the lock was not free in time.
 
         Args:
@@ -108,6 +108,7 @@ class SharedMemoryCounters:
             limit: Requests that the window admits.
             window: In seconds, always the same for one key.
             cost: How many requests this one counts as.
+            counted: How many of them are counted already.
         """
         if not self._acquire_in_time():
             return None
@@ -116,7 +117,7 @@ class SharedMemoryCounters:
                 stored = transaction.get(key)
                 # Read under the lock, so that no entry has a later time than this.
                 now = time.monotonic()
-                decision, log = count_request(_unseal(stored) if stored else (window, now), now, limit, cost)
+                decision, log = count_request(_unseal(stored) if stored else (window, now), now, limit, cost, counted)
                 if not decision.admitted:
                     transaction.abort()
                     return decision

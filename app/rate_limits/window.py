@@ -27,21 +27,43 @@ class Decision(NamedTuple):
     """Requests that the client may still send now."""
     reset_seconds: float
     """Seconds until some of the client's quota is free again."""
+    retry_seconds: float = 0.0
+    """Seconds until the same request would be admitted, if the client sends nothing until then. 0 if it is admitted."""
 
 
-def count_request(log: Log, now: float, limit: int, cost: int = 1) -> tuple[Decision, Log]:
-    """Admit a request if the window's limit allows it, and return the decision and the new log."""
+def count_request(log: Log, now: float, limit: int, cost: int = 1, counted: int = 0) -> tuple[Decision, Log]:
+    """Admit a request if the window's limit allows it, and return the decision and the new log.
+
+    Args:
+        log: The client's requests until now.
+        now: The time.
+        limit: The requests that the window admits.
+        cost: How many requests this one counts as, `limit` at most.
+        counted: How many of them the log has already.
+    """
     log = remove_expired(log, now)
     count = int(sum(log[3::2]))
-    admitted = count + cost <= limit
+    more = cost - counted
+    admitted = count + more <= limit
     if admitted:
-        count += cost
+        count += more
         if len(log) > 2 and now - log[1] < log[0] / SLICES:
-            log = (*log[:-2], now, log[-1] + cost)
+            log = (*log[:-2], now, log[-1] + more)
         else:
-            log = (log[0], now, *log[2:], now, cost)
+            log = (log[0], now, *log[2:], now, more)
     oldest = log[2] if len(log) > 2 else now
-    return Decision(admitted, max(0, limit - count), log[0] - (now - oldest)), log
+    retry = 0.0 if admitted else _seconds_until(log, now, limit - cost)
+    return Decision(admitted, max(0, limit - count), log[0] - (now - oldest), retry), log
+
+
+def _seconds_until(log: Log, now: float, count: int) -> float:
+    """Seconds until the log has at most so many requests."""
+    left = int(sum(log[3::2]))
+    for at, requests in zip(log[2::2], log[3::2], strict=True):
+        left -= int(requests)
+        if left <= count:
+            return log[0] - (now - at)
+    return log[0]
 
 
 def remove_expired(log: Log, now: float) -> Log:
@@ -63,8 +85,10 @@ def is_expired(log: Log, now: float) -> bool:
 
 
 def remove_latest(log: Log, cost: int) -> Log:
-    """The log without the request that was counted last."""
-    return (*log[:-1], log[-1] - cost) if log[-1] > cost else log[:-2]
+    """The log without the request that was counted last. It may have counted as several."""
+    while len(log) > 2 and log[-1] <= cost:
+        log, cost = log[:-2], cost - int(log[-1])
+    return (*log[:-1], log[-1] - cost) if len(log) > 2 else log
 
 
 def pack(log: Log) -> bytes:

@@ -9,7 +9,8 @@ from slowapi.errors import RateLimitExceeded
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import RateLimitedError, RequestError
+from app.dependencies import RateLimitsDependency
+from app.errors import QuotaTooSmallError, RateLimitedError, RequestError
 from app.middleware.rate_limit import RateLimit
 from app.rate_limits import RateLimits, limiter
 from app.rate_limits.window import Decision
@@ -58,6 +59,8 @@ class Outer:
 def application(limits: RateLimits) -> FastAPI:
     """An application with some routes behind the limits."""
     app = FastAPI()
+    app.state.rate_limits = limits
+    app.state.executed = executed = list[int]()
     app.add_middleware(RateLimit, limits=limits)
     app.add_middleware(Outer)
     app.add_exception_handler(RateLimitExceeded, limits.refuse)
@@ -70,6 +73,12 @@ def application(limits: RateLimits) -> FastAPI:
     @app.post("/samples")
     async def write(body: dict[str, int]) -> dict[str, int]:
         return body
+
+    @app.post("/samples/many")
+    async def write_many(request: Request, body: list[int], rate_limits: RateLimitsDependency) -> int:
+        await rate_limits.count_as(request.scope, len(body))
+        executed.append(len(body))
+        return len(body)
 
     @app.get("/samples/{sample_id}")
     async def missing(sample_id: int) -> None:
@@ -253,6 +262,56 @@ async def test_clients_have_separate_quotas(client):
             await two.get("/samples")
     async with connect(app, ("2001:db8:0:1::1", 1)) as other:
         assert 200 == (await other.get("/samples")).status_code
+
+
+async def test_a_request_can_count_as_several(recorded):
+    """It counts whole, and `RateLimit` says what is left. One that does not fit is refused whole and not executed."""
+    limits = declare(recorded, rate_limit_write="10/minute")
+    async with limits.opened(), connect(application(limits)) as client:
+        transport: Any = client._transport
+        executed = transport.app.state.executed
+        answer = await client.post("/samples/many", json=[1] * 7)
+        assert (200, '"write";r=3;t=60') == (answer.status_code, answer.headers["ratelimit"])
+
+        with pytest.raises(RateLimitedError) as refused:
+            await client.post("/samples/many", json=[1] * 4)
+        assert 60 == refused.value.retry_after_seconds
+        assert [7] == executed
+        # The refused request has counted as one.
+        answer = await client.post("/samples/many", json=[1] * 2)
+        assert (200, '"write";r=0;t=60') == (answer.status_code, answer.headers["ratelimit"])
+
+    assert [("write", "admitted")] * 2 + [("write", "refused"), ("write", "admitted")] == recorded.decisions
+
+
+async def test_a_request_that_no_quota_admits_is_invalid(recorded):
+    """One that counts as more than the whole quota would never be admitted: it is 422, and counts as one."""
+    limits = declare(recorded, rate_limit_write="10/minute")
+    async with limits.opened(), connect(application(limits)) as client:
+        with pytest.raises(QuotaTooSmallError, match="counts as 11 requests, and a client may send 10/minute"):
+            await client.post("/samples/many", json=[1] * 11)
+        answer = await client.post("/samples/many", json=[1] * 9)
+
+    assert '"write";r=0;t=60' == answer.headers["ratelimit"]
+
+
+async def test_a_request_that_counts_as_several_is_admitted_after_retry_after():
+    """The wait is for as much quota as the whole request needs."""
+    limits = declare(rate_limit_write="4/second")
+    async with limits.opened(), connect(application(limits)) as client:
+        await client.post("/samples/many", json=[1] * 3)
+        with pytest.raises(RateLimitedError) as refused:
+            await client.post("/samples/many", json=[1] * 4)
+        await asyncio.sleep(refused.value.retry_after_seconds or 0)
+        assert 200 == (await client.post("/samples/many", json=[1] * 4)).status_code
+
+
+async def test_without_limits_a_request_counts_as_nothing():
+    """With the limits off, a request may count as more than any quota."""
+    limits = declare(rate_limit_enabled=False, rate_limit_write="1/minute")
+    async with limits.opened(), connect(application(limits)) as client:
+        answer = await client.post("/samples/many", json=[1] * 100)
+    assert (200, False) == (answer.status_code, "ratelimit" in answer.headers)
 
 
 async def test_decisions_are_reported_to_the_metrics(client, recorded):

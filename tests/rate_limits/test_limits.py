@@ -87,7 +87,7 @@ async def test_a_counting_failure_is_logged_once_and_the_limit_still_holds(tmp_p
         async with limits.opened(tmp_path):
             with monkeypatch.context() as broken:
 
-                def fail(*_):
+                def fail(*_, **__):
                     raise lmdb.MapFullError("full")
 
                 broken.setattr(SharedMemoryCounters, "hit", fail)

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from structlog.testing import capture_logs
 
-from app.errors import StartupError
+from app.errors import RateLimitedError, StartupError
 from app.rate_limits import RateLimits, redis_counters, redis_servers
 from app.rate_limits.redis_servers import SingleServer
 from app.rate_limits.window import count_request
@@ -83,6 +83,32 @@ async def test_hosts_share_a_limit_exactly(redis):
     assert [False] == one.states
 
 
+async def test_hosts_share_what_requests_count_as(redis):
+    """Two hosts send requests that count as 7 at once: whole ones are admitted, as many as fit, and none in part."""
+    one, two = (host(redis.uri, "100/minute") for _ in range(2))
+
+    async def send_costly(limits: RateLimits, requests: int) -> int:
+        async def one_request() -> bool:
+            scope = {"type": "http", "method": "GET", "client": (CLIENT, 1), "state": {}}
+            if not (await limits.hit(limits.quota("GET"), CLIENT)).admitted:
+                return False
+            try:
+                await limits.count_as(scope, 7)
+            except RateLimitedError:
+                return False
+            return True
+
+        return sum(await asyncio.gather(*(one_request() for _ in range(requests))))
+
+    async with one.opened(), two.opened():
+        admitted = sum(await asyncio.gather(send_costly(one, 10), send_costly(two, 10)))
+        left = await send(two, 100)
+
+    # Each refused request has counted as one.
+    assert 100 == 7 * admitted + (20 - admitted) + left[0]
+    assert admitted == 13
+
+
 async def test_the_script_decides_as_the_python_code_does(redis):
     """The script and `window.count_request` agree on every request, whatever the times."""
     script = redis_servers._SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV], 0}")
@@ -94,11 +120,15 @@ async def test_the_script_decides_as_the_python_code_does(redis):
         log: tuple[float, ...] = (60.0, 0.0)
         for _ in range(100):
             now += pauses.choice((0.0, 0.25, 1.5, 6.0, 20.0, 61.0, -30.0, -0.5))
-            decision, log = count_request(log, now, limit)
-            ((admitted, remaining, micros),) = client.eval(script, 1, f"key{key}", limit, 60, repr(now))
+            cost = pauses.randint(1, limit)
+            counted = pauses.randint(0, 1) if len(log) > 2 and cost > 1 else 0
+            decision, log = count_request(log, now, limit, cost, counted=counted)
+            arguments = (limit, 60, cost, counted, repr(now))
+            ((admitted, remaining, reset, retry),) = client.eval(script, 1, f"key{key}", *arguments)
             assert decision.admitted == bool(admitted)
             assert decision.remaining == remaining
-            assert decision.reset_seconds == pytest.approx(micros / 1e6, abs=1e-5)
+            assert decision.reset_seconds == pytest.approx(reset / 1e6, abs=1e-5)
+            assert decision.retry_seconds == pytest.approx(retry / 1e6, abs=1e-5)
     client.close()
 
 

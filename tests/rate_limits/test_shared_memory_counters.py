@@ -2,7 +2,9 @@ import fcntl
 import os
 import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -174,6 +176,34 @@ def test_threads_count_exactly(counters):
         decisions = list(pool.map(lambda _: counters.hit(b"a", 100, 60).admitted, range(2_000)))
 
     assert 100 == sum(decisions)
+
+
+def _send_costly(directory: Path) -> int:
+    """Send 40 requests that count as 7 each, and return how many were admitted."""
+    counters = SharedMemoryCounters()
+    counters.open(directory)
+    admitted = 0
+    for _ in range(40):
+        first = counters.hit(b"a", 200, 600)
+        whole = counters.hit(b"a", 200, 600, 7, counted=1) if first and first.admitted else None
+        admitted += whole is not None and whole.admitted
+    counters.close()
+    return admitted
+
+
+def test_processes_count_exactly_what_requests_count_as(tmp_path):
+    """Two processes send requests that count as several at once: no part of one is admitted, and each refused is 1."""
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        admitted = sum(pool.map(_send_costly, [tmp_path, tmp_path]))
+
+    counters = SharedMemoryCounters()
+    counters.open(tmp_path)
+    _, count = counters.read(b"a") or (0, 0)
+    counters.close()
+    # A request that was refused whole has counted as one. At most 80 - admitted of them were not refused at once.
+    assert 7 * admitted <= count <= 200
+    assert 200 - 7 * admitted <= 80 - admitted
+    assert 200 == count
 
 
 def test_a_failure_releases_the_lock(counters, monkeypatch):

@@ -97,6 +97,39 @@ def test_the_cost_of_a_request_is_counted():
     assert count_request(log, 0, 5, cost=3)[0].admitted
 
 
+@given(pauses, st.integers(2, 20), st.data())
+def test_a_request_that_counts_as_several_is_admitted_whole_or_not_at_all(pauses, limit, data):
+    """A request that has counted as one counts as `cost` in all, or the log does not change.
+
+    A refused client that waits for the seconds it was given, and then sends the same request, is admitted, and not
+    more than one second before that.
+    """
+    now, decision, log = send(pauses, limit)[-1]
+    cost = data.draw(st.integers(2, limit))
+    if not decision.admitted:
+        return
+    before = sum(log[3::2])
+    again, after = count_request(log, now, limit, cost, counted=1)
+
+    assert again.admitted == (before - 1 + cost <= limit)
+    assert sum(after[3::2]) == before + (cost - 1 if again.admitted else 0)
+    if again.admitted:
+        assert 0 == again.retry_seconds
+        return
+    for pause, is_admitted in ((again.retry_seconds + 1e-6, True), (again.retry_seconds - 1e-6, False)):
+        first, later = count_request(after, now + pause, limit)
+        last, _ = count_request(later, now + pause, limit, cost, counted=1)
+        assert (first.admitted and last.admitted) == is_admitted
+
+
+@given(pauses, st.integers(1, 30))
+def test_removing_a_request_that_counted_as_several_removes_all_of_it(pauses, cost):
+    """Whatever other requests were counted since, as many are left as there would be without it."""
+    *_, log = send(pauses, 10**6)[-1]
+
+    assert max(0, sum(log[3::2]) - cost) == sum(remove_latest(log, cost)[3::2])
+
+
 def test_removing_the_latest_request_frees_its_quota():
     """A removed request no longer counts, and a log without requests is expired."""
     _, log = count_request((WINDOW, 0), 0, 1)
