@@ -145,6 +145,8 @@ def _complete_operation(operation: dict[str, Any], route: RouteContext, settings
         schema = parameter["schema"] = _parameter_schema(parameter["schema"])
         if "description" in schema:
             parameter.setdefault("description", schema["description"])
+        if "allowEmptyValue" in schema:  # OpenAPI has it beside the schema
+            parameter["allowEmptyValue"] = schema.pop("allowEmptyValue")
         if parameter["in"] == "header":
             parameter["name"] = parameter["name"].title()  # as header names are usually written
     declared = operation["responses"]

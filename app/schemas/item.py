@@ -99,7 +99,10 @@ Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 ActiveFilter = Annotated[
     Flag | None,
     BeforeValidator(_empty_is_none),
-    Field(description="Only active items (`true`), or only inactive items (`false`)."),
+    Field(
+        description="Only active items (`true`), or only inactive items (`false`).",
+        json_schema_extra={"allowEmptyValue": True},
+    ),
 ]
 
 _EXAMPLE: dict[str, JsonValue] = {

@@ -141,6 +141,21 @@ def test_exactly_the_possible_statuses_are_documented(document, operation, statu
     assert {str(status) for status in statuses} | {"default"} == set(responses)
 
 
+async def test_a_parameter_that_may_be_empty_is_documented_so(document, client):
+    """`allowEmptyValue` stands at exactly the flags and numbers that a list accepts without a value."""
+    seen = set()
+    for name, operation in operations(document):
+        method, path = name.split()
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] != "query" or parameter["schema"].get("type") == "string" or "{" in path:
+                continue
+            response = await client.request(method, path, params={parameter["name"]: ""})
+            may_be_empty = parameter.get("allowEmptyValue", False)
+            assert may_be_empty == (response.status_code == 200), (name, parameter)
+            seen.add(may_be_empty)
+    assert {True, False} == seen
+
+
 def test_disabled_rate_limits_are_not_documented(settings):
     """Without rate limits neither 429 nor the rate limit headers are documented."""
     operation = create_app(settings).openapi()["paths"]["/samples"]["get"]
