@@ -15,7 +15,7 @@ import asyncpg
 import psutil
 
 from app.embedded_postgres.cluster import Cluster
-from app.embedded_postgres.programs import account, find_binaries, identity
+from app.embedded_postgres.programs import account, find_binaries, identity, run
 from tests.paths import ROOT
 from tests.sample import table
 
@@ -25,15 +25,22 @@ _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 
 
 @contextmanager
-def throw_away_cluster(options: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def throw_away_cluster(
+    options: Mapping[str, str] | None = None, *, standby_of: Cluster | None = None
+) -> Iterator[Cluster]:
     """A running cluster in a folder of its own, gone at the end, even when this process is killed.
 
     Args:
         options: Settings of the server. They replace those that make tests fast.
+        standby_of: The primary that it copies, and then follows by streaming replication.
     """
     folder = Path(tempfile.mkdtemp(prefix="cluster-"))
     with _removed(folder):
         cluster = Cluster(folder, _OPTIONS | dict(options or {}))
+        if standby_of:
+            copy = ["pg_basebackup", f"--dbname={standby_of.url}", f"--pgdata={cluster.data}", "--write-recovery-conf"]
+            copied = run([str(find_binaries() / copy[0]), *copy[1:], "--checkpoint=fast", "--no-sync"])
+            assert 0 == copied.returncode, copied.stderr
         cluster.start()
         yield cluster
 

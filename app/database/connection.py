@@ -4,6 +4,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from time import perf_counter
 from typing import Any, Final, cast
@@ -90,6 +91,11 @@ class Connection(asyncpg.Connection):
                 self.terminate()
                 return False
         return True
+
+    async def end(self, seconds: float) -> None:
+        """Close the connection, and return when the server has ended the session, or after this time."""
+        with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError):
+            await self.close(timeout=seconds)
 
     def keep_alive(self) -> None:
         """Have the operating system probe the connection while it is idle."""

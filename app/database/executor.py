@@ -1,6 +1,5 @@
 """Runs statements on the pool's connections, and names their failures."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any, NoReturn, Protocol
@@ -93,10 +92,6 @@ class Executor:
         """
         try:
             return await connection.execute(command)
-        except asyncio.CancelledError:
-            # Whether the server has run it is unknown, so whether a transaction is open is unknown, too.
-            connection.terminate()
-            raise
         except DRIVER_ERRORS as error:
             self._fail(connection, error, after, NONE_KNOWN, write_in_doubt=write_in_doubt)
 
@@ -110,7 +105,9 @@ class Executor:
         write_in_doubt: bool,
     ) -> NoReturn:
         """Raise the error's name, and close or replace the connections that the error makes unusable."""
-        if is_broken_connection(error):
+        if is_broken_connection(error) and not connection.is_cancelling():
+            # The pool waits for the end of a statement that is being cancelled: a commit that waits for a
+            # synchronous standby goes on in the server after its client has closed the connection.
             connection.terminate()
         if is_read_only(error) or isinstance(error, TimeoutError):
             # The primary has become a replica, or the network has lost this connection and may have

@@ -14,7 +14,7 @@ REPLACE_SECONDS: Final = 1.0
 """The least time between two replacements of all connections."""
 
 CLOSE_SECONDS: Final = 1.0
-"""How long closing an idle connection may take when the worker stops."""
+"""How long the server may take to end a session that is closed."""
 
 CANCEL_SECONDS: Final = 1.0
 """How long the server may take to end a statement that was cancelled. Then the connection is closed."""
@@ -68,6 +68,8 @@ class Pool:
         self._open = 0
         self._cancelling: set[asyncio.Task[None]] = set()
         """One for each connection whose last statement is being cancelled in the server."""
+        self._closing: set[asyncio.Task[None]] = set()
+        """One for each connection whose session the server is ending."""
         self._replaced_at = float("-inf")
         self._is_closed = False
 
@@ -137,10 +139,9 @@ class Pool:
         """Close the idle connections now, and each other one when it is released."""
         self._is_closed = True
         await asyncio.gather(*self._cancelling, return_exceptions=True)
-        idle, self._idle = self._idle, []
-        await asyncio.gather(*(connection.close(timeout=CLOSE_SECONDS) for connection in idle), return_exceptions=True)
-        for connection in idle:
-            self._discard(connection)
+        while self._idle:
+            self._discard(self._idle.pop())
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _release_when_cancelled(self, connection: Connection, client: Client, lane: Lane) -> None:
         try:
@@ -166,8 +167,12 @@ class Pool:
         now = perf_counter()
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed() and self._replaced_at <= connection.opened_at and now < connection.expires_at:
+            is_suspect = connection.opened_at < self._replaced_at
+            if not connection.is_closed() and not is_suspect and now < connection.expires_at:
                 return connection
+            if is_suspect:
+                # Its server may not answer, so its end is not waited for.
+                connection.terminate()
             self._discard(connection)
         return None
 
@@ -179,12 +184,18 @@ class Pool:
             raise
 
     async def _open_new(self) -> Connection:
+        """Open a connection, once the sessions in whose place it is have ended in the server."""
+        if self._closing:
+            await asyncio.wait(self._closing)
         connection = await self._connect()
         self._open += 1
         self._observer.pool_opened()
         return connection
 
     def _discard(self, connection: Connection) -> None:
-        connection.terminate()
+        if not connection.is_closed():
+            task = asyncio.create_task(connection.end(CLOSE_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
         self._open -= 1
         self._observer.pool_closed()

@@ -10,6 +10,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from app.database.connection import Connection
 from app.database.executor import Executor
 from app.database.failures import NONE_KNOWN, ConstraintErrors
+from app.database.pool import CANCEL_SECONDS
 from app.database.statements import StatementCompiler
 from app.errors import RequestError
 
@@ -53,8 +54,10 @@ async def transaction_on(
     try:
         yield transaction
     except BaseException:
-        with suppress(RequestError):  # A connection that cannot roll back is closed, which rolls back.
-            await executor.command(connection, "ROLLBACK")
+        # A connection that cannot roll back is closed, which rolls back.
+        if await connection.cancelled(CANCEL_SECONDS):
+            with suppress(RequestError):
+                await executor.command(connection, "ROLLBACK")
         raise
     done = await executor.command(
         connection, "COMMIT", after="; ".join(transaction.writes), write_in_doubt=bool(transaction.writes)

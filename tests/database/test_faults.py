@@ -15,6 +15,7 @@ from app.errors import (
 )
 from tests.cluster import execute
 from tests.databases import (
+    BACKENDS,
     COUNT,
     INSERT,
     ONE,
@@ -25,8 +26,10 @@ from tests.databases import (
     outcome,
     outcomes,
     sleep,
+    until_free,
 )
 from tests.proxy import proxied
+from tests.replication import wait_for_standby
 
 
 @pytest.mark.parametrize(
@@ -224,6 +227,26 @@ async def test_a_request_to_a_frozen_server_ends_in_time(database_url):
         assert {code for code, _ in answers + later} <= {"statement_timeout", "database_unavailable", "pool_exhausted"}
         assert max(seconds for _, seconds in answers + later) < 0.3 + 2
         await assert_all_connections_work(database)
+
+
+async def test_a_commit_that_waits_for_a_lost_standby_keeps_no_session(own_cluster):
+    """Neither `statement_timeout` nor a client that is gone ends such a commit, so the server is asked to end it."""
+    await asyncio.to_thread(wait_for_standby, own_cluster, "gone")
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}' AND wait_event = 'SyncRep'"
+    connection = await asyncpg.connect(own_cluster.url)
+    try:
+        async with connected(own_cluster.url, connections=2, statement_seconds=0.3) as database:
+            while ["ok"] == await outcomes(database.run(INSERT, {})):
+                pass  # The server has not read its setting yet.
+            await until_free(database)
+            for _ in range(2):
+                assert ["statement_timeout"] * 2 == await outcomes(*(database.run(INSERT, {}) for _ in range(2)))
+                await until_free(database)
+                assert 0 == await connection.fetchval(waiting)
+                assert await connection.fetchval(BACKENDS) <= 2
+            assert ["ok"] == await outcomes(database.run(COUNT, {}))
+    finally:
+        await connection.close()
 
 
 async def test_a_statement_whose_connection_is_reset_is_unavailable(database_url):

@@ -20,6 +20,7 @@ from tests.databases import (
     outcome,
     outcomes,
     sleep,
+    until_free,
 )
 from tests.proxy import proxied
 from tests.sample import crud
@@ -250,6 +251,7 @@ async def test_a_write_without_an_answer_is_in_doubt(database_url, sql, how):
         assert LOST[how] == raised.value.code
         assert before + 1 == await sql.fetchval("SELECT count(*) FROM samples")
         proxy.keep_answers()
+        await until_free(database)
         await crud.get(database, sample.id)
         proxy.freeze()
         with pytest.raises(StatementTimeoutError) as raised:
