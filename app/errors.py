@@ -368,6 +368,10 @@ class DatabaseUnavailableError(RequestError):
         )
 
 
+class DatabaseReadOnlyError(DatabaseUnavailableError):
+    """The database can be reached, and takes no writes: its server is a standby, or read-only."""
+
+
 class SchemaOutdatedError(RequestError):
     """The database lacks a migration that this code needs."""
 

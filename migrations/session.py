@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import structlog
@@ -32,6 +33,11 @@ READ_COMMITTED = "SET default_transaction_isolation TO 'read committed'"
 _POOLER_REFUSED = (
     "Migrations need a direct connection to PostgreSQL, and {url} leads to a connection pooler, which does not keep "
     "their lock and timeouts on one server connection: set MIGRATION_DATABASE_URL to the address of PostgreSQL itself."
+)
+
+_NOT_WRITABLE = (
+    "Migrations need a server that takes writes, and none was found ({cause}): set MIGRATION_DATABASE_URL or "
+    "DATABASE_URL to the address of the primary, or run the command again when there is one."
 )
 
 _SILENT = "PostgreSQL did not answer the migration's connection within {seconds} s."
@@ -113,12 +119,13 @@ async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connect
 
     Raises:
         ConnectionsExhaustedError: PostgreSQL has no connection left.
-        StartupError: PostgreSQL cannot be reached, refuses the connection, or is behind a pooler.
+        StartupError: PostgreSQL cannot be reached, takes no writes, refuses the connection, or is behind a pooler.
             The message never contains the password.
     """
     try:
         connection: Connection = await connecting.connect(  # type: ignore[assignment]
-            url,
+            replace(url, session_attributes="read-write"),
+            connecting.HostOrder(),
             host_seconds=CONNECT_SECONDS,
             connection_class=Connection,
             statement_cache_size=0,
@@ -130,6 +137,8 @@ async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connect
         raise StartupError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except TimeoutError:
         raise StartupError(_SILENT.format(seconds=CONNECT_SECONDS)) from None
+    except connecting.NoWritableServerError as error:
+        raise StartupError(_NOT_WRITABLE.format(cause=error)) from None
     except OSError as error:
         raise StartupError(
             f"PostgreSQL cannot be reached: {error}. Check that it runs, and the host and port in "

@@ -1,6 +1,5 @@
 """The database of one worker: it runs one statement, or several in a transaction."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -113,6 +112,10 @@ class Database:
             # After a cancellation, too: asyncpg cancels the statement in the server, and the pool waits for that.
             self._pool.release(connection, client, lane)
 
+    def reconnect(self) -> None:
+        """Replace every connection before it is used again, at most once a second."""
+        self._pool.replace_all()
+
     async def check(self, statement: ClauseElement) -> Sequence[asyncpg.Record]:
         """Run a statement that checks the database, and fetch all its rows. One check can run at a time.
 
@@ -127,12 +130,11 @@ class Database:
         compiled = self._compiler.compile(statement)
         connection = await self._pool.acquire_first()
         try:
-            async with asyncio.timeout(self._check_seconds):
-                return await self._executor.fetch(connection, compiled, {}, NONE_KNOWN)
-        except TimeoutError:
+            return await self._executor.fetch(connection, compiled, {}, NONE_KNOWN, seconds=self._check_seconds)
+        except StatementTimeoutError:
             # asyncpg closes the connection if its request to cancel does not reach the server.
             if await connection.cancelled(CANCEL_SECONDS) and not connection.is_closed():
-                raise StatementTimeoutError from None
+                raise
             self._pool.replace_all()
             raise DatabaseUnavailableError from ConnectionError("the server answers no statement")
         finally:

@@ -14,7 +14,7 @@ import structlog
 from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
-from app.database.connecting import connect
+from app.database.connecting import HostOrder, connect
 from app.database.failures import connect_failure, loggable
 from app.database.peer import PARAMETERS_REFUSED, check_peer
 from app.database_url import DatabaseUrl
@@ -37,9 +37,6 @@ _ADDRESS: Final = re.compile(r" \('[^']*', \d+(?:, \d+)*\)")
 """How asyncio appends the address that it could not connect to."""
 
 _QUOTED_NAME: Final = re.compile(r'"[^"]*"')
-
-_HOSTS_SHARE: Final = 0.8
-"""The part of a request's wait in which all hosts but the last may turn out to be frozen."""
 
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """An idle connection is probed after 30 seconds, which also keeps it known to a NAT or balancer
@@ -126,6 +123,7 @@ class Connector:
     ) -> None:
         self._read_url = read_url
         self._url = read_url()
+        self._order = HostOrder()
         self._wait_seconds = wait_seconds
         self._connection_seconds = connection_seconds
         self._through_pgbouncer = through_pgbouncer
@@ -170,7 +168,7 @@ class Connector:
         started = perf_counter()
         try:
             opened = await connect(
-                url, host_seconds=self._host_seconds(url), connection_class=Connection, **self._options
+                url, self._order, host_seconds=self._host_seconds(url), connection_class=Connection, **self._options
             )
         except asyncpg.ProtocolViolationError as error:
             if "startup parameter" not in str(error):
@@ -194,9 +192,9 @@ class Connector:
         return connection
 
     def _host_seconds(self, url: DatabaseUrl) -> float:
-        """Each host has its own time, so that a request can still wait for the last host when the others are frozen."""
-        others = len(list(url.attempts())) - 1
-        return min(CONNECT_SECONDS, _HOSTS_SHARE * self._wait_seconds / others) if others else CONNECT_SECONDS
+        """Each host has its own time, and several hosts have together the time that a request may wait."""
+        attempts = len(list(url.attempts()))
+        return min(CONNECT_SECONDS, self._wait_seconds / attempts) if attempts > 1 else CONNECT_SECONDS
 
     def _log_once(self, problem: str) -> None:
         if problem != self._logged_problem:
@@ -216,7 +214,8 @@ def _without_url(error: Exception, password: str) -> Exception:
         error.hint = None
         return loggable(error)
     if isinstance(error, OSError):
-        return type(error)(f"connecting to PostgreSQL failed: {_ADDRESS.sub('', str(error)) or _NO_ANSWER}")
+        message = _QUOTED_NAME.sub('"…"', _ADDRESS.sub("", str(error)))
+        return type(error)(f"connecting to PostgreSQL failed: {message or _NO_ANSWER}")
     return ConnectionError(f"the driver raised {type(error).__qualname__}")
 
 

@@ -52,16 +52,19 @@ class Executor:
         constraint_errors: ConstraintErrors,
         *,
         in_transaction: bool = False,
+        seconds: float | None = None,
     ) -> Sequence[asyncpg.Record]:
         """Run one statement and fetch all its rows.
 
-        A slow statement that runs past its time is cancelled in the server by a request on a connection of its own, as
-        a statement of a client that is gone: behind a pooler the server cannot be told another time.
+        A statement with a time of its own (`seconds`, or that of the slow lane) is cancelled in the server by a request
+        on a connection of its own, as a statement of a client that is gone: behind a pooler the server cannot be told
+        another time.
 
         A statement whose plan is stale, because the schema has changed, is retried once outside a transaction.
         """
         values = statement.values(parameters)
-        seconds = self._slow_seconds if statement.is_slow else None
+        if statement.is_slow:
+            seconds = self._slow_seconds
         may_retry = not in_transaction
         while True:
             executions = connection.executions
@@ -69,10 +72,11 @@ class Executor:
             try:
                 return await connection.fetch(statement.sql, *values, timeout=seconds)
             except DRIVER_ERRORS as error:
-                if statement.is_slow and isinstance(error, TimeoutError):
-                    if statement.may_write:
-                        raise StatementTimeoutError(write_in_doubt=not in_transaction) from loggable(error)
-                    raise SlowStatementTimeoutError(self._slow_seconds) from loggable(error)
+                if seconds is not None and isinstance(error, TimeoutError):
+                    if statement.is_slow and not statement.may_write:
+                        raise SlowStatementTimeoutError(seconds) from loggable(error)
+                    write_in_doubt = statement.may_write and not in_transaction
+                    raise StatementTimeoutError(write_in_doubt=write_in_doubt) from loggable(error)
                 if may_retry and is_stale_plan(error, may_write=statement.may_write):
                     may_retry = False
                     continue

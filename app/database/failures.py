@@ -6,10 +6,12 @@ from typing import Final
 
 import asyncpg
 
+from app.database.connecting import NoWritableServerError
 from app.errors import (
     CheckViolatedError,
     ConstraintViolatedError,
     DatabasePermissionDeniedError,
+    DatabaseReadOnlyError,
     DatabaseRefusedError,
     DatabaseSetupError,
     DatabaseUnavailableError,
@@ -44,7 +46,7 @@ _UNKNOWN_STATEMENT: Final = "26000"
 _BY_SQLSTATE: Final[Mapping[str, Callable[[], RequestError]]] = {
     "22021": UnstorableTextError,  # character not in repertoire
     "22P05": UnstorableTextError,  # untranslatable character
-    _READ_ONLY: DatabaseUnavailableError,
+    _READ_ONLY: DatabaseReadOnlyError,
     _UNKNOWN_STATEMENT: lambda: DatabaseSetupError(STATEMENTS_LOST),
     "3F000": SchemaOutdatedError,  # invalid schema name
     "42501": DatabasePermissionDeniedError,
@@ -92,7 +94,7 @@ def connect_failure(error: Exception) -> RequestError:
         return error
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return DatabasePermissionDeniedError()
-    return DatabaseUnavailableError()
+    return DatabaseReadOnlyError() if isinstance(error, NoWritableServerError) else DatabaseUnavailableError()
 
 
 def statement_failure(

@@ -57,7 +57,8 @@ class DatabaseUrl:
     """What PostgreSQL sets for each connection: `application_name` and `options`."""
 
     session_attributes: str = field(repr=False)
-    """The kind of server that is wanted, as `target_session_attrs` says it."""
+    """The kind of server that is wanted, as `target_session_attrs` says it. Of several hosts one that takes writes,
+    where the URL does not say it."""
 
     is_balanced: bool = field(repr=False)
     """Whether the hosts are tried in a random order."""
@@ -92,7 +93,7 @@ class DatabaseUrl:
             database=parameters.get("dbname", user),
             tls=tls,
             server_settings={n: parameters[n] for n in ("application_name", "options") if n in parameters},
-            session_attributes=choice(parameters, "target_session_attrs", *_SESSION_ATTRIBUTES),
+            session_attributes=_session_attributes(parameters),
             is_balanced=choice(parameters, "load_balance_hosts", "disable", "random") == "random",
             connect_seconds=min(int(connect_timeout), _LONGEST_CONNECT_SECONDS) if int(connect_timeout) > 0 else None,
         )
@@ -130,6 +131,12 @@ def _hosts(names: str, ports: str) -> Iterator[DatabaseHost]:
         if number and not (re.fullmatch(r"\d{1,5}", number, re.ASCII) and 1 <= int(number) <= _LARGEST_PORT):
             raise ValueError(ESCAPES)
         yield DatabaseHost(name=name, port=int(number or _DEFAULT_PORT))
+
+
+def _session_attributes(parameters: Mapping[str, str]) -> str:
+    wanted = choice(parameters, "target_session_attrs", *_SESSION_ATTRIBUTES)
+    has_several_hosts = "," in parameters.get("host", "")
+    return "read-write" if has_several_hosts and "target_session_attrs" not in parameters else wanted
 
 
 def _is_host(name: str) -> bool:

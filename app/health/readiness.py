@@ -12,6 +12,7 @@ from app.database import Database
 from app.errors import (
     AuthUnavailableError,
     DatabasePermissionDeniedError,
+    DatabaseReadOnlyError,
     DatabaseUnavailableError,
     RequestError,
     StatementTimeoutError,
@@ -30,6 +31,7 @@ FIRST_SECONDS = 2.0
 
 _UNCHECKED: Final = "unchecked"
 _FAILED: Final = "check_failed"
+_READ_ONLY: Final = "read_only"
 
 _ADVICE: Final = "Check DATABASE_URL, that PostgreSQL runs, and that it accepts connections from this machine."
 
@@ -39,7 +41,8 @@ class Checks:
     """The results of a check, as codes. The cause of a failure is in the log."""
 
     database: str
-    """`ok`, the code of the error, `unchecked` before the first result, or `check_failed` because of a defect."""
+    """`ok`, `read_only` where no write would succeed, the code of the error, `unchecked` before the first result, or
+    `check_failed` because of a defect."""
 
     schema: str
     """A `SchemaState`, or `unknown` while the revision cannot be read."""
@@ -142,7 +145,8 @@ class Readiness:
             # move its requests to the other workers.
             result = self._checks
         except RequestError as error:
-            result, cause = self._failed(error.code), root_cause(error)
+            code = _READ_ONLY if isinstance(error, DatabaseReadOnlyError) else error.code
+            result, cause = self._failed(code), root_cause(error)
         except Exception as error:  # whatever is unknown is not ready
             result, cause = self._failed(_FAILED), type(error).__qualname__
             if result != self._checks:
@@ -182,7 +186,12 @@ class Readiness:
         state: str = self._revisions.state(schema)
         if schema.missing:
             cause = f"The database lacks {', '.join(schema.missing)}."
-        if schema.missing_privileges:
+        if schema.is_read_only:
+            # The primary has become a standby: new connections may lead to the new primary.
+            self._database.reconnect()
+            database = _READ_ONLY
+            cause = "The server takes no writes: it is a standby, or default_transaction_read_only is on."
+        elif schema.missing_privileges:
             database = DatabasePermissionDeniedError.code
             cause = f"The role {schema.role} lacks {', '.join(schema.missing_privileges)}: grant it."
             state = state if schema.revision else "unknown"

@@ -35,6 +35,7 @@ _SCHEMA = """
 WITH needed_table AS (SELECT name, to_regclass(name)::oid AS oid FROM unnest(CAST(:tables AS text[])) AS name),
 needed_function AS (SELECT name, to_regprocedure(name)::oid AS oid FROM unnest(CAST(:functions AS text[])) AS name)
 SELECT {revision} AS revision, current_user AS role,
+    current_setting('transaction_read_only')::boolean AS is_read_only,
     ARRAY(
         SELECT 'the table ' || name FROM needed_table WHERE oid IS NULL
         UNION ALL SELECT 'the function ' || name FROM needed_function WHERE oid IS NULL
@@ -81,6 +82,9 @@ class Schema:
     role: str
     """The role of this connection."""
 
+    is_read_only: bool
+    """Whether the server takes no writes: it is a standby, or `default_transaction_read_only` is on."""
+
     missing: tuple[str, ...]
     """The tables and functions that do not exist, such as `the table items`."""
 
@@ -123,6 +127,7 @@ async def read_schema(database: Database) -> Schema:
     return Schema(
         revision=row["revision"],
         role=row["role"],
+        is_read_only=row["is_read_only"],
         missing=tuple(row["missing"]),
         missing_privileges=tuple(row["missing_privileges"]),
     )

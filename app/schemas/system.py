@@ -24,8 +24,8 @@ class Checks(BaseModel):
     """The result of each check. The values are codes; the details are in the log."""
 
     database: str = Field(
-        description="`ok`, the code of the error, `unchecked` before the first result, "
-        "or `check_failed` because of a defect."
+        description="`ok`, `read_only` where no write would succeed, the code of the error, "
+        "`unchecked` before the first result, or `check_failed` because of a defect."
     )
     schema_state: str = Field(alias="schema", description="`behind`, `current`, `ahead` or `unknown`.")
     revision_found: str | None = Field(description="The revision of the database, null if none was found.")

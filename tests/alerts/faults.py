@@ -49,7 +49,7 @@ FAULTS = [
     Fault(database_faults.connections_forgotten, None),
     Fault(database_faults.password_changed, "NoWorkerReady"),
     Fault(database_faults.one_host_frozen, None),
-    Fault(database_faults.database_read_only, "ErrorsFast"),
+    Fault(database_faults.database_read_only, "NoWorkerReady"),
     Fault(database_faults.table_locked, "ErrorsFast", rate=20),
     Fault(database_faults.writes_broken, "ErrorsFast", rate=10),
     Fault(machine_faults.redis_frozen, "RateLimitsDegraded"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.database.connecting import connect
+from app.database.connecting import HostOrder, connect
 from app.database_url import DatabaseUrl
 from app.embedded_postgres.programs import account
 from tests.cluster import execute, throw_away_cluster
@@ -135,14 +135,16 @@ async def test_the_next_host_is_tried_where_one_is_unreachable(server, attribute
 @pytest.mark.parametrize("attributes", ["standby", "read-only"])
 async def test_a_server_of_another_kind_is_refused(server, attributes):
     """No host is a standby."""
-    with pytest.raises(ConnectionError, match=f"no server is of the kind target_session_attrs={attributes}"):
+    with pytest.raises(ConnectionError, match=f"the server is not of the kind target_session_attrs={attributes}"):
         await encrypted(f"postgresql://postgres@{server['address']}/postgres?target_session_attrs={attributes}")
 
 
 async def test_what_a_url_sets_takes_precedence(server):
     """`application_name` and `options` of the URL come before those of the service."""
     url = DatabaseUrl.parse(f"{server['socket']}&application_name=mine&options=-cwork_mem%3D9MB")
-    connection = await connect(url, host_seconds=5, server_settings={"application_name": "ours", "jit": "off"})
+    connection = await connect(
+        url, HostOrder(), host_seconds=5, server_settings={"application_name": "ours", "jit": "off"}
+    )
     try:
         assert ["mine", "9MB", "off"] == [
             await connection.fetchval(f"SHOW {name}") for name in ("application_name", "work_mem", "jit")

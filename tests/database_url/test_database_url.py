@@ -192,13 +192,26 @@ def test_the_default_user_is_that_of_the_process(monkeypatch):
 
 def test_hosts_are_tried_in_order_and_standbys_first_where_they_are_preferred():
     """`prefer-standby` takes two rounds, as in libpq: standbys, then any."""
-    assert [("a", "any"), ("b", "any")] == [(h.name, kind) for h, kind in parse("postgresql://u@a,b/d").attempts()]
+    listed = parse("postgresql://u@a,b/d?target_session_attrs=any")
+    assert [("a", "any"), ("b", "any")] == [(h.name, kind) for h, kind in listed.attempts()]
 
     preferring = parse("postgresql://u@a,b/d?target_session_attrs=prefer-standby").attempts()
 
     assert [("a", "standby"), ("b", "standby"), ("a", "any"), ("b", "any")] == [
         (h.name, kind) for h, kind in preferring
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [("postgresql://u@a,b/d", "read-write"), ("postgresql://u@/d?host=a,b", "read-write"),
+     ("postgresql://u@a/d", "any"), ("postgresql://u@/d", "any"),
+     ("postgresql://u@a,b/d?target_session_attrs=", "read-write"),
+     ("postgresql://u@a,b/d?target_session_attrs=standby", "standby")],
+)  # fmt: skip
+def test_of_several_hosts_one_that_takes_writes_is_wanted(url, kind):
+    """Where the URL does not say otherwise. A single host is taken as it is, and the default sockets are one host."""
+    assert {kind} == {wanted for _, wanted in parse(url).attempts()}
 
 
 def test_hosts_can_be_tried_in_a_random_order():

@@ -190,6 +190,38 @@ async def test_a_slow_database_at_the_start_is_not_ready(database_url, sql, shor
         assert "unchecked" == (await readiness_of(database).check()).database
 
 
+async def test_a_server_that_takes_no_writes_is_read_only(database_url, sql, monkeypatch):
+    """The worker is not ready, the event says why, and reads succeed. The check has all connections replaced."""
+    monkeypatch.setattr("app.database.pool.REPLACE_SECONDS", 0)
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with connected(database_url) as database:
+        worker = readiness_of(database)
+        with capture_logs() as lines:
+            checks = await worker.check()
+
+        assert ("read_only", "current") == (checks.database, checks.schema)
+        assert (False, True, "unknown") == (checks.passed, checks.reachable, checks.usable_schema)
+        assert "The server takes no writes" in lines[0]["cause"]
+        assert 1 == (await database.run(text("SELECT 1 AS one"), {}))[0]["one"]
+
+        await sql.execute(f'SET default_transaction_read_only = off; ALTER DATABASE "{name}" RESET ALL')
+        await worker.check()  # It uses the connection of the read; then all are replaced.
+        assert READY == await worker.check()
+
+
+async def test_a_url_of_servers_that_take_no_writes_is_read_only(database_url, sql):
+    """No connection can be opened, and the result says that a server has answered."""
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with connected(f"{database_url}&target_session_attrs=read-write") as database:
+        with capture_logs() as lines:
+            checks = await readiness_of(database).check()
+
+    assert ("read_only", True, False) == (checks.database, checks.reachable, checks.passed)
+    assert "the server takes no writes" in lines[0]["cause"]
+
+
 async def test_a_defect_of_the_check_is_not_ready(database, monkeypatch):
     """Any exception that has no name counts as a failure, and is logged once."""
     worker = readiness_of(database)

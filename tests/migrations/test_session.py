@@ -224,6 +224,16 @@ async def test_a_connection_that_is_silent_at_first_is_closed(empty_database_url
         await observer.close()
 
 
+async def test_a_migration_needs_a_server_that_takes_writes(empty_database_url):
+    """Whatever kind of server the URL wants. The error says what to write."""
+    name = urlsplit(empty_database_url).path[1:]
+    read_only = f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    await asyncio.to_thread(execute, empty_database_url, read_only)
+    for parameter in ("", "&target_session_attrs=any"):
+        with pytest.raises(StartupError, match=r"need a server that takes writes.*: set MIGRATION_DATABASE_URL or"):
+            await session.open_connection(DatabaseUrl.parse(f"{empty_database_url}{parameter}"))
+
+
 async def test_a_migration_has_its_own_application_name(empty_database_url):
     """The migration's connections can be found in pg_stat_activity by application_name."""
     connection = await session.open_connection(DatabaseUrl.parse(empty_database_url))
