@@ -26,7 +26,6 @@ from starlette.types import Receive, Scope, Send
 from app.auth.scopes import access_token
 from app.http.body import BodyRules, limited, read_body, repeated, rules_of
 
-_BODY_RULES = BodyRules()
 _NOT_A_RESPONSE = "{} declares that it returns a Response, and returned {}. Change its return annotation."
 
 
@@ -37,7 +36,7 @@ class Binding:
     as long.
     """
 
-    def __init__(self, declared: Dependant) -> None:
+    def __init__(self, declared: Dependant, body_rules: BodyRules | None) -> None:
         self._endpoint: Any = declared.call
         self._dependencies: list[tuple[str | None, Any, bool]] = [
             (dependency.name, dependency.call, dependency.request_param_name is not None)
@@ -47,6 +46,7 @@ class Binding:
         self._query = _Parameters("query", declared.query_params) if declared.query_params else None
         self._headers = _Parameters("header", declared.header_params) if declared.header_params else None
         self._body = declared.body_params[0] if declared.body_params else None
+        self._body_rules = body_rules or BodyRules()
         self._request_name = declared.request_param_name
         self._needs_request = bool(self._request_name or any(takes_request for *_, takes_request in self._dependencies))
         fields = (*declared.query_params, *declared.header_params)
@@ -62,9 +62,9 @@ class Binding:
         arguments = self._defaults.copy()
         document = None
         if self._body is not None:
-            has_content_type = _BODY_RULES.check_headers(scope["headers"], limit_bytes)
+            has_content_type = self._body_rules.check_headers(scope["headers"], limit_bytes)
             body = await read_body(receive, limit_bytes)
-            document = _BODY_RULES.parse_json(body, has_content_type=has_content_type)
+            document = self._body_rules.parse_json(body, has_content_type=has_content_type)
             receive = repeated(body, receive)
         else:
             receive = limited(receive, limit_bytes)
@@ -201,11 +201,12 @@ def _is_simple_parameter(field: ModelField) -> bool:
 
 
 def _has_simple_body(route: APIRoute) -> bool:
-    body = route.body_field
-    if body is None:
+    body, rules = route.body_field, rules_of(route)
+    if body is None or rules is None:
         return True
     # For an embedded body, and for several, FastAPI makes a field of its own.
-    return [id(body)] == [id(field) for field in route.dependant.body_params] and rules_of(route) == _BODY_RULES
+    is_the_parameter = [id(body)] == [id(field) for field in route.dependant.body_params]
+    return is_the_parameter and rules.is_json and rules.is_required and rules.needs_content_type
 
 
 def _is_simple_dependency(declared: Dependant) -> bool:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope
 from app.errors import BodyTooLargeError, MalformedBodyError, UnsupportedMediaTypeError
 
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 _JSON = JSON.encode()
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _UTF8 = {"charset=utf-8", "charset=utf8"}
@@ -32,8 +33,7 @@ class BodyRules:
     @property
     def is_json(self) -> bool:
         """Whether the body is parsed as JSON."""
-        main, _, subtype = self.media_types[0].partition("/")
-        return main == "application" and (subtype == "json" or subtype.endswith("+json"))
+        return _is_json(self.media_types[0])
 
     def check_headers(self, headers: Iterable[tuple[bytes, bytes]], limit_bytes: int) -> bool:
         """Return whether the request has a content type.
@@ -47,7 +47,7 @@ class BodyRules:
         for name, value in headers:
             if name == b"content-type":
                 has_content_type = True
-                if value != _JSON or self.media_types != (JSON,):
+                if value != _JSON or JSON not in self.media_types:
                     self._check_content_type(value.decode("latin-1"))
             elif name == b"content-encoding":
                 raise UnsupportedMediaTypeError(self.media_types)
@@ -83,14 +83,19 @@ class BodyRules:
 
 
 def rules_of(route: APIRoute) -> BodyRules | None:
-    """Return the rules for the body that the route declares, or None if it declares none."""
+    """Return the rules for the body that the route declares, or None if it declares none.
+
+    A JSON body is also accepted with the other JSON media types that the route documents in `openapi_extra`.
+    """
     if route.body_field is None:
         return None
     declared = cast(params.Body, route.body_field.field_info)
     is_form = isinstance(declared, params.Form) and not isinstance(declared, params.File)
     strict = route.strict_content_type
+    documented: Iterable[str] = (route.openapi_extra or {}).get("requestBody", {}).get("content", ())
+    others = [name for name in documented if _is_json(declared.media_type) and _is_json(name)]
     return BodyRules(
-        media_types=_FORMS if is_form else (declared.media_type,),
+        media_types=_FORMS if is_form else tuple(dict.fromkeys([declared.media_type, *others])),
         is_required=declared.is_required(),
         needs_content_type=strict.value if isinstance(strict, DefaultPlaceholder) else strict,
     )
@@ -159,6 +164,11 @@ def repeated(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive_again
+
+
+def _is_json(media_type: str) -> bool:
+    main, _, subtype = media_type.partition("/")
+    return main == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
 def _is_above(digits: bytes, limit: int) -> bool:

@@ -39,6 +39,7 @@ from app.errors import (
     UnsupportedMediaTypeError,
 )
 from app.health import paths
+from app.http.body import MERGE_PATCH
 from app.http.openapi_security import complete_operation, complete_schemes
 from app.http.pagination import MAX_PAGE_BYTES
 from app.http.scopes import declared_scopes
@@ -82,6 +83,9 @@ def header(description: str, example: str | None = None) -> dict[str, Any]:
 
 
 ETAG = {"ETag": header("The version of the resource. It changes with every write.", '"1-1795352400123456"')}
+
+MERGE_PATCH_TOO: dict[str, Any] = {"requestBody": {"content": {MERGE_PATCH: {}}}}
+"""The `openapi_extra` of a route that also accepts its JSON body as a merge patch (RFC 7396)."""
 
 _COMMON_HEADERS = {
     "X-Request-ID": header(
@@ -141,6 +145,7 @@ def _description(app: FastAPI, settings: Settings) -> str:
 
 def _complete_operation(operation: dict[str, Any], route: RouteContext, settings: Settings) -> None:
     """Add the errors and headers that follow from what the route declares, and simplify the parameters."""
+    _complete_body(operation)
     for parameter in operation.get("parameters", ()):
         schema = parameter["schema"] = _parameter_schema(parameter["schema"])
         if "description" in schema:
@@ -166,6 +171,14 @@ def _complete_operation(operation: dict[str, Any], route: RouteContext, settings
         response["headers"] = response.get("headers", {}) | _COMMON_HEADERS | rate_limit_headers
 
 
+def _complete_body(operation: dict[str, Any]) -> None:
+    """Give each content type that the route names without a schema the schema of the first one."""
+    if "requestBody" in operation:
+        content = operation["requestBody"]["content"]
+        first = next(iter(content.values()))
+        content.update({media_type: declared or first for media_type, declared in content.items()})
+
+
 def _parameter_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of the parameter as text: without null, which only the handler sees, and without lists."""
     members = [member for member in schema.get("anyOf", ()) if member != {"type": "null"}]
@@ -181,7 +194,8 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
     names = [parameter["name"] for parameter in operation.get("parameters", ())]
     if "requestBody" in operation:
         limit_bytes = settings.max_body_bytes if route.max_body_size is None else route.max_body_size
-        yield from (MalformedBodyError(), BodyTooLargeError(limit_bytes), UnsupportedMediaTypeError())
+        media_types = operation["requestBody"]["content"]
+        yield from (MalformedBodyError(), BodyTooLargeError(limit_bytes), UnsupportedMediaTypeError(media_types))
     if names or "requestBody" in operation:
         yield _invalid_field(operation)
     if "Idempotency-Key" in names:

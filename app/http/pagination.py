@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app.errors import InvalidFieldError, PageTooLargeError
 from app.http import cursors
+from app.http.etags import Versioned, with_etag
 from app.http.responses import render, rendered_response
 
 MAX_OFFSET = 10_000
@@ -16,15 +17,6 @@ MAX_OFFSET = 10_000
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
 """How large the body of a page can be. Twenty rows, the default, fit if none has more than 100 kB of JSON."""
-
-
-class Listable(Protocol):
-    """A resource that a list can contain, such as a row of a table."""
-
-    id: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name."""
 
 
 class PageInfo(Protocol):
@@ -65,7 +57,7 @@ class Pagination:
             )
         return offset
 
-    def response(self, rows: Sequence[Listable], info: PageInfo) -> Response:
+    def response(self, rows: Sequence[Versioned], info: PageInfo) -> Response:
         """Return the response.
 
         If the rows are too large for one body, a page after a cursor ends early, and its `next_cursor` continues.
@@ -83,11 +75,11 @@ class Pagination:
             body = render(content)
         return rendered_response(body, headers={"Link": self.links(content)})
 
-    def body(self, rows: Sequence[Listable], info: PageInfo, *, has_more: bool) -> dict[str, Any]:
+    def body(self, rows: Sequence[Versioned], info: PageInfo, *, has_more: bool) -> dict[str, Any]:
         """Return the response body, with the members that every list has."""
         has_page_number = info.total is not None
         return {
-            self.resource: [row.to_dict() for row in rows],
+            self.resource: [with_etag(row) for row in rows],
             "page": (self.page or 1) if has_page_number else None,
             "per_page": self.per_page,
             "total": info.total,
@@ -96,12 +88,12 @@ class Pagination:
             "next_cursor": cursors.encode(rows[-1].id) if has_more else None,
         }
 
-    def _first_that_fit(self, rows: Sequence[Listable], body_bytes: int) -> Sequence[Listable]:
+    def _first_that_fit(self, rows: Sequence[Versioned], body_bytes: int) -> Sequence[Versioned]:
         """The first of the rows, at least one, as many as fit into a body. All together need `body_bytes`."""
         kept = len(rows)
         while kept > 1 and body_bytes > MAX_PAGE_BYTES:
             kept -= 1
-            body_bytes -= len(render(rows[kept].to_dict())) + len(",")
+            body_bytes -= len(render(with_etag(rows[kept]))) + len(",")
         return rows[:kept]
 
     def links(self, body: dict[str, Any]) -> str:

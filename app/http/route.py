@@ -72,7 +72,9 @@ class Route(APIRoute):
         self._reads_body = self.body_field is not None or self.max_body_size is not None
         self.limit_bytes = default_limit_bytes if self.max_body_size is None else self.max_body_size
         has_own_handler = type(self).get_route_handler is not Route.get_route_handler
-        self.binding = Binding(self.dependant) if has_simple_form(self) and not has_own_handler else None
+        self.binding = (
+            Binding(self.dependant, rules_of(self)) if has_simple_form(self) and not has_own_handler else None
+        )
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the endpoint and send its response.

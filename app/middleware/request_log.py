@@ -59,11 +59,12 @@ class RequestLog:
         state["request_id"] = request_id
         token = current_request.set((request_id, trace_id))
         header = (b"x-request-id", request_id.encode())
+        path = scope["path"]  # the one that was received: `RootPath` changes it while the route responds
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.get("headers", ())
-                missing = self._headers.missing(scope["path"], headers)
+                missing = self._headers.missing(path, headers)
                 message["headers"] = [*headers, header, *state.get("rate_limit_headers", ()), *missing]
             await send(message)
 

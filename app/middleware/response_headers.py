@@ -19,12 +19,14 @@ class ResponseHeaders:
     """
 
     def __init__(self, resources: Sequence[str]) -> None:
-        """Take the prefixes of the resources' paths."""
-        self._resources = tuple(prefix for prefix in resources if prefix)
+        """Take the paths of the resources' lists."""
+        self._lists = frozenset(resources)
+        self._below = tuple(f"{path}/" for path in resources if path)
 
     def missing(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
         """Return what a response to this path lacks. The list is shared: it must not be changed."""
         for name, _ in headers:
             if name == b"cache-control":
                 return _CACHED_AS_SET
-        return _PRIVATE if path.startswith(self._resources) else _NO_STORE
+        is_resource = path in self._lists or path.startswith(self._below)
+        return _PRIVATE if is_resource else _NO_STORE

@@ -18,7 +18,7 @@ from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.http import cursors
 from app.http.etags import etag, expected_versions, is_not_modified
-from app.http.openapi import ETAG, error_responses, header
+from app.http.openapi import ETAG, MERGE_PATCH_TOO, error_responses, header
 from app.http.pagination import Pagination
 from app.http.responses import json_response
 from app.schemas.item import (
@@ -154,7 +154,13 @@ async def replace_item(
     return json_response(item, headers={"ETag": etag(item)})
 
 
-@router.patch("/{item_id}", dependencies=[_WRITE], response_model=ItemRead, responses=_ONE_ITEM)
+@router.patch(
+    "/{item_id}",
+    dependencies=[_WRITE],
+    response_model=ItemRead,
+    responses=_ONE_ITEM,
+    openapi_extra=MERGE_PATCH_TOO,
+)
 async def change_item(
     item_id: ItemId, body: ItemUpdate, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:

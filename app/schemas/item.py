@@ -118,7 +118,7 @@ _STORED: dict[str, JsonValue] = {
     "updated_at": "2026-11-22T13:00:00.123456Z",
 }
 _LISTED: dict[str, JsonValue] = {
-    "items": [_STORED],
+    "items": [{**_STORED, "etag": '"1-1795352400123456"'}],
     "page": 1,
     "per_page": 1,
     "total": 2,
@@ -190,6 +190,14 @@ class ItemRead(BaseModel):
     updated_at: datetime
 
 
+class ItemInList(ItemRead):
+    """An item in a list, with its version."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _LISTED["items"]})
+
+    etag: str = Field(description="The `ETag` of the item, for `If-Match` and `If-None-Match`.")
+
+
 class ItemList(BaseModel):
     """A page of items, in the order of their ids.
 
@@ -198,7 +206,7 @@ class ItemList(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_LISTED]})
 
-    items: list[ItemRead]
+    items: list[ItemInList]
     page: int | None = Field(description="The number of the page; null with `cursor`.")
     per_page: int
     total: int | None = Field(description="The number of matches; null with `cursor`.")

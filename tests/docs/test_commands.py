@@ -33,7 +33,7 @@ def with_commands() -> Iterator[ParameterSet]:
 
 CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "(a time)"),
-    (re.compile(r'"(\d+)-\d+"'), r'"\1-(a version)"'),
+    (re.compile(r'"(\d+)-\d+(\\?")'), r'"\1-(a version)\2'),
     (re.compile(r"\b[0-9a-f]{24}\b"), "(a request id)"),
     (re.compile(r"(;t=)\d+"), r"\1(seconds)"),
 ]

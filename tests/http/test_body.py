@@ -44,11 +44,12 @@ async def test_json_in_utf_8_is_accepted(client, content_type):
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 async def test_other_content_types_are_refused(client, method, path):
-    """A body whose content type is not JSON in UTF-8, or is missing, is 415."""
+    """A body whose content type is not JSON in UTF-8, or is missing, is 415. PATCH also accepts a merge patch."""
     types = [
         "", "text/plain", "text/json", "application/jsonp", "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
-        "application/merge-patch+json", "application/problem+json", "application/*", "*/*",
+        *([] if method == "PATCH" else ["application/merge-patch+json"]),
+        "application/problem+json", "application/*", "*/*",
         "application/json, text/plain",
         "application/json; charset=utf-16", "application/json; charset=latin-1",
         "application/json; charset=utf-8; charset=ascii",
@@ -60,6 +61,22 @@ async def test_other_content_types_are_refused(client, method, path):
         problem(response, 415, "unsupported_media_type")
     problem(await client.request(method, path, content=b'{"name": "Pan"}'), 415, "unsupported_media_type")
     problem(await client.request(method, path), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("content_type", ["application/merge-patch+json", "Application/Merge-Patch+JSON;charset=utf-8"])
+async def test_a_merge_patch_is_a_change(client, content_type):
+    """PATCH reads a merge patch as JSON: null is a value, what is absent stays."""
+    await client.patch("/samples/1", json={"description": "For tea", "amount": 4})
+    headers = {"Content-Type": content_type}
+
+    changed = await client.patch("/samples/1", content=b'{"description": null}', headers=headers)
+
+    assert {"description": None, "amount": 4}.items() <= changed.json().items()
+    problem(await client.patch("/samples/1", content=b'{"amount": NaN}', headers=headers), 400, "malformed_body")
+    refused = await client.patch("/samples/1", content=b"{}", headers={"Content-Type": "text/plain"})
+    assert (
+        "application/json or application/merge-patch+json" in problem(refused, 415, "unsupported_media_type")["detail"]
+    )
 
 
 async def test_two_content_types_are_refused(client):

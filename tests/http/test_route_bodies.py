@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Cookie, Form, Request, UploadFile
 from starlette.responses import JSONResponse, Response
 
 from app.errors import RequestRefusedError
+from app.http.openapi import MERGE_PATCH_TOO
 from app.http.route import Route
 from app.main import create_app
 from app.settings import Settings
@@ -59,6 +60,18 @@ async def optional(note: dict[str, Any] | None = None) -> dict[str, Any] | None:
 @lenient_router.post("/lenient")
 async def lenient(note: dict[str, Any]) -> Response:
     """Take a body without a content type, too."""
+    return JSONResponse(note)
+
+
+@router.post("/bound/two-types", openapi_extra=MERGE_PATCH_TOO)
+async def bound_with_two_types(note: dict[str, Any]) -> Response:
+    """Return the note, in JSON or as a merge patch, called by a `Binding`."""
+    return JSONResponse(note)
+
+
+@router.post("/solved/two-types", openapi_extra=MERGE_PATCH_TOO)
+async def solved_with_two_types(note: dict[str, Any], session: Session = None) -> Response:
+    """Return the note, in JSON or as a merge patch, called by FastAPI."""
     return JSONResponse(note)
 
 
@@ -209,6 +222,17 @@ async def test_a_declared_media_type_is_the_accepted_one(client):
     refused = problem(await client.post("/notes/patch", json={"a": 1}), 415, "unsupported_media_type")
     assert "application/merge-patch+json" in refused["detail"]
     problem(await client.post("/notes/text", json={"a": 1}), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("path", ["bound/two-types", "solved/two-types"])
+async def test_a_route_can_document_a_second_media_type(client, path):
+    """A JSON media type in `openapi_extra` is accepted as the first one is; another one is refused, and both named."""
+    for media_type in ("application/json", "application/merge-patch+json"):
+        answer = await client.post(f"/notes/{path}", content=b'{"a": 1}', headers={"Content-Type": media_type})
+        assert {"a": 1} == answer.json()
+    other = {"Content-Type": "application/problem+json"}
+    refused = problem(await client.post(f"/notes/{path}", content=b"{}", headers=other), 415, "unsupported_media_type")
+    assert "application/json or application/merge-patch+json" in refused["detail"]
 
 
 async def test_forms_and_files_are_accepted(client):

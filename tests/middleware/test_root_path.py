@@ -71,6 +71,14 @@ async def test_other_answers_and_lines_do_not_change(stripped, lines: Lines):
     assert ["/samples/{sample_id}", "none", "/samples"] == [line["route"] for line in served[:3]]
 
 
+@pytest.mark.parametrize("app", PREFIXES, indirect=True)
+async def test_the_headers_do_not_change(stripped):
+    """The answers of a resource may be kept and must be validated, and others are not stored, as without a prefix."""
+    for path in ("/samples", "/samples/999", "/samples?page=0"):
+        assert "private, no-cache" == (await stripped.get(path)).headers["cache-control"], path
+    assert {"no-store"} == {(await stripped.get(path)).headers["cache-control"] for path in ("/", "/nowhere")}
+
+
 @pytest.mark.parametrize("app", ["/shop"], indirect=True)
 async def test_a_handler_finds_the_prefix(app, stripped):
     """`request.url_for`, `request.url` and `root_path` are those that a client uses."""

@@ -149,3 +149,58 @@ async def test_an_if_none_match_without_a_match_is_200(client, created, other, m
     for value in (tag, other.headers["etag"], "", '"', f"x{tag}", '"*"'):
         assert 200 == (await client.request(method, path, headers={"If-None-Match": value})).status_code
     assert 404 == (await client.request(method, "/items/99", headers={"If-None-Match": "*"})).status_code
+
+
+async def test_each_item_in_a_list_has_its_etag(client, created, other):
+    """It is the `ETag` of the item, by page number and after a cursor, and works in `If-Match`."""
+    first = (await client.get("/items?per_page=1")).json()
+    after = (await client.get(f"/items?cursor={first['next_cursor']}")).json()
+    listed = [item["etag"] for item in (*first["items"], *after["items"])]
+
+    assert [created.headers["etag"], other.headers["etag"]] == listed
+    changed = await client.patch("/items/1", json={"name": "Pan"}, headers={"If-Match": listed[0]})
+    assert 200 == changed.status_code
+    assert [changed.headers["etag"], listed[1]] == [
+        item["etag"] for item in (await client.get("/items")).json()["items"]
+    ]
+
+
+async def test_every_answer_must_be_validated_by_a_cache(client, created):
+    """Below `/items` every status is `private, no-cache`, once, whatever the method; other paths are not stored."""
+    path, fresh = created.headers["location"], {"If-None-Match": created.headers["etag"]}
+    answers = [
+        created,
+        await client.get("/items"),
+        await client.head(path),
+        await client.get(path, headers=fresh),
+        await client.patch(path, json={"name": "Pan"}, headers={"If-Match": '"old"'}),
+        await client.post("/items", content=b"{", headers={"Content-Type": "application/json"}),
+        await client.post("/items", content=b"{}", headers={"Content-Type": "text/plain"}),
+        await client.post("/items", json={}),
+        await client.put("/items"),
+        await client.delete(path),
+        await client.get("/items/99"),
+        await client.get("/items/1/more"),
+    ]
+
+    assert [201, 200, 200, 304, 412, 400, 415, 422, 405, 204, 404, 404] == [answer.status_code for answer in answers]
+    assert [["private, no-cache"]] * len(answers) == [answer.headers.get_list("cache-control") for answer in answers]
+    assert "no-store" == (await client.get("/itemsandmore")).headers["cache-control"]
+
+
+async def test_a_merge_patch_changes_an_item(client, created):
+    """PATCH accepts `application/merge-patch+json`, which the document names beside JSON; other methods do not."""
+    headers = {"Content-Type": "application/merge-patch+json"}
+    content = (await client.get("/openapi.json")).json()["paths"]["/items/{item_id}"]["patch"]["requestBody"]["content"]
+
+    changed = await client.patch(created.headers["location"], content=b'{"price": 2.5}', headers=headers)
+
+    assert (200, 2.5, "Kettle") == (changed.status_code, changed.json()["price"], changed.json()["name"])
+    assert ["application/json", "application/merge-patch+json"] == list(content)
+    assert content["application/json"] == content["application/merge-patch+json"]
+    for method, path in (("POST", "/items"), ("PUT", "/items/1")):
+        problem(
+            await client.request(method, path, content=b'{"name": "Pan"}', headers=headers),
+            415,
+            "unsupported_media_type",
+        )

@@ -15,7 +15,7 @@ from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError
 from app.http import cursors
 from app.http.etags import etag, expected_versions, is_not_modified
-from app.http.openapi import ETAG, error_responses, header
+from app.http.openapi import ETAG, MERGE_PATCH_TOO, error_responses, header
 from app.http.pagination import Pagination
 from app.http.responses import json_response
 from tests.sample import crud
@@ -112,7 +112,13 @@ async def replace_sample(
     return json_response(sample, headers={"ETag": etag(sample)})
 
 
-@router.patch("/{sample_id}", dependencies=[_WRITE], response_model=SampleRead, responses=_ONE)
+@router.patch(
+    "/{sample_id}",
+    dependencies=[_WRITE],
+    response_model=SampleRead,
+    responses=_ONE,
+    openapi_extra=MERGE_PATCH_TOO,
+)
 async def change_sample(
     sample_id: SampleId, body: SampleUpdate, database: DatabaseDependency, if_match: IfMatch = None
 ) -> Response:

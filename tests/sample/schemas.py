@@ -61,10 +61,18 @@ class SampleRead(BaseModel):
     updated_at: datetime
 
 
+class SampleInList(SampleRead):
+    """A sample in a list, with its version."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_STORED, "etag": '"1-1795352400123456"'}]})
+
+    etag: str
+
+
 class SampleList(BaseModel):
     """A page of samples, in the order of their ids."""
 
-    samples: list[SampleRead]
+    samples: list[SampleInList]
     page: int | None
     per_page: int
     total: int | None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.dataclasses.item import Item, ItemData
-from app.schemas.item import ItemCreate, ItemList, ItemRead, ItemReplace, ItemUpdate
+from app.schemas.item import ItemCreate, ItemInList, ItemList, ItemRead, ItemReplace, ItemUpdate
 
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2003\u2028\u2029\u202f\u205f\u3000"
 VISIBLE = {"Lu", "Ll", "Nd", "Po", "Sc"}
@@ -114,6 +114,7 @@ def test_the_models_skip_needless_validation():
 def test_documented_bodies_have_the_stored_fields():
     """The documented item has the fields of the stored one, in the same order."""
     assert list(Item.__slots__) == list(ItemRead.model_fields)
+    assert [*Item.__slots__, "etag"] == list(ItemInList.model_fields)
     assert ["items", "page", "per_page", "total", "total_is_exact", "pages", "next_cursor"] == list(
         ItemList.model_fields
     )
