@@ -46,6 +46,9 @@ LONG_SCAN_LIMIT = 50_000
 ENTRY_LIMIT = 50_000
 """How many entries the rarest part of the text may have in the index, by the planner's estimate."""
 
+READ_LIMIT = 1_000_000
+"""How many entries the parts that are looked up in the index may have together, by the planner's estimate."""
+
 CANDIDATE_LIMIT = 15_000
 """How many items that the index finds are compared with the text."""
 
@@ -116,13 +119,20 @@ class Search:
     def _chosen(self) -> CTE:
         """Whether the index can be used, and whether the scan is used.
 
-        The scan is used if it is expected to find enough, or if the index cannot be used or may find too many items.
+        The scan is used if it is expected to find enough, if the index cannot be used, or if the index may find too
+        many items and the scan may find enough. What a scan after an id finds is a short page, and so is always enough.
         """
-        found_by_scan = self._plan.c.matches * _constant(SCAN_LIMIT) // self._plan.c.all_rows
-        may_find_too_many = self._plan.c.entries > _constant(CANDIDATE_LIMIT)
+        entries, all_rows = self._plan.c.entries, self._plan.c.all_rows
+        found_by_scan = self._plan.c.matches * _constant(SCAN_LIMIT) // all_rows
+        may_find_too_many = entries > _constant(CANDIDATE_LIMIT)
+        if not self._after_id:
+            # No more names match than have the rarest part. In the first items they can be several times as frequent.
+            most = entries * _constant(4 * SCAN_LIMIT) // all_rows
+            may_find_too_many = and_(may_find_too_many, most >= self._needed)
+        use_index = entries <= _constant(ENTRY_LIMIT)
         return select(
-            (self._plan.c.entries <= _constant(ENTRY_LIMIT)).label("use_index"),
-            or_(may_find_too_many, found_by_scan > self._needed).label("use_scan"),
+            use_index.label("use_index"),
+            or_(not_(use_index), may_find_too_many, found_by_scan > self._needed).label("use_scan"),
         ).cte("choice")
 
     def _matches_by_scan(self) -> CTE:
@@ -201,9 +211,10 @@ def all_matches(is_active: bool | None) -> CTE:
 def _planned(is_active: bool | None) -> CTE:
     """The index's query for the text, the entries of its rarest part, and how many matches and items there are.
 
-    The numbers are the planner's estimates.
+    The numbers are the planner's estimates. The query has the rarest parts of the text, up to READ_LIMIT.
     """
-    plan = func.planned_items_search(literal(is_active, Boolean), bindparam("q", type_=Text), _pattern).table_valued(
+    arguments = literal(is_active, Boolean), bindparam("q", type_=Text), _pattern, _constant(READ_LIMIT)
+    plan = func.bounded_items_search(*arguments).table_valued(
         column("query", TSQUERY),
         column("entries", BigInteger),
         column("matches", BigInteger),

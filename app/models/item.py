@@ -49,7 +49,7 @@ class ItemRow(Base):
                     "letter_pairs(text)",
                     "caseless(text)",
                     "letter_triples(text)",
-                    "planned_items_search(boolean, text, text)",
+                    "bounded_items_search(boolean, text, text, bigint)",
                 ),
             }
         },

@@ -106,7 +106,9 @@ async def used(sql):
     return {row["name"]: row["scans"] for row in rows}
 
 
-LIMITS = {"SCAN_LIMIT": 200, "LONG_SCAN_LIMIT": 400, "CANDIDATE_LIMIT": 300, "ENTRY_LIMIT": 2500}
+LIMITS = {
+    "SCAN_LIMIT": 200, "LONG_SCAN_LIMIT": 400, "CANDIDATE_LIMIT": 300, "ENTRY_LIMIT": 2500, "READ_LIMIT": 6000,
+}  # fmt: skip
 
 
 @pytest.fixture(params=[2500, 100], ids=["with the index", "without the index"])
@@ -145,21 +147,60 @@ async def test_a_search_reads_a_bounded_number_of_items(sql, low_limits, permute
         (item_page._searched_after(None), {"item_id": 500}),
         (item_page._searched_after(False), {"item_id": 0}),
     ]:
-        compiled = StatementCompiler().compile(statement)
-        values = compiled.values({**item_page._parameters(q), **position, "limit": LIMIT})
-        plan = await sql.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {compiled.sql}", *values)
+        read = await rows_read(sql, statement, {**item_page._parameters(q), **position})
 
-        read: dict[str, int] = {}
-        for node in nodes(json.loads(plan)[0]["Plan"]):
-            if node.get("Relation Name") == "items":
-                removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
-                rows = (node["Actual Rows"] + removed) * node["Actual Loops"]
-                read[node["Node Type"]] = max(read.get(node["Node Type"], 0), rows)
-        assert read.pop("Bitmap Heap Scan") <= LIMITS["CANDIDATE_LIMIT"] + 1, plan
+        assert read.pop("Bitmap Heap Scan") <= LIMITS["CANDIDATE_LIMIT"] + 1, (q, position)
         # One more, to know whether there are more.
-        assert read.pop("Index Scan", 0) <= LIMITS["LONG_SCAN_LIMIT"] + 1, plan
-        assert read.pop("Index Only Scan", 0) <= LIMITS["LONG_SCAN_LIMIT"] + 1, plan
-        assert {} == read, plan
+        assert read.pop("Index Scan", 0) <= LIMITS["LONG_SCAN_LIMIT"] + 1, (q, position)
+        assert read.pop("Index Only Scan", 0) <= LIMITS["LONG_SCAN_LIMIT"] + 1, (q, position)
+        assert {} == read, (q, position)
+
+
+@pytest.mark.parametrize("low_limits", [2500], indirect=True)
+async def test_a_page_that_the_scan_cannot_reach_is_not_scanned_for(sql, low_limits, permuted):
+    """By the estimate of the index, the scanned items have too few matches before the page."""
+    parameters = item_page._parameters("knife bread")
+
+    first = await rows_read(sql, item_page._searched(None, False), {**parameters, "offset": 0})
+    deep = await rows_read(sql, item_page._searched(None, False), {**parameters, "offset": 1000})
+
+    assert (LIMITS["SCAN_LIMIT"], 0) == (first["Index Scan"], deep["Index Scan"])
+    assert LIMITS["CANDIDATE_LIMIT"] + 1 == deep["Bitmap Heap Scan"]
+
+
+async def rows_read(sql, statement, parameters):
+    """How many rows of the items each kind of scan has read."""
+    compiled = StatementCompiler().compile(statement)
+    values = compiled.values({**parameters, "limit": LIMIT})
+    plan = await sql.fetchval(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {compiled.sql}", *values)
+    read: dict[str, int] = {}
+    for node in nodes(json.loads(plan)[0]["Plan"]):
+        if node.get("Relation Name") == "items":
+            removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+            rows = (node["Actual Rows"] + removed) * node["Actual Loops"]
+            read[node["Node Type"]] = max(read.get(node["Node Type"], 0), rows)
+    return read
+
+
+async def test_common_parts_of_a_text_are_not_looked_up(sql):
+    """The index reads no more entries than the limit, except for the rarest part of the text, and finds the same."""
+    await sql.execute(
+        "INSERT INTO items (name) SELECT CASE WHEN n % 300 = 0 THEN 'Quokka' ELSE 'Kettle' END || ' of red copper'"
+        " FROM generate_series(1, 6000) AS n"
+    )
+    await sql.execute("VACUUM (ANALYZE) items")  # also empties the list of pending entries
+    explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT FROM items WHERE letter_triples(name) @@ "
+    q, read = "Quokka of red copper", []
+    for limit in (1_000_000, 8_000, 0):
+        plan = await sql.fetchrow("SELECT * FROM bounded_items_search(NULL, $1, $1, $2)", q, limit)
+        explained = json.loads(await sql.fetchval(explain + f"CAST($${plan['query']}$$ AS tsquery)"))
+        scan = next(node for node in nodes(explained[0]["Plan"]) if node["Node Type"] == "Bitmap Index Scan")
+        read.append((plan["query"].count("&") + 1, scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]))
+        assert (20, True) == (scan["Actual Rows"], plan["entries"] < 50), plan
+
+    ((all_parts, most), (some_parts, fewer), (one_part, fewest)) = read
+    assert all_parts > some_parts > one_part == 1
+    assert most > 2 * fewer > 2 * fewest
 
 
 def nodes(plan):
