@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
-from app.embedded_postgres.programs import find_binaries
+from app.embedded_postgres.programs import account, find_binaries, identity
 from tests.docs.documents import Block
 from tests.paths import ROOT
 from tests.processes.server import eventually, free_port
@@ -33,8 +34,9 @@ REPEATED = "make test"
 class Reader:
     """A shell in a copy of the project."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], identity: Mapping[str, Any]) -> None:
         self.folder = folder
+        self._identity = identity
         self.port = free_port()
         binaries = f"{folder}/.venv/bin:{find_binaries()}:{os.environ['PATH']}"
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
@@ -56,10 +58,10 @@ class Reader:
             AssertionError: The script fails.
         """
         whole = f"[ ! -e .functions ] || source ./.functions\n{script}\ndeclare -f > .functions"
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", whole],
             cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=240, check=False,
+            capture_output=True, text=True, timeout=240, check=False, **self._identity,
         )  # fmt: skip
         assert done.returncode == 0, f"{name} ends with {done.returncode}:\n{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -105,8 +107,13 @@ class Reader:
 
 
 @contextmanager
-def reader(environment: Mapping[str, str]) -> Iterator[Reader]:
-    """A shell in a new copy of the project, with the environment of the tests as its `.venv`."""
+def reader(environment: Mapping[str, str], *, as_postgresql: bool = False) -> Iterator[Reader]:
+    """A shell in a new copy of the project, with the environment of the tests as its `.venv`.
+
+    Args:
+        environment: The variables of the commands.
+        as_postgresql: The commands run as the user that PostgreSQL runs as.
+    """
     folder = Path(tempfile.mkdtemp(prefix="reader-"))
     folder.chmod(0o755)  # PostgreSQL's user must be able to enter it
     try:
@@ -117,7 +124,9 @@ def reader(environment: Mapping[str, str]) -> Iterator[Reader]:
         for part in ("bin", "lib", "pyvenv.cfg"):
             (virtual / part).symlink_to(Path(sys.prefix, part))
         (virtual / "installed").touch()
-        shell = Reader(folder, environment)
+        if as_postgresql and (user := account()):
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        shell = Reader(folder, environment, identity() if as_postgresql else {})
         try:
             yield shell
         finally:

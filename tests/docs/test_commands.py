@@ -15,18 +15,21 @@ from tests.docs.shell import SERVED_AT, STARTED, reader
 from tests.paths import ROOT
 from tests.processes.server import Server
 
+OWN_TESTS = {ROOT / "docs" / "operations" / "recovery.md": "test_recovery.py"}
+"""Documents whose commands are run by a test that does more between them."""
+
 
 def needs(commands: str) -> set[str]:
     """The programs that a document's commands call and that may be missing."""
     called = set(re.findall(r"[\w-]+", commands))
-    return {"bash", *programs.KNOWN & called, *(["postgresql"] if "pg_verifybackup" in called else [])}
+    return {"bash", *programs.KNOWN & called}
 
 
 def with_commands() -> Iterator[ParameterSet]:
     """The documents whose commands are run, each with the programs that it needs."""
     for document in documents():
         commands = "".join(block.text for block in blocks(document) if block.kind == COMMANDS)
-        if commands:
+        if commands and document not in OWN_TESTS:
             marks = pytest.mark.needs(*sorted(needs(commands)))
             yield pytest.param(document, marks=marks, id=str(document.relative_to(ROOT)))
 

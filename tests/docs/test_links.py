@@ -13,7 +13,16 @@ ALL = pytest.mark.parametrize("document", documents(), ids=lambda path: str(path
 
 GUIDE = [ROOT / "README.md", *sorted(ROOT.glob("docs/operations/*.md"))]
 
-WORDS = {"ADMIN_DATABASE_URL", "BACKUPS", "SECRETS", "WRITE_IMAGES", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"}
+WORDS = {
+    "ADMIN_DATABASE_URL",
+    "RESTORED_DATABASE_URL",
+    "BACKUPS",
+    "SECRETS",
+    "WRITE_IMAGES",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+}
 """Variables of the commands, and of the HTTP client and of OpenSSL, not settings of the service."""
 
 
