@@ -56,6 +56,7 @@ FILES = {
     "docs/operations/flux.md",
     "docs/operations/migrations.md",
     "docs/operations/observe.md",
+    "docs/operations/openshift.md",
     "docs/operations/recovery.md",
     "docs/operations/slo.md",
     "docs/operations/upgrade.md",

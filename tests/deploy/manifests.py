@@ -1,5 +1,6 @@
 """The rendered Kubernetes manifests, and their restrictions as options of Docker."""
 
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -34,6 +35,16 @@ def rendered(overlay: str, folder: Path = FOLDER) -> str:
 def manifests(overlay: str, folder: Path = FOLDER) -> list[Manifest]:
     """Every object of an overlay."""
     return list(yaml.load_all(rendered(overlay, folder), yaml.CSafeLoader))
+
+
+def with_component(name: str, folder: Path, overlay: str = "production") -> Path:
+    """A copy of the manifests whose overlay uses a component that it leaves out."""
+    shutil.copytree(FOLDER, folder)
+    file = folder / "overlays" / overlay / "kustomization.yaml"
+    line = f"- ../../components/{name}\n"
+    assert f"# {line}" in file.read_text()
+    file.write_text(file.read_text().replace(f"# {line}", line))
+    return folder
 
 
 def identity(one: Manifest) -> tuple[str, str]:

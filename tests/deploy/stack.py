@@ -53,12 +53,17 @@ def url(role: str) -> str:
 
 
 @contextmanager
-def service(engine: Engine, name: str, network: str, **variables: str) -> Iterator[int]:
-    """The service in a container with the restrictions of its pod. Yields its port on this machine."""
+def service(engine: Engine, name: str, network: str, *flags: str, **variables: str) -> Iterator[int]:
+    """The service in a container with the restrictions of its pod. Yields its port on this machine.
+
+    Args:
+        flags: More options of `docker run`. They replace those of the pod.
+        variables: The environment.
+    """
     port = free_port()
     environment = {"DATABASE_URL": url("items_app"), "WEB_CONCURRENCY": "2", "RATE_LIMIT_ENABLED": "false"} | variables
     engine.docker(
-        "run", "--detach", f"--name={name}", f"--network={network}", *docker_flags(OVERLAY),
+        "run", "--detach", f"--name={name}", f"--network={network}", *docker_flags(OVERLAY), *flags,
         f"--publish=127.0.0.1:{port}:8000", "--health-interval=1s",
         *(f"--env={key}={value}" for key, value in environment.items()), IMAGE,
     )  # fmt: skip

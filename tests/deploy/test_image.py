@@ -13,7 +13,7 @@ from tests.deploy.balancer import balancer
 from tests.deploy.conftest import REVISION, VERSION
 from tests.deploy.engine import IMAGE
 from tests.deploy.manifests import docker_flags
-from tests.deploy.stack import OVERLAY, database, service
+from tests.deploy.stack import OVERLAY, database, service, url
 from tests.processes.load import Request, load
 from tests.resources import creation
 
@@ -98,6 +98,22 @@ def test_the_service_runs_with_the_restrictions_of_its_pod(images, network):
     assert ["no-new-privileges"] == host["SecurityOpt"]
     assert (512 * 2**20, 64 * 2**20) == (host["Memory"], host["ShmSize"])
     assert any(flag.startswith("--tmpfs=/tmp") for flag in docker_flags(OVERLAY))
+
+
+def test_the_image_runs_as_any_user_of_the_group_0(images, network):
+    """With a user id that OpenShift gives to a namespace, the service creates a row, and `alembic` connects."""
+    user = "--user=1000660000:0"
+    with service(images, "arbitrary", network, user) as port:
+        answer = httpx.post(f"http://127.0.0.1:{port}{PATH}", json=BODY)
+        processes = images.docker("top", "arbitrary", "-eo", "pid,uid,gid").splitlines()[1:]
+    migrated = images.docker(
+        "run", "--rm", f"--network={network}", "--read-only", "--tmpfs=/tmp", user,
+        f"--env=MIGRATION_DATABASE_URL={url('items_owner')}", IMAGE, "alembic", "upgrade", "head",
+    )  # fmt: skip
+
+    assert 201 == answer.status_code
+    assert {("1000660000", "0")} == {tuple(line.split()[1:]) for line in processes}
+    assert "database_current" in migrated
 
 
 def test_a_request_in_flight_is_answered_during_shutdown(images, network):

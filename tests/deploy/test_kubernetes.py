@@ -32,9 +32,8 @@ def quantity(text: str) -> float:
 
 def settings(overlay):
     """The settings of a pod of the overlay."""
-    workers = math.ceil(quantity(pods(overlay)[f"Deployment {NAME}"]["containers"][0]["resources"]["limits"]["cpu"]))
     values = {name.lower(): value for name, value in configuration(overlay).items() if not name.endswith("_FILE")}
-    return Settings.load(_env_file=None, database_url="postgresql://a@b/c", web_concurrency=workers, **values)
+    return Settings.load(_env_file=None, database_url="postgresql://a@b/c", **values)
 
 
 def pre_stop_seconds(pod):
@@ -168,16 +167,14 @@ def test_the_largest_number_of_pods_fits_the_connection_limits(overlay):
 
 
 def test_workers_follow_the_cpu_limit(overlay):
-    """WEB_CONCURRENCY is the CPU limit, rounded up, and each pod has shared memory of its own."""
+    """WEB_CONCURRENCY is the CPU limit, rounded up, on any node, and each pod has shared memory of its own."""
     pod = pods(overlay)[f"Deployment {NAME}"]
     (container,) = pod["containers"]
-    (workers,) = (variable for variable in container["env"] if variable["name"] == "WEB_CONCURRENCY")
     (mount,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == "/dev/shm")
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
 
-    assert {"containerName": "api", "resource": "limits.cpu", "divisor": "1"} == workers["valueFrom"][
-        "resourceFieldRef"
-    ]
+    assert "WEB_CONCURRENCY" in configuration(overlay)
+    assert math.ceil(quantity(container["resources"]["limits"]["cpu"])) == settings(overlay).web_concurrency
     assert "Memory" == volume["emptyDir"]["medium"]
     assert quantity(volume["emptyDir"]["sizeLimit"]) >= 32 * 2**20
 

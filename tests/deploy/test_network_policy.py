@@ -1,5 +1,6 @@
 """Which servers the pods of the production overlay may connect to."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import yaml
 
 from app import NAME
 from app.settings import Settings
-from tests.deploy.manifests import FOLDER, KUBECTL, manifest, manifests
+from tests.deploy.manifests import FOLDER, KUBECTL, manifest, manifests, with_component
 
 OVERLAY = "production"
 
@@ -31,12 +32,15 @@ def egress(policies: list[dict[str, Any]]) -> dict[str, list[tuple[int, str]]]:
     }
 
 
-def rendered_with(servers: dict[str, str], folder: Path) -> list[dict[str, Any]]:
-    """The overlay with other networks for its servers."""
+NAMESPACES = {"DNS_NAMESPACE": "dns-of-the-cluster", "MONITORING_NAMESPACE": "prometheus"}
+
+
+def rendered_with(peers: dict[str, str], folder: Path) -> list[dict[str, Any]]:
+    """The overlay with other peers."""
     shutil.copytree(FOLDER, folder / "kubernetes")
     file = folder / "kubernetes" / "overlays" / OVERLAY / "kustomization.yaml"
     lines = [
-        f"{line.partition('=')[0]}={servers[name]}" if (name := line.strip(" -").partition("=")[0]) in servers else line
+        f"{line.partition('=')[0]}={peers[name]}" if (name := line.strip(" -").partition("=")[0]) in peers else line
         for line in file.read_text().splitlines()
     ]
     file.write_text("\n".join(lines))
@@ -56,6 +60,19 @@ def test_pods_connect_to_the_named_servers_only(tmp_path):
     } == found
 
 
+def test_the_namespaces_of_dns_and_of_prometheus_are_parameters(tmp_path):
+    """Each policy allows DNS in the named namespace, and the pods of the service the named Prometheus, and no other."""
+    found = [one["spec"] for one in rendered_with(NAMESPACES, tmp_path) if one["kind"] == "NetworkPolicy"]
+    default = [one["spec"] for one in manifests(OVERLAY) if one["kind"] == "NetworkPolicy"]
+
+    def named(specs: list[dict[str, Any]]) -> list[str]:
+        return re.findall(r"'kubernetes\.io/metadata\.name': '([^']+)'", str(specs))
+
+    assert 3 == len(found)
+    assert ["kube-system"] * 3 + ["monitoring"] == sorted(named(default))
+    assert [NAMESPACES["DNS_NAMESPACE"]] * 3 + [NAMESPACES["MONITORING_NAMESPACE"]] == sorted(named(found))
+
+
 def test_every_policy_of_the_overlay_names_its_networks():
     """No rule allows every address, and the parameters themselves are not applied to the cluster."""
     found = egress(manifests(OVERLAY))
@@ -69,12 +86,7 @@ def test_every_policy_of_the_overlay_names_its_networks():
 
 def test_a_component_switches_authentication_on(tmp_path):
     """The line that is commented out in the overlay adds valid settings, and the connection to the issuer."""
-    shutil.copytree(FOLDER, tmp_path / "kubernetes")
-    file = tmp_path / "kubernetes" / "overlays" / OVERLAY / "kustomization.yaml"
-    file.write_text(
-        file.read_text().replace("# - ../../components/authentication", "- ../../components/authentication")
-    )
-    on, off = manifests(OVERLAY, tmp_path / "kubernetes"), manifests(OVERLAY)
+    on, off = manifests(OVERLAY, with_component("authentication", tmp_path / "kubernetes")), manifests(OVERLAY)
 
     added = [rule for rule in egress(on)[NAME] if rule not in egress(off)[NAME]]
     assert [(443, "0.0.0.0/0"), (443, "::/0")] == added

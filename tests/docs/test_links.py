@@ -17,13 +17,15 @@ WORDS = {
     "ADMIN_DATABASE_URL",
     "RESTORED_DATABASE_URL",
     "BACKUPS",
+    "DNS_NAMESPACE",
+    "MONITORING_NAMESPACE",
     "SECRETS",
     "WRITE_IMAGES",
     "HTTPS_PROXY",
     "NO_PROXY",
     "SSL_CERT_FILE",
 }
-"""Variables of the commands, and of the HTTP client and of OpenSSL, not settings of the service."""
+"""Variables of the commands and of the manifests, and of the HTTP client and of OpenSSL, not settings of the service."""
 
 
 def anchors(page: Path) -> set[str]:
