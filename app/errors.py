@@ -456,6 +456,14 @@ class SlowRequestsBusyError(OverloadedError):
     detail = "Too many searches and exact counts run at the moment. Try again later; other requests are served."
 
 
+class StreamsBusyError(OverloadedError):
+    """Too many exports run already, of this client or in total. Other requests are served."""
+
+    code = "streams_busy"
+    retry_after_seconds = 5
+    detail = "Too many exports run at the moment. Try again later; other requests are served."
+
+
 class ShuttingDownError(RequestError):
     """The worker shuts down, and the request has not ended within GRACEFUL_SECONDS."""
 

@@ -14,6 +14,7 @@ from app.auth.access_tokens import AccessTokens
 from app.health.last_report import LastReport
 from app.http.application import Application
 from app.http.openapi import TAGS
+from app.http.streams import Streams
 from app.http.unmatched import method_not_allowed, not_found
 from app.lifespan import lifespan
 from app.metrics.exposition import Exposition
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
     app.state.settings = settings
     app.state.resources = [router.prefix for router in resources]
     app.state.metrics = metrics
+    app.state.streams = Streams()
     app.state.exposition = Exposition(metrics)
     app.state.rate_limits = rate_limits
     app.state.access_tokens = access_tokens

@@ -1,6 +1,7 @@
 """The keys of `scope["state"]` through which the server and the application inform each other."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 ANSWER_REFUSED: Final = "answer_refused"
 """From the lifespan: the ASGI application that answers the requests that the server refuses."""
@@ -21,8 +22,24 @@ FAILURE_CODE: Final = "failure_code"
 PRINCIPAL: Final = "principal"
 """Who sends the request, as its token says. Absent without authentication, and on the paths that everybody may read."""
 
+STREAM_BEGAN: Final = "stream_began"
+"""When the head of the response was sent, by `perf_counter`. Present if the response is a stream."""
+
+STREAM_CUT: Final = "stream_cut"
+"""The status by which the request is logged and counted. Present if the application has ended a stream before it was
+complete: the server then closes the connection without the end of the body."""
+
+DRAINING: Final = "draining"
+"""From the server: an `asyncio.Event` that is set when the worker begins to drain."""
+
 HEARTBEAT: Final = "heartbeat"
 """From the lifespan: a function that the worker calls with each heartbeat."""
 
 CLIENTS_OBSERVER: Final = "clients_observer"
 """From the lifespan: what the worker reports its client connections to."""
+
+
+def is_draining(state: Mapping[str, Any]) -> bool:
+    """Whether the worker that answers the request with this state drains. Other servers than ours do not say it."""
+    event = state.get(DRAINING)
+    return event is not None and event.is_set()

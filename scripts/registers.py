@@ -112,9 +112,9 @@ def _layout(text: str, modules: Mapping[str, str]) -> str:
 
 
 def _events(text: str, name: Name, new: Mapping[Path, str]) -> str:
-    router = next(source for path, source in new.items() if path.parent.name == "routers" and path.parts[-3] == "app")
+    routers = [source for path, source in new.items() if path.parent.name == "routers" and path.parts[-3] == "app"]
     rows = []
-    for level, event, arguments in re.findall(r'log\.(\w+)\("(\w+)"((?:, \w+=[^,)]+)*)\)', router):
+    for level, event, arguments in re.findall(r'log\.(\w+)\("(\w+)"((?:, \w+=[^,)]+)*)\)', "".join(routers)):
         when = render(_EVENTS.get(event.rpartition("_")[2], event.replace("_", " ").capitalize()), name)
         fields = ", ".join(f"`{field}`" for field in re.findall(r", (\w+)=", arguments))
         rows.append(f"| `{event}` | {level} | {fields} | {when} |\n")

@@ -136,3 +136,15 @@ def processes_stopped(cluster: Cluster) -> Iterator[None]:
     finally:
         for process in server_processes:
             os.kill(process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def locked(url: str, table: str) -> Iterator[None]:
+    """No statement can read the table."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(url))
+        runner.run(connection.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        try:
+            yield
+        finally:
+            runner.run(connection.close())

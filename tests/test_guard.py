@@ -279,10 +279,11 @@ class DenyingApplication(Application):
     def include_router(self, router: APIRouter, **declared: Any) -> None:
         """Include a copy of the router that has the dependency."""
         copy = APIRouter(dependencies=self.dependencies_at("router"))
-        for route in router.routes:
+        for context in iter_route_contexts(router.routes):
+            route = context.original_route
             assert isinstance(route, APIRoute)
             copy.add_api_route(
-                route.path,
+                str(context.path),
                 route.endpoint,
                 methods=list(route.methods or ()),
                 response_model=route.response_model,

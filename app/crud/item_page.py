@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from app.crud.item import columns
-from app.crud.item_search import Search, all_matches
+from app.crud.item_search import Search, all_matches, like_pattern
 from app.database import StatementRunner, named, slow
 from app.dataclasses.item import Item, ItemPage
 from app.errors import SearchTooBroadError
@@ -84,11 +84,8 @@ async def page_after(
 
 
 def _parameters(q: str | None) -> dict[str, Any]:
-    """The searched text, and its LIKE pattern, in which `%`, `_` and backslashes are ordinary characters."""
-    if q is None:
-        return {}
-    escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return {"q": q, "pattern": f"%{escaped}%"}
+    """The searched text, and its LIKE pattern."""
+    return {} if q is None else {"q": q, "pattern": like_pattern(q)}
 
 
 # Each statement is built once for each combination of arguments.

@@ -140,7 +140,7 @@ class Search:
         first = select(*_columns).where(*self._filters(_items)).order_by(_items.c.id).limit(_constant(LONG_SCAN_LIMIT))
         longest = first.subquery("longest_scan")
         scanned = select(longest).order_by(longest.c.id).limit(self._scan_limit).subquery("scanned")
-        matches = select(scanned.c.id).where(_value(self._choice.c.use_scan), _contains(scanned))
+        matches = select(scanned.c.id).where(_value(self._choice.c.use_scan), contains(scanned))
         return matches.order_by(scanned.c.id).limit(self._enough).cte("scan_matches").prefix_with("MATERIALIZED")
 
     def _scan_result(self) -> CTE:
@@ -168,7 +168,7 @@ class Search:
     def _matches_by_index(self) -> CTE:
         """The matches among the candidates."""
         found = self._candidates
-        matches = select(found.c.id).where(*self._filters(found), _contains(found))
+        matches = select(found.c.id).where(*self._filters(found), contains(found))
         return matches.cte("index_matches").prefix_with("MATERIALIZED")
 
     def _index_result(self) -> CTE:
@@ -196,6 +196,18 @@ class Search:
         return select(matches.c.id).order_by(matches.c.id).limit(_limit).offset(self._offset)
 
 
+def like_pattern(q: str) -> str:
+    """The LIKE pattern that finds this text, in which `%`, `_` and backslashes are ordinary characters."""
+    escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def contains(items: FromClause) -> ColumnElement[bool]:
+    """Whether the name contains the text of the parameter `pattern`, whatever its case."""
+    pattern = select(func.caseless(_pattern)).scalar_subquery()
+    return func.caseless(items.c.name).like(pattern)
+
+
 def all_matches(is_active: bool | None) -> CTE:
     """The ids of all matches, found by the index if the estimate allows that, otherwise by reading the whole table.
 
@@ -203,7 +215,7 @@ def all_matches(is_active: bool | None) -> CTE:
     """
     plan = _planned(is_active)
     use_index = select(plan.c.entries <= _constant(ENTRY_LIMIT)).scalar_subquery()
-    matches = select(_items.c.id).where(*_active_only(_items, is_active), _contains(_items))
+    matches = select(_items.c.id).where(*_active_only(_items, is_active), contains(_items))
     by_index, by_scan = matches.where(use_index, _found_by_index(plan)), matches.where(not_(use_index))
     return union_all(by_index, by_scan).cte("matches").prefix_with("MATERIALIZED")
 
@@ -226,12 +238,6 @@ def _planned(is_active: bool | None) -> CTE:
 def _found_by_index(plan: CTE) -> ColumnElement[bool]:
     """The condition that the index is for. In a subquery, the query is hidden from the planner: all have one plan."""
     return func.letter_triples(_items.c.name).op("@@")(_value(plan.c.query))
-
-
-def _contains(items: FromClause) -> ColumnElement[bool]:
-    """Whether the name contains the text, whatever its case."""
-    pattern = select(func.caseless(_pattern)).scalar_subquery()
-    return func.caseless(items.c.name).like(pattern)
 
 
 def _active_only(items: FromClause, is_active: bool | None) -> list[ColumnElement[bool]]:

@@ -67,3 +67,12 @@ class ItemPage:
 
     total_is_exact: bool | None
     """False if `total` is the planner's estimate; None after a cursor."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ItemChunk:
+    """Some items in the order of their ids, and where the next ones begin."""
+
+    rows: list[Item]
+    position: int | None
+    """The id after which the next chunk begins; None after the last one."""

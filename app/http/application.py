@@ -1,5 +1,6 @@
 """The FastAPI application class of this service: what is declared on it works, or is refused at the start."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn, cast
 
@@ -66,6 +67,7 @@ class Application(FastAPI):
         included = list(_included_routers(self.router.routes))
         _check(self, included)
         self.router.routes = _FixedRoutes(self._direct_route(context) for context in iter_route_contexts(self.routes))
+        _reserve_literal_paths([route for route in self.routes if isinstance(route, Route)])
         if self._open_paths is not None:
             check_routes(self.routes, self._open_paths)
         return super().build_middleware_stack()
@@ -93,6 +95,19 @@ class _FixedRoutes(list[BaseRoute]):
 
     def append(self, route: BaseRoute) -> NoReturn:
         raise RuntimeError(f"Cannot add {route} after the application has started.")
+
+
+def _reserve_literal_paths(routes: Sequence[Route]) -> None:
+    """A path without parameters is not a value of a parameter for the routes behind it.
+
+    With a POST at `/teas/all` and a GET at `/teas/{tea_id}`, a GET of `/teas/all` is 405, and not about an id.
+    """
+    literal: list[str] = []
+    for route in routes:
+        if not route.param_convertors:
+            literal.append(route.path)
+        elif taken := "|".join(re.escape(path) for path in literal if route.path_regex.match(path)):
+            route.path_regex = re.compile(rf"(?!(?:{taken})\Z){route.path_regex.pattern}")
 
 
 def _included_routers(routes: Iterable[BaseRoute]) -> Iterator[_IncludedRouter]:

@@ -1,6 +1,6 @@
 """The OpenAPI document: FastAPI's own, with the errors, headers and limits that all routes share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from itertools import groupby
 from typing import Any
@@ -36,10 +36,12 @@ from app.errors import (
     SearchTooBroadError,
     SlowRequestsBusyError,
     StatementTimeoutError,
+    StreamsBusyError,
     UnsupportedMediaTypeError,
 )
 from app.health import paths
 from app.http.body import MERGE_PATCH
+from app.http.ndjson import NdjsonResponse
 from app.http.openapi_security import complete_operation, complete_schemes
 from app.http.pagination import MAX_PAGE_BYTES
 from app.http.scopes import declared_scopes
@@ -200,31 +202,41 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
         yield _invalid_field(operation)
     if "Idempotency-Key" in names:
         yield IdempotencyKeyReusedError()
-    if "q" in names:
-        yield SearchTooBroadError()
     if "per_page" in names:
         yield PageTooLargeError(MAX_PAGE_BYTES)
+        if "q" in names:
+            yield SearchTooBroadError()
     if "If-Match" in names:
         yield PreconditionFailedError("resource", 1)
     dependencies = {dependency.call for dependency in _dependencies(route.dependant)}
     if get_rate_limits in dependencies and settings.rate_limit_enabled:
         yield QuotaTooSmallError(500, settings.rate_limit_write)
     if get_database in dependencies:
-        yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
-        yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
-        yield StatementTimeoutError()
-        if "q" in names:
-            yield SlowRequestsBusyError()
+        yield from _database_errors(names)
+    if getattr(route.response_class, "value", route.response_class) is NdjsonResponse:
+        yield StreamsBusyError()
+
+
+def _database_errors(names: Sequence[str]) -> Iterator[RequestError]:
+    """Return an example of each error of a route that uses the database, and has parameters of these names."""
+    yield from (DatabaseUnavailableError(), OverloadedError(), PoolExhaustedError(), SchemaOutdatedError())
+    yield from (DatabasePermissionDeniedError(), DatabaseSetupError(""), DatabaseRefusedError())
+    yield StatementTimeoutError()
+    if "q" in names:
+        yield SlowRequestsBusyError()
 
 
 def _invalid_field(operation: dict[str, Any]) -> InvalidFieldError:
-    """An example that a client can meet: about a number in the path or the query, else about another part."""
+    """An example that a client can meet: about a number in the path or the query, the body, a text, or another part."""
     parameters = operation.get("parameters", ())
     numbers = (parameter["name"] for parameter in parameters if parameter["schema"].get("type") == "integer")
     if number := next(numbers, None):
         return InvalidFieldError(number, "Input should be a valid integer")
     if "requestBody" in operation:
         return InvalidFieldError("body", "Input should be a JSON object")
+    for parameter in parameters:
+        if longest := parameter["schema"].get("maxLength"):
+            return InvalidFieldError(parameter["name"], f"String should have at most {longest} characters")
     return InvalidFieldError(parameters[0]["name"], "Field required")
 
 

@@ -65,8 +65,9 @@ class Metrics:
         self._duration = Histogram(
             "http_request_duration_seconds",
             "Time from the start of a request's handling to the end of its response. Handling starts when the request "
-            "has arrived; if its body is longer than 64 KiB, when its head has arrived. Without requests that were "
-            "refused because of their client's own share.",
+            "has arrived; if its body is longer than 64 KiB, when its head has arrived. Of a stream, such as an "
+            "export, only the time until its head is sent. Without requests that were refused because of their "
+            "client's own share.",
             ["method", "handler"],
             buckets=DURATION_BUCKETS,
             registry=self.registry,

@@ -18,6 +18,7 @@ from app.middleware.forwarded import ForwardedCheck
 from app.middleware.problems import MEDIA_TYPE, internal_error_body
 from app.middleware.response_headers import ResponseHeaders
 from app.middleware.response_recorder import ResponseRecorder
+from app.state_keys import STREAM_CUT
 
 _PATH_CHARACTERS: Final = 200
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -79,7 +80,7 @@ class RequestLog:
             if recorder.can_respond:
                 await _send_internal_error(recorder.send, request_id)
         finally:
-            status = 500 if crashed else recorder.status
+            status = 500 if crashed else state.get(STREAM_CUT, recorder.status)
             self._write(scope, status, perf_counter() - started, recorder.sent_bytes)
             current_request.reset(token)
 

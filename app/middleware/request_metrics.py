@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.metrics.instruments import Metrics
 from app.middleware.problems import INTERNAL_ERROR_CODE
 from app.middleware.response_recorder import ResponseRecorder
-from app.state_keys import FAILURE_CODE
+from app.state_keys import FAILURE_CODE, STREAM_BEGAN, STREAM_CUT
 
 
 class RequestMetrics(PrometheusInstrumentatorMiddleware):
@@ -33,7 +33,11 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, then count and time it."""
+        """Pass the request on, then count and time it.
+
+        A stream is timed until its head is sent: how long the rest takes depends on its client. If it was cut, it is
+        counted with the status that says why.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -48,16 +52,17 @@ class RequestMetrics(PrometheusInstrumentatorMiddleware):
             raise
         finally:
             self._metrics.in_progress -= 1
+            state = scope.setdefault("state", {})
             if crashed:
-                scope.setdefault("state", {})[FAILURE_CODE] = INTERNAL_ERROR_CODE
+                state[FAILURE_CODE] = INTERNAL_ERROR_CODE
             route = scope.get("route")
             info = Info(
                 request=Request(scope),
                 response=None,
                 method=scope["method"],
                 modified_handler="none" if route is None else route.path,
-                modified_status="500" if crashed else str(recorder.status),
-                modified_duration=perf_counter() - started,
+                modified_status="500" if crashed else str(state.get(STREAM_CUT, recorder.status)),
+                modified_duration=state.get(STREAM_BEGAN, perf_counter()) - started,
             )
             for instrumentation in self.instrumentations:
                 instrumentation(info)

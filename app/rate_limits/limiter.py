@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,24 +29,37 @@ class RouteLimiter(Limiter):
                 key_style="endpoint",
                 config_filename=os.devnull,
             )
+        self._limits: Mapping[str, str] = {}
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:  # noqa: ARG002 -- slowapi's signature
         """Ignore RATELIMIT_* variables and `.env`: the service's settings are the only configuration."""
         return default_value
 
+    def setting(self, name: str) -> Callable[[], str]:
+        """The limit that the settings give for this name. It is looked up with each request that is counted."""
+        return lambda: self._limits[name]
+
     @contextmanager
-    def using(self, counters: HostCounters, *, enabled: bool) -> Iterator[None]:
-        """Count in these counters until the context ends."""
+    def using(self, counters: HostCounters, limits: Mapping[str, str], *, enabled: bool) -> Iterator[None]:
+        """Count in these counters until the context ends.
+
+        Args:
+            counters: The counters of this host.
+            limits: The limits of the settings, by the names that `setting` takes.
+            enabled: Whether requests are counted at all.
+        """
         storage = HostStorage(counters=counters)
-        before = self.enabled, self._storage, self._limiter
+        before = self.enabled, self._storage, self._limiter, self._limits
         self.enabled, self._storage, self._limiter = enabled, storage, MovingWindowRateLimiter(storage)
+        self._limits = limits
         try:
             yield
         finally:
-            self.enabled, self._storage, self._limiter = before
+            self.enabled, self._storage, self._limiter, self._limits = before
 
 
 limiter = RouteLimiter()
 """For routers: `@limiter.limit("10/minute")` below the route's decorator, on a handler with a
-parameter `request`, adds a limit for that route, counted on each host separately.
+parameter `request`, adds a limit for that route, counted on each host separately. With
+`@limiter.limit(limiter.setting("export"))` the limit is the setting RATE_LIMIT_EXPORT.
 Importing it opens nothing; the lifespan opens its counters."""

@@ -57,6 +57,7 @@ class RateLimits:
         self.enabled = settings.rate_limit_enabled
         self._read = Quota("read", settings.rate_limit_read)
         self._write = Quota("write", settings.rate_limit_write)
+        self._of_routes = {"export": settings.rate_limit_export}
         self._metrics = metrics or NoMetrics()
         self._host = HostCounters(lambda degraded: self._set_degraded("host", degraded))
         self._degraded = set[str]()
@@ -76,13 +77,13 @@ class RateLimits:
                 Without it this worker counts alone.
         """
         if not self.enabled:
-            with limiter.using(self._host, enabled=False):
+            with limiter.using(self._host, self._of_routes, enabled=False):
                 yield
             return
         self._host.open(directory)
         try:
             async with AsyncExitStack() as stack:
-                stack.enter_context(limiter.using(self._host, enabled=True))
+                stack.enter_context(limiter.using(self._host, self._of_routes, enabled=True))
                 if self._redis is not None:
                     await stack.enter_async_context(self._redis.opened())
                 yield

@@ -21,6 +21,7 @@ from app.http.etags import etag, expected_versions, is_not_modified
 from app.http.openapi import ETAG, MERGE_PATCH_TOO, error_responses, header
 from app.http.pagination import Pagination
 from app.http.responses import json_response
+from app.routers import item_export
 from app.schemas.item import (
     ActiveFilter,
     Flag,
@@ -132,6 +133,9 @@ async def list_items(
     else:
         result = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
     return pagination.response(result.items, result)
+
+
+router.include_router(item_export.router)  # before the routes whose paths have an id
 
 
 @router.get("/{item_id}", dependencies=[_READ], response_model=ItemRead, responses=_CONDITIONAL)

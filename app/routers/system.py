@@ -12,6 +12,7 @@ from app.http.openapi import error_responses
 from app.http.responses import json_response
 from app.metrics.exposition import CONTENT_TYPE, Exposition
 from app.schemas.system import Health, Index, Readiness
+from app.state_keys import is_draining
 
 router = APIRouter(tags=["system"])
 
@@ -46,7 +47,7 @@ async def health() -> Response:
 async def ready(request: Request, readiness: ReadinessDependency) -> Response:
     """Whether this worker should receive requests: the database, its schema, and that the worker is not draining."""
     result = await readiness.checks()
-    draining = request.scope["state"].get("draining", False)  # set by the worker class
+    draining = is_draining(request.scope["state"])
     checks = result.to_dict() | {"draining": draining}
     if draining or not result.passed:
         raise NotReadyError(checks)

@@ -1,5 +1,6 @@
 """The request and response bodies of items, and the types of their parameters."""
 
+import json
 import re
 from datetime import datetime
 from decimal import Decimal
@@ -117,8 +118,9 @@ _STORED: dict[str, JsonValue] = {
     "created_at": "2026-11-22T13:00:00.123456Z",
     "updated_at": "2026-11-22T13:00:00.123456Z",
 }
+_ETAG = '"1-1795352400123456"'
 _LISTED: dict[str, JsonValue] = {
-    "items": [{**_STORED, "etag": '"1-1795352400123456"'}],
+    "items": [{**_STORED, "etag": _ETAG}],
     "page": 1,
     "per_page": 1,
     "total": 2,
@@ -126,6 +128,10 @@ _LISTED: dict[str, JsonValue] = {
     "pages": 2,
     "next_cursor": "AAAAAAAAAAE_rb7i",
 }
+
+
+EXPORTED = json.dumps({**_STORED, "etag": _ETAG}) + "\n"
+"""An example of an export."""
 
 
 class _RequestBody(BaseModel):

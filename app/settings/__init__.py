@@ -115,6 +115,9 @@ class Settings(FromEnvironment):
     rate_limit_write: Limit = "600/minute"
     """The number of writing requests that one client may send in a period."""
 
+    rate_limit_export: Limit = "10/minute"
+    """The number of exports that one client may begin in a period, on each host. Each is a reading request as well."""
+
     rate_limit_storage_uri: StorageUri | None = None
     """`redis://…` or `rediss://…` counts requests across hosts. It names one server, or any node of a cluster.
     By default requests are counted in shared memory, across the workers of one host."""

@@ -7,6 +7,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.errors import RequestRefusedError
+from app.state_keys import STREAM_CUT
 
 _PLAIN_TEXT = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -70,7 +71,8 @@ class RequestCycle(RequestResponseCycle):
             await self._answer_failure(error)
         else:
             if not self.response_complete and not self.disconnected:
-                self.logger.error("The application has returned without a complete response.")
+                if STREAM_CUT not in self.scope["state"]:
+                    self.logger.error("The application has returned without a complete response.")
                 await self._answer_internal_error()
         finally:
             self.on_response = _ignore

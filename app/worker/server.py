@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 
-from app.state_keys import CLIENTS_OBSERVER, HEARTBEAT
+from app.state_keys import CLIENTS_OBSERVER, DRAINING, HEARTBEAT
 from app.worker.connection import Connection
 from app.worker.limits import Limits, State
 from app.worker.stage import Stage
@@ -52,6 +52,7 @@ class Server(uvicorn.Server):
             if listener.family != socket.AF_UNIX:
                 # The connections inherit it. A write to a Unix socket keeps no more than 208 KiB in any case.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _KERNEL_BYTES)
+        self.lifespan.state[DRAINING] = asyncio.Event()
         await super().startup(sockets)
         # What exists now exists until the process ends, so the garbage collector need not look at it again.
         gc.freeze()
@@ -64,8 +65,8 @@ class Server(uvicorn.Server):
 
         The order of what happens:
 
-        1. DRAINING is reported. A request that begins from now on finds
-           `draining` in its state, and its response says `Connection: close`.
+        1. DRAINING is reported. The event that all requests have in their state is set, and the response to a
+           request that begins from now on says `Connection: close`.
         2. Connections that wait to be accepted are accepted. The listeners are closed.
         3. Idle connections are closed after LINGER_SECONDS without a request.
         4. Requests in flight have `graceful_seconds`. Then they are cancelled and answered 503.
@@ -75,7 +76,7 @@ class Server(uvicorn.Server):
         After SIGQUIT nothing is waited for, except FORCED_LIFESPAN_SECONDS for the lifespan.
         """
         self._status.report_stage(Stage.DRAINING)
-        self.lifespan.state["draining"] = True
+        self.lifespan.state[DRAINING].set()
         self.server_state.draining = True
         # No await between accepting and `super().shutdown`, which closes the listeners first.
         serving_pending = asyncio.ensure_future(self._serve_accepted(_accept_pending(sockets or [])))

@@ -86,7 +86,7 @@ class _Plain:
             "method": scope["method"],
             "path": scope["path"],
             "body": len(body),
-            "draining": scope["state"].get("draining", False),
+            "draining": scope["state"]["draining"].is_set(),
             "headers": len(scope["headers"]),
         }
         return "\n".join(f"{name}={value}" for name, value in facts.items()).encode()

@@ -1,14 +1,9 @@
 """Readiness with the default settings, while all connections are in use."""
 
-import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
-import asyncpg
-
-from tests.cluster import processes_stopped
+from tests.cluster import locked, processes_stopped
 from tests.processes.load import Request, load
 from tests.processes.scrape import fetch, scrape, total
 from tests.processes.server import Server, eventually, service
@@ -20,18 +15,6 @@ WORKERS = 2
 def sample(number: int) -> Request:
     """A list of samples, for one of 50 clients: one client alone may not use all connections."""
     return Request(target="/samples", headers=(("X-Forwarded-For", f"192.0.2.{number % 50}"),))
-
-
-@contextmanager
-def locked(url: str, table: str) -> Iterator[None]:
-    """No statement can read the table."""
-    with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(url))
-        runner.run(connection.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
-        try:
-            yield
-        finally:
-            runner.run(connection.close())
 
 
 def probe(server: Server, *, times: int, every: float) -> list[tuple[int, float]]:

@@ -67,7 +67,7 @@ def test_the_limiter_counts_only_while_counters_are_open(tmp_path, is_shared):
     counters = HostCounters(lambda _: None)
     counters.open(tmp_path if is_shared else None)
     minute = parse("2/minute")
-    with limiter.using(counters, enabled=True):
+    with limiter.using(counters, {}, enabled=True):
         strategy = limiter.limiter
         assert [True, True, False] == [strategy.hit(minute, "client", "route") for _ in range(3)]
         assert not strategy.test(minute, "client", "route")

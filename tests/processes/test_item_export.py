@@ -1,0 +1,150 @@
+"""Exports from a real server: clients that read slowly, statements that fail, and workers that drain."""
+
+import http.client
+import json
+import signal
+import socket
+import time
+
+import psutil
+import pytest
+
+from app.http.streams import MAX_STREAMS_OF_CLIENT
+from tests.cluster import as_role, execute, locked
+from tests.processes.scrape import fetch, scrape, total
+from tests.processes.server import Server, eventually, service
+
+COUNT = 4000
+"""Items of eight kilobytes each: many times more than the buffers of a connection hold."""
+
+FILL = f"INSERT INTO items (name, description) SELECT 'Kettle', repeat('x', 8000) FROM generate_series(1, {COUNT})"
+
+
+def one_connection(url: str) -> Server:
+    """A server whose worker has a pool of one connection."""
+    return service(url, DATABASE_CONNECTIONS="2", DATABASE_STATEMENT_SECONDS="2")
+
+
+@pytest.fixture
+def filled_url(database_url: str) -> str:
+    """A database with COUNT items."""
+    execute(as_role(database_url, "postgres"), FILL)
+    return database_url
+
+
+class Export:
+    """One export over a connection that takes little in advance."""
+
+    def __init__(self, server: Server, query: str = "") -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        self._connection.sock = socket.socket()
+        self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        self._connection.sock.settimeout(30)
+        self._connection.sock.connect(("127.0.0.1", server.port))
+        self._connection.request("GET", f"/items/export{query}")
+        self._response = self._connection.getresponse()
+        assert 200 == self._response.status
+        self.body = b""
+        self.is_complete = False
+
+    def read(self, size: int) -> None:
+        """Read so many bytes."""
+        self.body += self._response.read(size)
+
+    def read_all(self) -> None:
+        """Read until the body or the connection ends."""
+        try:
+            self.body += self._response.read()
+            self.is_complete = True
+        except http.client.IncompleteRead as cut:
+            self.body += cut.partial
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._response.close()
+        self._connection.close()
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the items. Each line is a whole item, also the last one."""
+        return [json.loads(line)["id"] for line in self.body.split(b"\n") if line]
+
+
+def statements(server: Server) -> float:
+    """How many statements the exports have run, as far as they have been sampled."""
+    labels = {"statement": "export_items"}
+    return total(scrape(server.port), "database_statement_duration_seconds_count", labels)
+
+
+def events(server: Server, event: str) -> list[dict[str, object]]:
+    """The log lines with this event."""
+    lines = [json.loads(line) for line in server.output().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_slow_reader_holds_no_connection(filled_url):
+    """Beside a client that reads a byte at a time, a pool of one connection serves others, and no memory is used.
+
+    When the client reads on, it gets all items.
+    """
+    with one_connection(filled_url) as server:
+        server.serving()
+        assert 200 == fetch(server.port, "/items/1")[0]
+        worker = psutil.Process(server.workers()[0])
+        before = worker.memory_info().rss
+        export = Export(server)
+        for number in range(20):
+            export.read(1)
+            assert 200 == fetch(server.port, f"/items/{number + 1}")[0]
+            time.sleep(0.1)
+
+        samples = scrape(server.port)
+        assert 1 == total(samples, "database_pool_size")
+        assert 0 == total(samples, "database_pool_in_use")
+        assert 1 <= statements(server) <= 4
+        assert worker.memory_info().rss - before < 8 * 1024 * 1024
+        export.read_all()
+        export.close()
+
+        assert export.is_complete
+        assert list(range(1, COUNT + 1)) == export.ids
+
+
+def test_an_export_that_fails_or_drains_ends_visibly(filled_url):
+    """Its body ends behind an item, without a newline and without the end of a chunked body. The rest can be asked for.
+
+    A client that disconnects frees everything.
+    """
+    with one_connection(filled_url) as server:
+        server.serving()
+        gone = [Export(server) for _ in range(MAX_STREAMS_OF_CLIENT)]
+        assert 503 == fetch(server.port, "/items/export")[0]
+        for export in gone:
+            export.close()
+        eventually(lambda: 200 == fetch(server.port, f"/items/export?cursor={COUNT}")[0], seconds=10, what="an export")
+        failing = Export(server)
+        failing.read(1000)
+        with locked(as_role(filled_url, "postgres"), "items"):
+            failing.read_all()
+        draining = Export(server, f"?cursor={failing.ids[-1]}")
+        draining.read(1000)
+        began = time.monotonic()
+        server.send(signal.SIGTERM)
+        eventually(lambda: not server.serving_workers(), seconds=10, what="a worker that drains")
+        draining.read_all()
+        assert 0 == server.wait(seconds=20)
+        failing.close()
+        draining.close()
+        assert time.monotonic() - began < 20
+
+        assert not failing.is_complete
+        assert not draining.is_complete
+        assert (b"}", b"}") == (failing.body[-1:], draining.body[-1:])
+        received = failing.ids + draining.ids
+        assert list(range(1, len(received) + 1)) == received
+        assert len(received) < COUNT
+        cuts = [(line["code"], line["rows"]) for line in events(server, "stream_cut")]
+        assert [("statement_timeout", len(failing.ids)), ("shutting_down", len(draining.ids))] == cuts
+        served = [line["status"] for line in events(server, "request_served") if line["route"] == "/items/export"]
+        assert [504, 200] == served[-2:]
+        assert [] == events(server, "request_crashed")
