@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 import asyncpg
 import structlog
@@ -123,7 +124,7 @@ async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connect
             The message never contains the password.
     """
     try:
-        connection: Connection = await connecting.connect(  # type: ignore[assignment]
+        opened, _ = await connecting.connect(
             replace(url, session_attributes="read-write"),
             connecting.HostOrder(),
             host_seconds=CONNECT_SECONDS,
@@ -144,6 +145,7 @@ async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connect
             f"PostgreSQL cannot be reached: {error}. Check that it runs, and the host and port in "
             "MIGRATION_DATABASE_URL or DATABASE_URL."
         ) from None
+    connection = cast(Connection, opened)
     try:
         await _set_up(connection, statements)
     except BaseException:  # also when it is cancelled

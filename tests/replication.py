@@ -1,7 +1,6 @@
 """A primary and its standby, and what makes one of them freeze, follow or lead."""
 
-import os
-import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,13 +35,27 @@ def url_of(*clusters: Cluster, parameters: str = "") -> str:
     return f"postgresql://postgres@/postgres?host={folders}&port=5432{parameters}"
 
 
-def freeze(cluster: Cluster) -> None:
-    """Stop every process of the server (SIGSTOP), for good: it is killed at the end."""
+@contextmanager
+def frozen(cluster: Cluster) -> Iterator[float]:
+    """Every process of the server is stopped (SIGSTOP), and at the end killed: it takes no write after that.
+
+    Yields:
+        When they were stopped, by the monotonic clock.
+    """
     postmaster = psutil.Process(int(Path(cluster.data, "postmaster.pid").read_text().split()[0]))
-    for process in [postmaster, *postmaster.children(recursive=True)]:
-        os.kill(process.pid, signal.SIGSTOP)
+    postmaster.suspend()  # first, so that it starts no other process
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield time.monotonic()
+    finally:
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=10)
 
 
-def promote(cluster: Cluster) -> None:
-    """Make the standby a primary, and wait until it is one."""
+def promote(cluster: Cluster) -> float:
+    """Make the standby a primary, and return when it is one, by the monotonic clock."""
     execute(cluster.url, "SELECT pg_promote()")
+    return time.monotonic()

@@ -10,6 +10,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from app.database.clients import current_client
 from app.database.connection import Connector
 from app.database.executor import Executor, StatementObserver
+from app.database.failover import leaving_frozen_hosts
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.lanes import slow
 from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
@@ -196,6 +197,7 @@ async def connect(
     )
     pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
     try:
-        yield Database(pool, statement_seconds=statement_seconds, observer=observer)
+        async with leaving_frozen_hosts(pool, connector):
+            yield Database(pool, statement_seconds=statement_seconds, observer=observer)
     finally:
         await pool.close()

@@ -12,7 +12,7 @@ from app.database_url import DatabaseHost, DatabaseUrl
 _HOST_FAILURES: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 """For these the next host is tried: a server that is away, that starts or stops, or that closes the connection."""
 
-_WRITING: Final = ("read-write", "primary")
+WRITING: Final = ("read-write", "primary")
 """The kinds of servers that take writes, as `target_session_attrs` says them."""
 
 
@@ -43,7 +43,7 @@ class HostOrder:
 
 async def connect(
     url: DatabaseUrl, order: HostOrder, *, host_seconds: float, server_settings: Mapping[str, str], **options: Any
-) -> asyncpg.Connection:
+) -> tuple[asyncpg.Connection, DatabaseHost]:
     """Connect to the first host of the URL that takes the connection and is of the kind that the URL wants.
 
     Args:
@@ -74,13 +74,13 @@ async def connect(
             failures[host] = _wrong_kind(url)
         else:
             order.worked(host)
-            return connection
+            return connection, host
         order.failed(host)
     raise _failure(url, failures)
 
 
 def _wrong_kind(url: DatabaseUrl) -> ConnectionError:
-    if url.session_attributes in _WRITING:
+    if url.session_attributes in WRITING:
         return NoWritableServerError("the server takes no writes")
     return ConnectionError(f"the server is not of the kind target_session_attrs={url.session_attributes}")
 

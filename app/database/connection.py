@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Any, Final, cast
@@ -14,10 +15,10 @@ import structlog
 from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
-from app.database.connecting import HostOrder, connect
-from app.database.failures import connect_failure, loggable
+from app.database.connecting import WRITING, HostOrder, connect
+from app.database.failures import DRIVER_ERRORS, connect_failure, loggable
 from app.database.peer import PARAMETERS_REFUSED, check_peer
-from app.database_url import DatabaseUrl
+from app.database_url import DatabaseHost, DatabaseUrl
 from app.errors import DatabaseSetupError, StartupError
 
 log = structlog.get_logger(__name__)
@@ -46,10 +47,12 @@ between. It is closed when it has not answered for 30 seconds more."""
 class Connection(asyncpg.Connection):
     """A connection that knows its age, and whose prepared statements have names that no other connection uses."""
 
-    __slots__ = ("_statement_numbers", "expires_at", "opened_at", "statement_prefix")
+    __slots__ = ("_statement_numbers", "expires_at", "host", "opened_at", "statement_prefix")
 
     _protocol: DriverProtocol | None
     _transport: Any
+    host: DatabaseHost
+    """The host of the URL that it is connected to."""
     opened_at: float
     """Before it was opened, by `perf_counter`."""
     expires_at: float
@@ -150,6 +153,30 @@ class Connector:
         self._logged_problem = ""
         return connection
 
+    @property
+    def can_fail_over(self) -> bool:
+        """Whether the URL names another server that may take writes, and each can be asked whether it answers."""
+        url = self._url
+        return len(url.hosts) > 1 and url.session_attributes in WRITING and not url.tls.is_direct
+
+    def number(self, host: DatabaseHost) -> int:
+        """The number of this host in the URL, from 1; 0 if the URL has changed. Its name is a part of the URL."""
+        return self._url.hosts.index(host) + 1 if host in self._url.hosts else 0
+
+    async def another_takes_writes(self, host: DatabaseHost) -> bool:
+        """Whether another host takes writes. New connections try this one last from then on."""
+        others = tuple(other for other in self._url.hosts if other != host)
+        if not others:
+            return False
+        url = replace(self._url, hosts=others)
+        try:
+            connection, _ = await connect(url, self._order, host_seconds=self._host_seconds(url), **self._options)
+        except DRIVER_ERRORS:
+            return False
+        self._order.failed(host)
+        connection.terminate()
+        return True
+
     async def _connect_again_if_refused(self) -> Connection:
         """Read the URL again when the server refuses the login: its password may have been changed."""
         url = self._url
@@ -167,7 +194,7 @@ class Connector:
     async def _connect(self, url: DatabaseUrl) -> Connection:
         started = perf_counter()
         try:
-            opened = await connect(
+            opened, host = await connect(
                 url, self._order, host_seconds=self._host_seconds(url), connection_class=Connection, **self._options
             )
         except asyncpg.ProtocolViolationError as error:
@@ -176,6 +203,7 @@ class Connector:
             raise DatabaseSetupError(PARAMETERS_REFUSED) from None
         connection = cast(Connection, opened)
         try:
+            connection.host = host
             connection.opened_at = started
             # Not all at the same time: connections that were opened together would be replaced together.
             connection.expires_at = started + self._connection_seconds * _random.uniform(0.9, 1.0)

@@ -65,7 +65,8 @@ class Pool:
         self._connect = connect
         self._observer = observer
         self._idle: list[Connection] = []
-        self._open = 0
+        self.connections: set[Connection] = set()
+        """All that are open: the idle ones, and those in use."""
         self._cancelling: set[asyncio.Task[None]] = set()
         """One for each connection whose last statement is being cancelled in the server."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -79,7 +80,7 @@ class Pool:
         quick, slow = self._admission.quick, self._admission.slow
         return PoolState(
             size=self.size,
-            open=self._open,
+            open=len(self.connections),
             in_use=quick.in_use + slow.in_use,
             waiting=quick.waiting + slow.waiting,
             slow=LaneState(size=slow.size, in_use=slow.in_use, waiting=slow.waiting),
@@ -88,6 +89,10 @@ class Pool:
     def lane(self, *, is_slow: bool) -> Lane:
         """The lane of slow statements, or that of all others."""
         return self._admission.slow if is_slow else self._admission.quick
+
+    def in_use(self) -> set[Connection]:
+        """The connections that requests use, also those whose statement is being cancelled."""
+        return self.connections.difference(self._idle)
 
     async def acquire(self, client: Client, lane: Lane) -> Connection:
         """Take a connection; wait for one if this client may use none now.
@@ -188,7 +193,7 @@ class Pool:
         if self._closing:
             await asyncio.wait(self._closing)
         connection = await self._connect()
-        self._open += 1
+        self.connections.add(connection)
         self._observer.pool_opened()
         return connection
 
@@ -197,5 +202,5 @@ class Pool:
             task = asyncio.create_task(connection.end(CLOSE_SECONDS))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        self._open -= 1
+        self.connections.discard(connection)
         self._observer.pool_closed()

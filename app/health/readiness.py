@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 INTERVAL_SECONDS = 1.0
 """The pause between two checks."""
 
+RETRY_SECONDS = 0.25
+"""The pause after a check that has failed: a worker is ready soon after the database is."""
+
 FIRST_SECONDS = 2.0
 """How long a probe waits for the first result. It must be below the timeout of the orchestrator's probe."""
 
@@ -171,8 +174,8 @@ class Readiness:
 
     async def _check_repeatedly(self) -> None:
         while True:
-            await self.check()
-            await asyncio.sleep(INTERVAL_SECONDS)
+            checks = await self.check()
+            await asyncio.sleep(INTERVAL_SECONDS if checks.passed else min(RETRY_SECONDS, INTERVAL_SECONDS))
 
     def _report(self) -> None:
         checks = self._checks

@@ -142,7 +142,7 @@ async def test_a_server_of_another_kind_is_refused(server, attributes):
 async def test_what_a_url_sets_takes_precedence(server):
     """`application_name` and `options` of the URL come before those of the service."""
     url = DatabaseUrl.parse(f"{server['socket']}&application_name=mine&options=-cwork_mem%3D9MB")
-    connection = await connect(
+    connection, _ = await connect(
         url, HostOrder(), host_seconds=5, server_settings={"application_name": "ours", "jit": "off"}
     )
     try:

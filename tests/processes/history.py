@@ -23,7 +23,8 @@ class History:
 
     def __init__(self, url: str) -> None:
         """Insert the samples that requests replace."""
-        self._url = url
+        self.url = url
+        """The database that writes are compared with."""
         execute(url, f"INSERT INTO samples (name) SELECT 'seeded' FROM generate_series(1, {_SEEDED})")
 
     @staticmethod
@@ -94,7 +95,7 @@ class History:
         return counts
 
     async def _rows(self) -> dict[int, asyncpg.Record]:
-        connection = await asyncpg.connect(self._url, user="postgres")
+        connection = await asyncpg.connect(self.url, user="postgres")
         try:
             found = await connection.fetch("SELECT id, name, description, amount FROM samples")
             return {row["id"]: row for row in found}
