@@ -25,7 +25,7 @@ WORDS = {
     "NO_PROXY",
     "SSL_CERT_FILE",
 }
-"""Variables of the commands and of the manifests, and of the HTTP client and of OpenSSL, not settings of the service."""
+"""Variables of the commands, of the manifests, of the HTTP client and of OpenSSL, not settings of the service."""
 
 
 def anchors(page: Path) -> set[str]:
