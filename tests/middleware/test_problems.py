@@ -51,6 +51,7 @@ def named_errors():
         errors.PageTooLargeError: (10,),
         errors.NotReadyError: ({"database": "ok"},),
         errors.RateLimitedError: (7,),
+        errors.QuotaTooSmallError: (500, "60/minute"),
         errors.DatabaseSetupError: ("Set DATABASE_POOLER.",),
         **dict.fromkeys(_kinds(errors.ConstraintViolatedError), ("uq_widgets_name",)),
     }
