@@ -11,7 +11,7 @@ _WORD = re.compile(r"(?<!\w)(?:([Aa])n([\s`]+))?(\w*[Ii][Tt][Ee][Mm]\w*)")
 """A word that contains the resource's name, and the article before it."""
 
 _SQL_BEFORE = re.compile(
-    r"(?:\b(?:FROM|INTO|UPDATE|TABLE|TRUNCATE|ANALYZE|VACUUM|FULL|ONLY|ON|JOIN|LOCK|REFERENCES)\)? "
+    r"(?:\b(?:FROM|INTO|UPDATE|TABLE|TRUNCATE|ANALYZE|VACUUM|FULL|ONLY|ON|JOIN|LOCK|REFERENCES|SETOF)\)? "
     r"|NULL::|public[. ]|to_jsonb\(|idempotency_keys, |Scan on |Relation Name\"\) == \"|__tablename__ = \")$"
 )
 _SQL_AFTER = re.compile(r", idempotency_keys| SET UNLOGGED")

@@ -151,7 +151,10 @@ async def _write(
 @cache
 def _create(names: tuple[str, ...]) -> Insert:
     values: dict[str, Any] = {name: bindparam(name) for name in names}
-    return named("create_item", insert(_items).values(values).returning(*columns))
+    # Both times are those of the clock, not of the begin of the transaction: see `writes_complete_until`.
+    clock = select(func.clock_timestamp(type_=DateTime(True)).label("time")).cte("clock")
+    times = dict.fromkeys(("created_at", "updated_at"), select(clock.c.time).scalar_subquery())
+    return named("create_item", insert(_items).values({**values, **times}).returning(*columns))
 
 
 @cache

@@ -24,7 +24,8 @@ _create_once = named(
 WITH proposed AS (
     SELECT nextval(pg_get_serial_sequence('items', 'id')) AS id, CAST(:name AS text) AS name,
         CAST(:description AS text) AS description, CAST(:price AS numeric(12, 2)) AS price,
-        CAST(:is_active AS boolean) AS is_active, now() AS created_at, now() AS updated_at
+        CAST(:is_active AS boolean) AS is_active, clock.time AS created_at, clock.time AS updated_at
+    FROM (SELECT clock_timestamp() AS time) AS clock
 ), kept AS (
     INSERT INTO idempotency_keys AS known (key, fingerprint, answer, created_at)
     SELECT :key, :fingerprint, to_jsonb(proposed), created_at FROM proposed

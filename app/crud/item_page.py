@@ -1,9 +1,11 @@
 """Pages of items, at a cost that does not grow with the table: one SQL statement each."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     ColumnElement,
@@ -30,9 +32,23 @@ COUNT_LIMIT = 1000
 
 _items = cast(Table, ItemRow.__table__)
 
+_chosen = named(
+    "list_chosen_items",
+    select(*columns)
+    .where(_items.c.id == func.any(bindparam("item_ids", type_=ARRAY(BigInteger))))
+    .order_by(_items.c.id),
+)
+
 
 async def page(
-    database: StatementRunner, *, limit: int, offset: int, is_active: bool | None, q: str | None, count_exactly: bool
+    database: StatementRunner,
+    *,
+    limit: int,
+    offset: int,
+    is_active: bool | None,
+    q: str | None,
+    count_exactly: bool,
+    newest_first: bool = False,
 ) -> ItemPage:
     """One page of the matching items in the order of their ids, and how many match.
 
@@ -42,11 +58,12 @@ async def page(
         is_active: Which items match; None for all.
         q: A substring of the name, whatever its case; None for all items.
         count_exactly: Count all matches, however long that takes, instead of estimating beyond COUNT_LIMIT.
+        newest_first: In the descending order of the ids; not with `q`.
 
     Raises:
         SearchTooBroadError: The page cannot be found within the bounds of a search.
     """
-    statement = _page(is_active, count_exactly) if q is None else _searched(is_active, count_exactly)
+    statement = _page(is_active, count_exactly, newest_first) if q is None else _searched(is_active, count_exactly)
     rows = await database.run(statement, {**_parameters(q), "limit": limit + 1, "offset": offset})
     total = rows[0]["total"]
     if total is None:
@@ -59,9 +76,15 @@ async def page(
 
 
 async def page_after(
-    database: StatementRunner, item_id: int, *, limit: int, is_active: bool | None, q: str | None
+    database: StatementRunner,
+    item_id: int,
+    *,
+    limit: int,
+    is_active: bool | None,
+    q: str | None,
+    newest_first: bool = False,
 ) -> ItemPage:
-    """The matching items whose ids are greater than `item_id`. The other arguments are those of `page`.
+    """The matching items that come after `item_id` in the order of the ids. The other arguments are those of `page`.
 
     With `q`, the page can have fewer than `limit` items although more match: those that the bounds of a search allow.
 
@@ -69,7 +92,7 @@ async def page_after(
         SearchTooBroadError: Within the bounds of a search no match was found, and not all items were read.
     """
     if q is None:
-        rows = await database.run(_page_after(is_active), {"item_id": item_id, "limit": limit + 1})
+        rows = await database.run(_page_after(is_active, newest_first), {"item_id": item_id, "limit": limit + 1})
         items = [Item(*row) for row in rows[:limit]]
         is_complete = True
     else:
@@ -83,6 +106,12 @@ async def page_after(
     return ItemPage(items=items, has_more=len(rows) > limit or not is_complete, total=None, total_is_exact=None)
 
 
+async def chosen(database: StatementRunner, item_ids: Sequence[int]) -> ItemPage:
+    """Those of the items that exist, in the order of their ids."""
+    items = [Item(*row) for row in await database.run(_chosen, {"item_ids": item_ids})]
+    return ItemPage(items=items, has_more=False, total=len(items), total_is_exact=True)
+
+
 def _parameters(q: str | None) -> dict[str, Any]:
     """The searched text, and its LIKE pattern."""
     return {} if q is None else {"q": q, "pattern": like_pattern(q)}
@@ -92,22 +121,27 @@ def _parameters(q: str | None) -> dict[str, Any]:
 
 
 @cache
-def _page(is_active: bool | None, count_exactly: bool) -> Select[Any]:
+def _page(is_active: bool | None, count_exactly: bool, newest_first: bool) -> Select[Any]:
     page = _with_total(
         "count_items" if count_exactly else "list_items",
         _exact_total(is_active) if count_exactly else _capped_total(is_active),
         select(*columns)
         .where(*_filters(is_active))
-        .order_by(_items.c.id)
+        .order_by(_items.c.id.desc() if newest_first else _items.c.id)
         .limit(bindparam("limit", type_=BigInteger))
         .offset(bindparam("offset", type_=BigInteger)),
+        newest_first=newest_first,
     )
     return slow(page) if count_exactly else page
 
 
 @cache
-def _page_after(is_active: bool | None) -> Select[Any]:
-    page = select(*columns).where(_items.c.id > bindparam("item_id"), *_filters(is_active)).order_by(_items.c.id)
+def _page_after(is_active: bool | None, newest_first: bool) -> Select[Any]:
+    item_id = bindparam("item_id", type_=BigInteger)
+    is_after, order = (
+        (_items.c.id < item_id, _items.c.id.desc()) if newest_first else (_items.c.id > item_id, _items.c.id.asc())
+    )
+    page = select(*columns).where(is_after, *_filters(is_active)).order_by(order)
     return named("list_items_after", page.limit(bindparam("limit", type_=BigInteger)))
 
 
@@ -136,11 +170,12 @@ def _searched_after(is_active: bool | None) -> Select[Any]:
     return slow(named("search_items_after", page))
 
 
-def _with_total(name: str, total: Select[Any], page: Select[Any]) -> Select[Any]:
+def _with_total(name: str, total: Select[Any], page: Select[Any], *, newest_first: bool = False) -> Select[Any]:
     """A statement of this name: the total and the columns of each item on the page; a row of nulls if there is none."""
     counted, found = total.subquery("counted_items"), page.subquery("found")
     joined = counted.outerjoin(found, true())
-    return named(name, select(*counted.c, *found.c).select_from(joined).order_by(found.c.id))
+    order = found.c.id.desc() if newest_first else found.c.id
+    return named(name, select(*counted.c, *found.c).select_from(joined).order_by(order))
 
 
 def _with_ids(ids: Select[Any]) -> Select[Any]:

@@ -43,6 +43,12 @@ class Pagination:
     filters: dict[str, str]
     """The other parameters of the request, as they are written in the query string."""
 
+    order: cursors.Order = "id"
+    """What the list is sorted by."""
+
+    has_other_pages: bool = True
+    """Whether the list has pages, with numbers or cursors, and `Link` leads to them."""
+
     @property
     def offset(self) -> int:
         """The number of rows before the page.
@@ -60,32 +66,32 @@ class Pagination:
     def response(self, rows: Sequence[Versioned], info: PageInfo) -> Response:
         """Return the response.
 
-        If the rows are too large for one body, a page after a cursor ends early, and its `next_cursor` continues.
+        If the rows are too large for one body, a page without a total ends early, and its `next_cursor` continues.
 
         Raises:
-            PageTooLargeError: The rows of a numbered page are too large for one body.
+            PageTooLargeError: The rows of a page with a total are too large for one body.
         """
         content = self.body(rows, info, has_more=info.has_more)
         body = render(content)
         if len(body) > MAX_PAGE_BYTES:
-            if self.cursor is None:
+            if info.total is not None:
                 raise PageTooLargeError(MAX_PAGE_BYTES)
             first = self._first_that_fit(rows, len(body) + cursors.LENGTH)
             content = self.body(first, info, has_more=info.has_more or len(first) < len(rows))
             body = render(content)
-        return rendered_response(body, headers={"Link": self.links(content)})
+        return rendered_response(body, headers={"Link": self.links(content)} if self.has_other_pages else None)
 
     def body(self, rows: Sequence[Versioned], info: PageInfo, *, has_more: bool) -> dict[str, Any]:
         """Return the response body, with the members that every list has."""
-        has_page_number = info.total is not None
+        has_page_number = info.total is not None and self.has_other_pages
         return {
             self.resource: [with_etag(row) for row in rows],
             "page": (self.page or 1) if has_page_number else None,
             "per_page": self.per_page,
             "total": info.total,
             "total_is_exact": info.total_is_exact,
-            "pages": -(-info.total // self.per_page) if info.total is not None else None,
-            "next_cursor": cursors.encode(rows[-1].id) if has_more else None,
+            "pages": -(-(info.total or 0) // self.per_page) if has_page_number else None,
+            "next_cursor": cursors.after(rows[-1], self.order) if has_more else None,
         }
 
     def _first_that_fit(self, rows: Sequence[Versioned], body_bytes: int) -> Sequence[Versioned]:
@@ -100,7 +106,7 @@ class Pagination:
         """Return the `Link` header (RFC 8288). Its targets are relative, because a client chooses the Host header."""
         query = urlencode({"per_page": self.per_page, **self.filters})
         targets = {"first": query}
-        if self.cursor is None:
+        if body["page"] is not None:
             page, pages = body["page"], body["pages"]
             if page > 1:
                 targets["prev"] = f"page={page - 1}&{query}"

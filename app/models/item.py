@@ -41,6 +41,8 @@ class ItemRow(Base):
             postgresql_with={"gin_pending_list_limit": 256},
         ),
         Index("ix_items_is_active_id", "is_active", "id"),
+        # For the feed of changes.
+        Index("ix_items_updated_at_id", "updated_at", "id"),
         # The functions that statements on this table call. Readiness checks that they exist.
         {
             "info": {
@@ -50,6 +52,8 @@ class ItemRow(Base):
                     "caseless(text)",
                     "letter_triples(text)",
                     "bounded_items_search(boolean, text, text, bigint)",
+                    "writes_complete_until(regclass)",
+                    "changed_items(timestamptz, bigint, integer)",
                 ),
             }
         },
@@ -61,4 +65,4 @@ class ItemRow(Base):
     price: Mapped[Decimal | None] = mapped_column(Numeric(12, 2))
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())

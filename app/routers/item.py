@@ -12,12 +12,13 @@ from starlette.responses import Response
 
 from app.auth.scopes import access_token, owner_of
 from app.crud import item as items
-from app.crud import item_idempotency, item_page
+from app.crud import item_feed, item_idempotency, item_page
 from app.dataclasses.item import ItemData
 from app.dependencies import DatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.http import cursors
 from app.http.etags import etag, expected_versions, is_not_modified
+from app.http.id_lists import PATTERN, parse_ids
 from app.http.openapi import ETAG, MERGE_PATCH_TOO, error_responses, header
 from app.http.pagination import Pagination
 from app.http.responses import json_response
@@ -34,6 +35,7 @@ from app.schemas.item import (
     PageNumber,
     PerPage,
     Search,
+    Time,
 )
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,9 @@ _CREATED: dict[int | str, dict[str, Any]] = {
     }
 }
 _LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("Links to the other pages (RFC 8288).")}}}
+_WITHOUT_IDS = {"page", "per_page", "cursor", "is_active", "q", "count", "sort", "updated_after"}
+"""The parameters of the list that cannot be combined with `ids`."""
+
 _NOT_FOUND = error_responses(ItemNotFoundError(1))
 _ONE_ITEM = {200: {"headers": ETAG}} | _NOT_FOUND
 _CONDITIONAL = _ONE_ITEM | {304: {"description": "The client already has this version.", "headers": ETAG}}
@@ -107,12 +112,45 @@ async def list_items(
             "and `count` does not change it."
         ),
     ] = None,
+    sort: Annotated[
+        cursors.Order,
+        Query(
+            description="`-id` lists the newest items first. `updated_at` is a feed of changes: it has cursors and no "
+            "page numbers or totals, and can be combined with `updated_after` alone."
+        ),
+    ] = "id",
+    updated_after: Annotated[
+        Time | None, Query(description="With `sort=updated_at`: only changes after this time, which has an offset.")
+    ] = None,
+    ids: Annotated[
+        str | None,
+        Query(
+            description="Only the items with these ids, without those that do not exist. It cannot be combined with "
+            "other parameters.",
+            json_schema_extra={"pattern": PATTERN},
+            examples=["3,1,9"],
+        ),
+    ] = None,
 ) -> Response:
-    """List items in the order of their ids, by page number or after a cursor."""
+    """List items in the order of their ids or of their changes, by page number or after a cursor, or by their ids."""
+    if ids is not None:
+        return await _list_chosen(request, database, ids)
     q = q or None
     if cursor is not None and page is not None:
         raise InvalidFieldError("page", "Send `page` or `cursor`, not both")
-    filters = {"is_active": None if is_active is None else str(is_active).lower(), "q": q, "count": count}
+    if sort == "updated_at":
+        _refuse_beside("sort=updated_at", page=page, is_active=is_active, q=q, count=count)
+    elif updated_after is not None:
+        raise InvalidFieldError("updated_after", "Send it with `sort=updated_at`")
+    if sort == "-id" and q is not None:
+        raise InvalidFieldError("sort", "A search by `q` is in the order of the ids")
+    filters = {
+        "is_active": None if is_active is None else str(is_active).lower(),
+        "q": q,
+        "count": count,
+        "sort": None if sort == "id" else sort,
+        "updated_after": None if updated_after is None else updated_after.isoformat().replace("+00:00", "Z"),
+    }
     pagination = Pagination(
         resource="items",
         path=_path(request),
@@ -120,8 +158,12 @@ async def list_items(
         per_page=per_page,
         cursor=cursor,
         filters={name: value for name, value in filters.items() if value is not None},
+        order=sort,
     )
-    if cursor is None:
+    if sort == "updated_at":
+        position = item_feed.position_after(updated_after) if cursor is None else cursors.decode_change(cursor)
+        result = await item_feed.changed_after(database, position, limit=per_page)
+    elif cursor is None:
         result = await item_page.page(
             database,
             limit=per_page,
@@ -129,10 +171,42 @@ async def list_items(
             is_active=is_active,
             q=q,
             count_exactly=count == "exact",
+            newest_first=sort == "-id",
         )
     else:
-        result = await item_page.page_after(database, cursors.decode(cursor), limit=per_page, is_active=is_active, q=q)
+        result = await item_page.page_after(
+            database,
+            cursors.decode(cursor, sort),
+            limit=per_page,
+            is_active=is_active,
+            q=q,
+            newest_first=sort == "-id",
+        )
     return pagination.response(result.items, result)
+
+
+async def _list_chosen(request: Request, database: DatabaseDependency, ids: str) -> Response:
+    """The items with these ids, as one page that has no number."""
+    _refuse_beside("ids", **{name: value for name, value in request.query_params.items() if name in _WITHOUT_IDS})
+    item_ids = parse_ids("ids", ids)
+    result = await item_page.chosen(database, item_ids)
+    pagination = Pagination(
+        resource="items",
+        path=_path(request),
+        page=None,
+        per_page=len(item_ids),
+        cursor=None,
+        filters={},
+        has_other_pages=False,
+    )
+    return pagination.response(result.items, result)
+
+
+def _refuse_beside(reason: str, **others: Any) -> None:
+    """Refuse the first of these parameters that is sent."""
+    for name, value in others.items():
+        if value is not None:
+            raise InvalidFieldError(name, f"It cannot be combined with `{reason}`")
 
 
 router.include_router(item_export.router)  # before the routes whose paths have an id

@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -106,6 +106,25 @@ ActiveFilter = Annotated[
     ),
 ]
 
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+
+
+def _with_offset(value: Any) -> Any:
+    # Pydantic also parses numbers, dates alone, and times without an offset.
+    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+        raise ValueError("Input should be a time of RFC 3339 with an offset, such as 2026-11-22T13:00:00Z")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Input should be a time from the year 1 to the year 9999") from None
+
+
+Time = Annotated[datetime, AfterValidator(_in_utc), BeforeValidator(_with_offset)]
+
 _EXAMPLE: dict[str, JsonValue] = {
     "name": "Kettle",
     "description": "Boils a litre in two minutes.",
@@ -205,7 +224,7 @@ class ItemInList(ItemRead):
 
 
 class ItemList(BaseModel):
-    """A page of items, in the order of their ids.
+    """A page of items, in the order that `sort` names.
 
     After a cursor, a page can have fewer than `per_page` items although there are more; `next_cursor` continues.
     """
@@ -213,9 +232,9 @@ class ItemList(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_LISTED]})
 
     items: list[ItemInList]
-    page: int | None = Field(description="The number of the page; null with `cursor`.")
+    page: int | None = Field(description="The number of the page; null with `cursor`, `ids` and `sort=updated_at`.")
     per_page: int
-    total: int | None = Field(description="The number of matches; null with `cursor`.")
-    total_is_exact: bool | None = Field(description="False if `total` is an estimate; null with `cursor`.")
-    pages: int | None = Field(description="The number of pages, from `total`; null with `cursor`.")
+    total: int | None = Field(description="The number of matches; null with `cursor` and `sort=updated_at`.")
+    total_is_exact: bool | None = Field(description="False if `total` is an estimate; null where `total` is.")
+    pages: int | None = Field(description="The number of pages, from `total`; null where `page` is.")
     next_cursor: str | None = Field(description="The cursor of the next page; null at the end.")

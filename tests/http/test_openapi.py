@@ -179,8 +179,11 @@ def is_wrongly_refused(response) -> bool:
 
 def is_beyond_schemas(error: dict[str, str]) -> bool:
     """Return whether this part of a request breaks a rule that a schema cannot express, or generators misunderstand."""
-    if error["field"] in ("cursor", "page"):
+    if error["field"] in ("cursor", "page", "ids", "sort", "updated_after"):
         # `cursor` must be one that the service made, without `page`; the greatest `page` depends on `per_page`.
+        # The greatest id is no matter of a pattern, and what goes with `sort` depends on its value.
+        return True
+    if "cannot be combined" in error["message"]:
         return True
     # Unknown fields are ignored, but an update of unknown fields alone changes nothing.
     return "two decimals" in error["message"] or error["message"] == "Send at least one field to change"

@@ -17,7 +17,7 @@ def parameters(path, method):
 @pytest.mark.parametrize(
     ("path", "method", "names"),
     [
-        ("/items", "get", {"page", "per_page", "cursor", "is_active", "q", "count"}),
+        ("/items", "get", {"page", "per_page", "cursor", "is_active", "q", "count", "sort", "updated_after", "ids"}),
         ("/items", "post", {"Idempotency-Key"}),
         ("/items/{item_id}", "get", {"item_id", "If-None-Match"}),
         ("/items/{item_id}", "put", {"item_id", "If-Match"}),
