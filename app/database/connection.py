@@ -171,7 +171,7 @@ class Connector:
         url = replace(self._url, hosts=others)
         try:
             connection, _ = await connect(url, self._order, host_seconds=self._host_seconds(url), **self._options)
-        except DRIVER_ERRORS:
+        except (*DRIVER_ERRORS, UnicodeError):  # a name that cannot be encoded
             return False
         self._order.failed(host)
         connection.terminate()

@@ -100,5 +100,5 @@ async def _answers(host: DatabaseHost) -> bool:
                 return bool(await reader.read(1))
             finally:
                 writer.transport.abort()
-    except OSError:
+    except (OSError, UnicodeError):  # a name that cannot be encoded
         return False

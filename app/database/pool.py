@@ -158,7 +158,9 @@ class Pool:
             self._admission.leave(client, lane)
 
     def _release(self, connection: Connection) -> None:
-        if self._is_closed or connection.is_closed() or connection.is_in_transaction():
+        if self._is_closed:
+            connection.terminate()  # The worker stops, and waits for no session.
+        if connection.is_closed() or connection.is_in_transaction():
             self._discard(connection)
             return
         self._idle.append(connection)

@@ -41,9 +41,10 @@ async def test_a_frozen_host_is_left_for_one_that_takes_writes(database_url):
         await assert_all_connections_work(database)
 
 
-async def test_a_frozen_host_is_kept_while_no_other_takes_writes(database_url):
-    """Its statements end when it goes on: a short pause costs nothing."""
-    async with two_hosts(database_url, second="127.0.0.1:1") as (first, database):
+@pytest.mark.parametrize("second", ["127.0.0.1:1", f"{'a' * 70}.invalid"])
+async def test_a_frozen_host_is_kept_while_no_other_takes_writes(database_url, second):
+    """Its statements end when it goes on: a short pause costs nothing. The second name cannot be encoded."""
+    async with two_hosts(database_url, second=second) as (first, database):
         first.freeze()
         asyncio.get_running_loop().call_later(2.5, first.thaw)
 

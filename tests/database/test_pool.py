@@ -130,6 +130,31 @@ async def test_a_connection_stays_in_use_until_its_statement_is_cancelled(is_ans
     assert 1 == pool.state.open
 
 
+async def test_a_connection_is_opened_when_the_session_in_whose_place_it_is_has_ended():
+    """The server would otherwise have one session more than the pool may open."""
+    ended = asyncio.Event()
+
+    class Expired(OpenConnection):
+        expires_at = 0.0
+
+        async def end(self, _seconds):
+            await ended.wait()
+
+    opened = iter([Expired(), OpenConnection()])
+
+    async def connect():
+        return next(opened)
+
+    pool = make_pool(connect=connect)
+    release(pool, await acquire(pool))  # It is too old, so it is closed.
+    waiting = asyncio.create_task(acquire(pool))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+
+    ended.set()
+    assert not isinstance(await asyncio.wait_for(waiting, 5), Expired)
+
+
 async def test_no_connection_is_lost():
     """Under many requests, some cancelled at random moments, the limit is never exceeded and all slots come back."""
     pool, source, most = make_pool(size=3, wait_seconds=0.02), random.Random(7), 0
