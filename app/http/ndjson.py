@@ -21,7 +21,10 @@ MAX_STREAM_SECONDS: Final = 3600.0
 """How long a stream may take. It is cut then."""
 
 MAX_RETRIES: Final = 5
-"""How often in a row a chunk is read again, after a failure that says when to retry."""
+"""How often in a row a chunk is read again, after a failure of the service."""
+
+RETRY_SECONDS: Final = 1.0
+"""The pause before that, if the failure does not say when to retry."""
 
 _PIECE_ROWS: Final = 250
 """How many rows are rendered without a break, and sent as one part of the body."""
@@ -107,7 +110,7 @@ class NdjsonResponse(Response):
         await send({"type": "http.response.body", "body": newline})
 
     async def _read_again(self, scope: Scope, streams: Streams, position: int) -> tuple[list[bytes], int | None]:
-        """Read another chunk, with retries if the failure says when to retry."""
+        """Read another chunk. A failure of the service may be over a moment later, so there are retries."""
         retries = 0
         while True:
             if is_draining(scope["state"]):
@@ -115,10 +118,11 @@ class NdjsonResponse(Response):
             try:
                 return await self._read(streams, position)
             except RequestError as error:
-                if error.retry_after_seconds is None or retries == MAX_RETRIES:
+                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR or retries == MAX_RETRIES:
                     raise
                 retries += 1
-                await asyncio.sleep(error.retry_after_seconds)
+                pause = error.retry_after_seconds
+                await asyncio.sleep(RETRY_SECONDS if pause is None else pause)
 
     async def _read(self, streams: Streams, position: int) -> tuple[list[bytes], int | None]:
         """Return the lines of the chunk after a position, without the last newline, and where the next one begins."""

@@ -22,6 +22,13 @@ def test_a_cursor_decodes_to_its_id(row_id):
     assert set(cursor) <= set(string.ascii_letters + string.digits + "-_")
 
 
+@given(IDS | st.just(0))
+def test_an_id_and_its_cursor_are_the_same_position(row_id):
+    """Where an id is accepted as well, neither of the two is taken for the other."""
+    assert row_id == cursors.decode_or_id(str(row_id)) == cursors.decode_or_id(cursors.encode(row_id))
+    assert not cursors.encode(row_id)[0].isdigit()
+
+
 @given(IDS, IDS)
 def test_different_ids_have_different_cursors(one, other):
     """Two cursors are equal only if their ids are."""

@@ -9,7 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from app.errors import DatabaseUnavailableError, RequestError, StatementTimeoutError, StreamsBusyError
+from app.errors import (
+    DatabaseUnavailableError,
+    InvalidFieldError,
+    RequestError,
+    StatementTimeoutError,
+    StreamsBusyError,
+)
 from app.http import ndjson
 from app.http.ndjson import NdjsonResponse
 from app.http.streams import MAX_STREAMS, MAX_STREAMS_OF_CLIENT, Streams
@@ -153,8 +159,9 @@ async def test_a_failure_before_the_first_row_is_raised(rows):
     assert [0] == rows.reads
 
 
-async def test_a_failure_later_ends_the_body_without_its_newline(rows):
+async def test_a_failure_later_ends_the_body_without_its_newline(rows, monkeypatch):
     """The body ends behind a line and is not complete. The request is counted with the status of the failure."""
+    monkeypatch.setattr(ndjson, "MAX_RETRIES", 0)
     rows.failures[500] = [StatementTimeoutError()]
     exchange = Exchange()
     with reading_lines() as lines:
@@ -185,6 +192,26 @@ async def test_a_transient_failure_is_retried(rows):
 
     assert list(range(1, COUNT + 1)) == exchange.ids
     assert exchange.is_complete
+
+
+async def test_a_statement_that_takes_too_long_is_retried(rows, monkeypatch):
+    """Its failure does not say when to retry."""
+    monkeypatch.setattr(ndjson, "RETRY_SECONDS", 0)
+    rows.failures[500] = [StatementTimeoutError()]
+    exchange = Exchange()
+    await exchange.run(rows)
+
+    assert list(range(1, COUNT + 1)) == exchange.ids
+
+
+async def test_a_request_that_cannot_succeed_is_not_retried(rows):
+    """The stream is cut at once."""
+    rows.failures[500] = [InvalidFieldError("q", "too long")]
+    exchange = Exchange()
+    await exchange.run(rows)
+
+    assert 422 == exchange.state[STREAM_CUT]
+    assert 1 == rows.reads.count(500)
 
 
 async def test_retries_are_bounded(rows):

@@ -1,5 +1,7 @@
+import asyncio
 import random
 from http import HTTPStatus
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedE
 from app.metrics.instruments import MOST_CODES, Metrics
 from app.middleware.problems import Problems
 from app.middleware.request_metrics import RequestMetrics
+from app.state_keys import FAILURE_CODE, STREAM_BEGAN, STREAM_CUT
 
 pytestmark = pytest.mark.anyio
 
@@ -80,6 +83,27 @@ async def test_requests_in_progress_are_counted():
     assert [1] == seen
     assert 0 == metrics.in_progress
     assert {("none", "500"): 1} == counted(metrics)
+
+
+async def test_a_stream_is_timed_until_its_head_and_counted_with_the_status_that_cut_it():
+    """How long its client reads is not in the duration. Without a failure its status is that of the head."""
+    metrics = Metrics()
+    for cut, code in ((504, "statement_timeout"), (None, "")):
+
+        async def app(scope: Scope, receive: Receive, send: Send, cut: int | None = cut, code: str = code) -> None:
+            await answer(200)(scope, receive, send)
+            scope["state"][STREAM_BEGAN] = perf_counter()
+            await asyncio.sleep(0.3)
+            if cut:
+                scope["state"] |= {STREAM_CUT: cut, FAILURE_CODE: code}
+
+        scope = {"type": "http", "method": "GET", "path": "/", "state": {}}
+        await RequestMetrics(app, metrics)(scope, receive, send)
+
+    assert {("none", "200"): 1, ("none", "504"): 1} == counted(metrics)
+    assert 1 == codes(metrics)["statement_timeout"]
+    labels = {"method": "GET", "handler": "none"}
+    assert 0.3 > (metrics.registry.get_sample_value("http_request_duration_seconds_sum", labels) or 1)
 
 
 async def test_a_disconnected_client_is_counted_as_499():

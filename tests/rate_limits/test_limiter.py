@@ -85,6 +85,20 @@ def test_the_limiter_counts_only_while_counters_are_open(tmp_path, is_shared):
         limiter.limiter.hit(minute, "client", "route")
 
 
+def test_a_limit_of_the_settings_is_that_of_the_application_that_runs():
+    """The decorator names it when the module is imported, and it is looked up when a request is counted."""
+    limit = limiter.setting("export")
+    counters = HostCounters(lambda _: None)
+    with limiter.using(counters, {"export": "10/minute"}, enabled=True):
+        assert "10/minute" == limit()
+        with limiter.using(counters, {"export": "3/hour"}, enabled=True):
+            assert "3/hour" == limit()
+        assert "10/minute" == limit()
+
+    with pytest.raises(KeyError):
+        limit()
+
+
 def test_fixed_windows_are_refused():
     """Calls that belong to a fixed window raise an error that names the right strategy."""
     for call in (
