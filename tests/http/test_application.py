@@ -95,6 +95,25 @@ async def test_routes_of_a_nested_router_are_direct_routes(app, router):
     assert "/shop/teas/{tea_id}" in [route.path for route in app.routes if isinstance(route, Route)]
 
 
+async def test_a_path_without_parameters_is_no_value_of_a_parameter(app, router):
+    """A method that it lacks is 405 with its own methods, also where a route behind it has that method."""
+    before = APIRouter(prefix="/teas")
+
+    @before.post("/all")
+    async def write_all() -> str:
+        return "written"
+
+    app.include_router(before)
+    app.include_router(router)
+    async with served(app) as client:
+        assert '"written"' == (await client.post("/teas/all")).text
+        refused = await client.get("/teas/all")
+        assert ("POST", "method_not_allowed") == (refused.headers["allow"], refused.json()["code"])
+        assert {"id": 1} == (await client.get("/teas/1")).json()
+        for path in ("/teas/al", "/teas/alls", "/teas/all%0A"):
+            assert 422 == (await client.get(path)).status_code
+
+
 async def test_routes_of_the_application_itself_are_routes_of_ours(app):
     """A route that is declared with `app.get` has the same contract as all others."""
 
