@@ -13,6 +13,9 @@ reload the server still has the modules from the start of the master, and the ap
 BODY_INCOMPLETE: Final = "body_incomplete"
 """Present if the application begins with a request before its body has arrived completely."""
 
+BODY_KEPT: Final = "body_kept"
+"""Present if the endpoint keeps all of a body that may be longer than MAX_BODY_BYTES."""
+
 CLIENT_DISCONNECTED: Final = "client_disconnected"
 """Present if the request is cancelled because its client has disconnected."""
 

@@ -1,5 +1,6 @@
 """Binds the arguments of an endpoint by a plan that is made once, if the endpoint has the simple form."""
 
+import asyncio
 import copy
 import inspect
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.auth.scopes import access_token
 from app.http.body import BodyRules, limited, read_body, repeated, rules_of
+
+_LONG_BODY_BYTES = 64 * 1024
 
 _NOT_A_RESPONSE = "{} declares that it returns a Response, and returned {}. Change its return annotation."
 
@@ -65,6 +68,8 @@ class Binding:
             has_content_type = self._body_rules.check_headers(scope["headers"], limit_bytes)
             body = await read_body(receive, limit_bytes)
             document = self._body_rules.parse_json(body, has_content_type=has_content_type)
+            if len(body) > _LONG_BODY_BYTES:
+                await asyncio.sleep(0)  # parsing and validating are two parts, between which others run
             receive = repeated(body, receive)
         else:
             receive = limited(receive, limit_bytes)

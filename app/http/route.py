@@ -15,7 +15,7 @@ from app.http.binding import Binding, has_simple_form
 from app.http.body import BodyRules, limited, rules_of, with_whole_body
 from app.http.scopes import check_scopes, declared_scopes
 from app.settings import Settings
-from app.state_keys import BODY_INCOMPLETE
+from app.state_keys import BODY_INCOMPLETE, BODY_KEPT
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -71,6 +71,7 @@ class Route(APIRoute):
         self._methods = frozenset(self.methods or ())
         self._reads_body = self.body_field is not None or self.max_body_size is not None
         self.limit_bytes = default_limit_bytes if self.max_body_size is None else self.max_body_size
+        self._keeps_long_body = self.body_field is not None and self.max_body_size is not None
         has_own_handler = type(self).get_route_handler is not Route.get_route_handler
         self.binding = (
             Binding(self.dependant, rules_of(self)) if has_simple_form(self) and not has_own_handler else None
@@ -84,6 +85,8 @@ class Route(APIRoute):
         """
         if self.needed_scopes and scope["method"] in self._methods:
             check_scopes(scope, self.needed_scopes)
+        if self._keeps_long_body:
+            scope.setdefault("state", {})[BODY_KEPT] = True
         if BODY_INCOMPLETE in scope.get("state", ()) and not self._reads_body:
             receive = await with_whole_body(scope, receive, self.limit_bytes)
         binding, provider = self.binding, self.dependency_overrides_provider

@@ -113,7 +113,8 @@ class Settings(FromEnvironment):
     """The number of reading requests that one client may send in a period."""
 
     rate_limit_write: Limit = "600/minute"
-    """The number of writing requests that one client may send in a period."""
+    """The number of writing requests that one client may send in a period. A request that does the work of several
+    counts as several."""
 
     rate_limit_export: Limit = "10/minute"
     """The number of exports that one client may begin in a period, on each host. Each is a reading request as well."""
@@ -156,7 +157,7 @@ class Settings(FromEnvironment):
     """Where the keys of the issuer are. By default its discovery document says it."""
 
     max_body_bytes: Annotated[int, Field(ge=1, le=100 * 1024 * 1024)] = 65_536
-    """The largest request body, in bytes. For a larger one the answer is 413."""
+    """The largest request body, in bytes. For a larger one the answer is 413. A route may have a limit of its own."""
 
     max_connections: Annotated[int, Field(ge=8, le=1_000_000)] = 2000
     """The most client connections that one worker may have open. When there are more, the one that has been idle the

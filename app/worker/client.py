@@ -7,6 +7,7 @@ import struct
 import termios
 from http import HTTPStatus
 
+from app.state_keys import BODY_KEPT
 from app.worker.timeouts import ClientTimeouts
 from app.worker.totals import Phase
 from app.worker.waits import wait_seconds
@@ -73,8 +74,7 @@ class LimitedClient(ClientTimeouts):
     def buffered_bytes(self) -> int:
         """The bytes of the requests, and those of the response that are in memory until all are sent.
 
-        What the application has got of a body counts up to `max_body_bytes`. It keeps a longer body only if an endpoint
-        collects it.
+        What the application has got of a body counts up to `max_body_bytes`, and completely if the endpoint keeps it.
         """
         unsent: int = self.transport.get_write_buffer_size()
         if not unsent:
@@ -82,7 +82,10 @@ class LimitedClient(ClientTimeouts):
         requests = self._head_bytes
         for cycle in {self.cycle, self._running, *(cycle for cycle, _ in self.pipeline)}:
             if cycle is not None:
-                requests += cycle.head_bytes + len(cycle.body) + min(cycle.handed_on_bytes, self.limits.max_body_bytes)
+                handed_on = cycle.handed_on_bytes
+                if BODY_KEPT not in cycle.scope["state"]:
+                    handed_on = min(handed_on, self.limits.max_body_bytes)
+                requests += cycle.head_bytes + len(cycle.body) + handed_on
         return requests + max(unsent, self._response_bytes)
 
     def moved_bytes(self) -> int:

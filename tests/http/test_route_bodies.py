@@ -1,12 +1,13 @@
 """A body is read by the same rules on every route, whether a `Binding` or FastAPI's handler calls the endpoint."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import httpx
 import orjson
 import pytest
 from fastapi import APIRouter, Body, Cookie, Form, Request, UploadFile
+from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from app.errors import RequestRefusedError
@@ -14,7 +15,7 @@ from app.http.openapi import MERGE_PATCH_TOO
 from app.http.route import Route
 from app.main import create_app
 from app.settings import Settings
-from app.state_keys import BODY_INCOMPLETE
+from app.state_keys import BODY_INCOMPLETE, BODY_KEPT
 from tests.answers import problem, refused_fields
 
 JSON = {"Content-Type": "application/json"}
@@ -105,6 +106,25 @@ async def small_solved(note: dict[str, Any], session: Session = None) -> Respons
     return JSONResponse(note)
 
 
+class Few(BaseModel):
+    """A body that may have few values."""
+
+    max_json_values: ClassVar = 30
+    note: Any
+
+
+@router.post("/few", max_body_size=10_000)
+async def few(body: Few, request: Request) -> Response:
+    """Take few values, called by a `Binding`."""
+    return JSONResponse({"note": body.note, "is_kept": BODY_KEPT in request.scope["state"]})
+
+
+@router.post("/few-solved", max_body_size=10_000)
+async def few_solved(body: Few, request: Request, session: Session = None) -> Response:
+    """Take few values, called by FastAPI."""
+    return JSONResponse({"note": body.note, "is_kept": BODY_KEPT in request.scope["state"]})
+
+
 @router.post("/form")
 async def form(title: Annotated[str, Form()], size: Annotated[int, Form()] = 1) -> dict[str, Any]:
     """Take a form."""
@@ -184,6 +204,18 @@ async def test_a_body_above_the_limit_is_refused(client, path, is_declared):
     response = await client.post(f"/notes/{path}", content=content, headers=headers)
 
     assert str(LIMIT) in problem(response, 413, "body_too_large")["detail"]
+
+
+@pytest.mark.parametrize("path", ["few", "few-solved"])
+async def test_a_model_can_limit_the_values_of_its_document(client, path):
+    """They are counted by commas and brackets, but not by those in texts, whatever is escaped in them."""
+    texts = ["[" * 100, ',"' * 100, "\\" * 101, '\\",' * 100, '\\\\"[', "é\n,"]
+    for note in ([0] * 28, [{}] * 14, {str(number): "," for number in range(28)}, *texts, [*texts, *texts, *texts]):
+        answer = await client.post(f"/notes/{path}", json={"note": note})
+        assert {"note": note, "is_kept": True} == answer.json()
+    for note in ([0] * 30, [{}] * 30, [[]] * 30, {str(number): "," for number in range(30)}, [""] * 200):
+        answer = await client.post(f"/notes/{path}", json={"note": note})
+        assert [{"field": "body", "message": "Input should have at most 30 values"}] == answer.json()["errors"]
 
 
 @pytest.mark.parametrize("path", ["small", "small-solved"])

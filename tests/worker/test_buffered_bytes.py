@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.state_keys import BODY_KEPT
 from tests.worker.fake_connection import LIMITS, FakeServer
 
 UPLOAD = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n"
@@ -36,6 +37,18 @@ def test_of_an_upload_as_much_counts_as_is_kept(server):
 
     assert len(UPLOAD) + LIMITS.max_body_bytes == server.connection.buffered_bytes()
     assert server.connection.moved_bytes() >= 5_000_000
+
+
+def test_a_long_body_that_is_kept_counts_completely(server):
+    """The application says in the state of the request that it keeps all of it."""
+    server.deliver(UPLOAD)
+    assert server.running
+    server.running.scope["state"][BODY_KEPT] = True
+    for _ in range(50):
+        server.deliver(b"x" * 100_000)
+        server.order(server.running, "read")
+
+    assert len(UPLOAD) + 5_000_000 == server.connection.buffered_bytes()
 
 
 def test_of_pipelined_requests_those_count_that_wait(server):
