@@ -22,6 +22,7 @@ _ERROR = '''class @Camel@NotFoundError(RequestError):
 '''
 
 _EVENTS = {
+    "many_created": "The @texts@ of a batch, or the repeated answer to a known Idempotency-Key.",
     "created": "A new @text@, or the repeated answer to a known Idempotency-Key.",
     "replaced": "PUT",
     "changed": "PATCH",
@@ -115,7 +116,9 @@ def _events(text: str, name: Name, new: Mapping[Path, str]) -> str:
     routers = [source for path, source in new.items() if path.parent.name == "routers" and path.parts[-3] == "app"]
     rows = []
     for level, event, arguments in re.findall(r'log\.(\w+)\("(\w+)"((?:, \w+=[^,)]+)*)\)', "".join(routers)):
-        when = render(_EVENTS.get(event.rpartition("_")[2], event.replace("_", " ").capitalize()), name)
+        verb = event.rpartition("_")[2]
+        is_batch = "count=" in arguments
+        when = render(_EVENTS.get(f"many_{verb}" if is_batch else verb, event.replace("_", " ").capitalize()), name)
         fields = ", ".join(f"`{field}`" for field in re.findall(r", (\w+)=", arguments))
         rows.append(f"| `{event}` | {level} | {fields} | {when} |\n")
     return re.sub(

@@ -68,7 +68,8 @@ _CONVENTIONS = """{purpose}
 - **Versions**: an `ETag` changes with every write. With `If-None-Match` an unchanged resource is not sent again.
   With `If-Match` a write does not overwrite changes that the client has not seen.
 - **Retries**: `POST` requests with the same `Idempotency-Key` create one resource, if they are sent within 24 hours.
-- **Limits**: a body can have {max_body_bytes:,} bytes, and a page 100 entries. {rate_limits}
+- **Limits**: a body can have {max_body_bytes:,} bytes, unless its route says otherwise, and a page 100 entries.
+  {rate_limits}
 - `HEAD` works on every path that has `GET`.
 """
 

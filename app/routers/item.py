@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from app.auth.scopes import access_token, owner_of
 from app.crud import item as items
-from app.crud import item_feed, item_idempotency, item_page
+from app.crud import item_batch, item_feed, item_idempotency, item_page
 from app.dataclasses.item import ItemData
-from app.dependencies import DatabaseDependency
+from app.dependencies import DatabaseDependency, RateLimitsDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.http import cursors
-from app.http.etags import etag, expected_versions, is_not_modified
+from app.http.etags import etag, expected_versions, is_not_modified, with_etag
 from app.http.id_lists import PATTERN, parse_ids
 from app.http.openapi import ETAG, MERGE_PATCH_TOO, error_responses, header
 from app.http.pagination import Pagination
@@ -26,6 +26,8 @@ from app.routers import item_export
 from app.schemas.item import (
     ActiveFilter,
     Flag,
+    ItemBatch,
+    ItemBatchRead,
     ItemCreate,
     ItemId,
     ItemList,
@@ -45,15 +47,11 @@ router = APIRouter(prefix="/items", tags=["items"])
 _READ = Security(access_token, scopes=["items:read"])
 _WRITE = Security(access_token, scopes=["items:write"])
 
+_REPLAYED = {"Idempotency-Replayed": header("`true` if this repeats the response to an earlier request.")}
 _CREATED: dict[int | str, dict[str, Any]] = {
-    201: {
-        "headers": ETAG
-        | {
-            "Location": header("The path of the item."),
-            "Idempotency-Replayed": header("`true` if this repeats the response to an earlier request."),
-        }
-    }
+    201: {"headers": ETAG | {"Location": header("The path of the item."), **_REPLAYED}}
 }
+_CREATED_MANY: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 _LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("Links to the other pages (RFC 8288).")}}}
 _WITHOUT_IDS = {"page", "per_page", "cursor", "is_active", "q", "count", "sort", "updated_after"}
 """The parameters of the list that cannot be combined with `ids`."""
@@ -68,7 +66,7 @@ IdempotencyKey = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]] | None,
     Header(
         max_length=1,
-        description="Send the same key with a retry: one item is made, and the first response is repeated.",
+        description="Send the same key with a retry: nothing is made twice, and the first response is repeated.",
     ),
 ]
 
@@ -94,6 +92,36 @@ async def create_item(
     if is_replay:
         headers["Idempotency-Replayed"] = "true"
     return json_response(item, headers=headers, status=HTTPStatus.CREATED)
+
+
+@router.post(
+    "/batch",
+    dependencies=[_WRITE],
+    status_code=HTTPStatus.CREATED,
+    response_model=ItemBatchRead,
+    responses=_CREATED_MANY,
+    max_body_size=1024 * 1024,
+)
+async def create_items(
+    request: Request,
+    body: ItemBatch,
+    database: DatabaseDependency,
+    rate_limits: RateLimitsDependency,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Create 1 to 500 items, all or none. The request counts as so many against the client's quota."""
+    await rate_limits.count_as(request.scope, len(body.items))
+    data = [item.to_data() for item in body.items]
+    rows = [item.to_dict() for item in data]
+    if idempotency_key is None:
+        created, is_replay = await item_batch.create_many(database, rows), False
+    else:
+        created, is_replay = await item_batch.create_many_once(
+            database, rows, key=idempotency_key[0], fingerprint=_fingerprint(data), owner=owner_of(request)
+        )
+    log.debug("items_created", count=len(rows), is_replay=is_replay)
+    headers = {"Idempotency-Replayed": "true"} if is_replay else {}
+    return json_response({"items": [with_etag(item) for item in created]}, headers=headers, status=HTTPStatus.CREATED)
 
 
 @router.get("", dependencies=[_READ], response_model=ItemList, responses=_LISTED)
@@ -269,8 +297,8 @@ async def delete_item(
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def _fingerprint(data: ItemData) -> bytes:
-    """Return a hash of the validated content. Equal contents have equal hashes."""
+def _fingerprint(data: ItemData | list[ItemData]) -> bytes:
+    """Return a hash of the validated content. Equal contents have equal hashes; one item is no batch of one."""
     return hashlib.sha256(orjson.dumps(data)).digest()
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -176,6 +176,17 @@ class ItemCreate(_RequestBody):
         return ItemData(name=self.name, description=self.description, price=self.price, is_active=self.is_active)
 
 
+class ItemBatch(BaseModel):
+    """The body that creates several items, all or none."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"items": [_EXAMPLE]}]})
+
+    max_json_values: ClassVar = 50_000
+    """How many values the document may have, unknown fields included: a hundred for each item."""
+
+    items: Annotated[list[ItemCreate], Field(min_length=1, max_length=500)]
+
+
 class ItemReplace(ItemCreate):
     """The body that replaces an item. A field that is absent gets its default."""
 
@@ -221,6 +232,14 @@ class ItemInList(ItemRead):
     model_config = ConfigDict(json_schema_extra={"examples": _LISTED["items"]})
 
     etag: str = Field(description="The `ETag` of the item, for `If-Match` and `If-None-Match`.")
+
+
+class ItemBatchRead(BaseModel):
+    """The items that were created, in the order in which they were sent."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": _LISTED["items"]}]})
+
+    items: list[ItemInList]
 
 
 class ItemList(BaseModel):
