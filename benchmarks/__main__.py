@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.claims import write_claims
 
-QUESTIONS = ("request", "steps", "objects", "json_rendering", "database", "collector", "threads", "memory")
+QUESTIONS = ("request", "steps", "objects", "json_rendering", "database", "collector", "threads", "memory", "batch")
 
 LONG = ("scale", "export")
 """Benchmarks that take longer than a few minutes; they run only when they are named."""

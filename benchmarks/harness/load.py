@@ -36,12 +36,17 @@ class Case:
     name: str
     path: str
     creates: bool = False
+    script: str = "read.lua"
+    """The script of wrk that makes the request."""
+
+    arguments: tuple[str, ...] = ()
+    """What the script takes."""
 
 
 CASES = (
     Case(name="read by id", path="/items/5000"),
     Case(name="page of 20", path="/items"),
-    Case(name="create", path="/items", creates=True),
+    Case(name="create", path="/items", creates=True, script="create.lua"),
 )
 
 
@@ -80,8 +85,9 @@ def warm_up(server: Server, case: Case) -> None:
 def _wrk(server: Server, case: Case, *, seconds: float, connections: int) -> str:
     command = [
         *("wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:g}s"),
-        *("--timeout", "30s", "--latency", "--script", str(_FOLDER / ("create.lua" if case.creates else "read.lua"))),
+        *("--timeout", "30s", "--latency", "--script", str(_FOLDER / case.script)),
         server.url(case.path),
+        *("--", *case.arguments),
     ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
