@@ -50,10 +50,11 @@ def test_a_generated_python_client_works(server, database_url, tmp_path):
     document = save_document(server, tmp_path)
     script = shutil.copy(FOLDER / "python/use_item_client.py", tmp_path)
     binaries = Path(sys.executable).parent
+    configuration = FOLDER / "python/generator.yaml"
     generate = ["generate", "--path", document, "--meta", "none", "--output-path", tmp_path / "client"]
 
     run(
-        [binaries / "openapi-python-client", *generate, "--fail-on-warning"],
+        [binaries / "openapi-python-client", *generate, "--config", configuration, "--fail-on-warning"],
         tmp_path,
         PATH=f"{binaries}:{os.environ['PATH']}",
     )
