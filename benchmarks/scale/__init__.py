@@ -27,7 +27,7 @@ _INDEX_SETS = {
     "without the previous release's": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm",
     "and without letter triples": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm, ix_items_letter_triples",
     "the primary key only": "DROP INDEX ix_items_letter_pairs, ix_items_name_trgm, ix_items_letter_triples, "
-    "ix_items_is_active_id",
+    "ix_items_is_active_id, ix_items_updated_at_id",
 }
 
 _WRITE = """

@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import ClauseElement
 
-from app.crud import item, item_page
+from app.crud import item, item_feed, item_page
 from app.database import Database
 
 PER_PAGE = 20
@@ -58,6 +59,8 @@ def _literal(value: Any) -> str:
         return {None: "NULL", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, range):
+        return "'{" + ", ".join(map(str, value)) + "}'"
     return "E'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
 
 
@@ -76,6 +79,19 @@ QUESTIONS: dict[str, Question] = {
     "first page": _page(),
     "page 100": _page(page=100),
     "cursor in the middle": _after_the_middle(),
+    "newest first": lambda database, _: item_page.page(
+        database, limit=PER_PAGE, offset=0, is_active=None, q=None, count_exactly=False, newest_first=True
+    ),
+    "newest first, after the middle": lambda database, rows: item_page.page_after(
+        database, rows // 2, limit=PER_PAGE, is_active=None, q=None, newest_first=True
+    ),
+    "100 chosen items": lambda database, rows: item_page.chosen(database, range(1, rows, rows // 100)),
+    "feed of changes": lambda database, _: item_feed.changed_after(
+        database, item_feed.position_after(None), limit=PER_PAGE
+    ),
+    "feed of changes, at its end": lambda database, _: item_feed.changed_after(
+        database, item_feed.position_after(datetime.now(UTC)), limit=PER_PAGE
+    ),
     "read by id": lambda database, rows: item.get(database, rows // 2),
     "create": lambda database, _: item.create(
         database, {"name": "Green bread knife No. 31415926", "description": None, "price": 9.5, "is_active": True}
