@@ -58,6 +58,7 @@ FILES = {
     "docs/operations/observe.md",
     "docs/operations/openshift.md",
     "docs/operations/recovery.md",
+    "docs/operations/secrets.md",
     "docs/operations/slo.md",
     "docs/operations/upgrade.md",
     "pyproject.toml",

@@ -1,6 +1,7 @@
 """Connecting to a server that has TLS, and that is of one kind or another."""
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -97,6 +98,23 @@ async def test_the_certificate_of_the_server_is_checked(server, mode):
     if mode == "verify-full":
         with pytest.raises(OSError, match="certificate verify failed"):
             await encrypted(url + "system")
+
+
+async def test_a_root_certificate_that_was_replaced_is_read_again(server, tmp_path):
+    """The next connection uses the new file. The URL is not read again."""
+    write_certificate(tmp_path)
+    file = tmp_path / "server.crt"
+    url = DatabaseUrl.parse(
+        f"postgresql://postgres@{server['address']}/postgres?sslmode=verify-full&sslrootcert={file}"
+    )
+    with pytest.raises(OSError, match="certificate verify failed"):
+        await connect(url, HostOrder(), host_seconds=5, server_settings={})
+
+    shutil.copyfile(server["root"], file)
+
+    connection, *_ = await connect(url, HostOrder(), host_seconds=5, server_settings={})
+    assert await connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    await connection.close()
 
 
 async def test_the_name_in_the_certificate_is_checked_by_verify_full_only(server):
