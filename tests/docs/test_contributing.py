@@ -1,5 +1,6 @@
 """The commands and forms for contributors work."""
 
+import os
 import re
 import subprocess
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+import app
 from tests.paths import ROOT
 
 
@@ -30,6 +32,48 @@ def test_the_workflow_runs_the_script_of_the_repository():
     assert "bash .ci/run" in steps
     assert "pull_request" in workflow[True]  # YAML reads the key `on` as true
     assert {"contents": "read"} == workflow["permissions"]
+
+
+def test_a_release_is_published_for_two_architectures_with_attestations():
+    """Only tags are published, for amd64 and arm64, with an SBOM and provenance. No job writes more than packages."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yaml").read_text())
+    build, publish = workflow["jobs"]["build"], workflow["jobs"]["publish"]
+    (command,) = (step["run"] for step in build["steps"] if "docker buildx build" in step.get("run", ""))
+    (index,) = (step["run"] for step in publish["steps"] if "imagetools create" in step.get("run", ""))
+
+    assert {"push": {"tags": ["v*"]}} == workflow[True]  # YAML reads the key `on` as true
+    assert [{}, {"contents": "read", "packages": "write"}, {"packages": "write"}] == [
+        part["permissions"] for part in (workflow, build, publish)
+    ]
+    architectures = [entry["architecture"] for entry in build["strategy"]["matrix"]["include"]]
+    assert ["amd64", "arm64"] == architectures
+    assert all(f'"$image-{architecture}"' in index for architecture in architectures)
+    assert {"--push", "--sbom=true", "--provenance=mode=max"} <= set(command.split())
+    assert "build" == publish["needs"]
+
+
+def test_a_tag_is_compared_with_the_version_of_the_project():
+    """The first command of a release accepts the tag of the project's version, and no other."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yaml").read_text())
+    (check,) = (step["run"] for step in workflow["jobs"]["build"]["steps"] if "pyproject.toml" in step.get("run", ""))
+
+    def accepted(tag: str) -> bool:
+        command = ["bash", "-euo", "pipefail", "-c", check]
+        environment = {"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag}
+        return not subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
+
+    assert accepted(f"v{app.__version__}")
+    assert not accepted("v0.0.1")
+
+
+def test_every_waiver_of_checkov_has_a_reason():
+    """A comment stands before each check that is skipped, and the workflow runs Checkov with this file."""
+    file = (ROOT / ".checkov.yaml").read_text()
+    waivers = yaml.safe_load(file)["skip-check"]
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text())["jobs"]["checkov"]["steps"]
+
+    assert waivers == re.findall(r"^  # [A-Z].+\.\n  - (CKV\w+)$", file, re.MULTILINE)
+    assert any("--config-file .checkov.yaml" in step.get("run", "") for step in steps)
 
 
 def test_every_issue_form_is_complete():
