@@ -84,7 +84,7 @@ async def test_counting_stops_at_the_count_limit(database, sql, count_exactly):
 
     page = await item_page.page(database, limit=1, offset=0, is_active=None, q=None, count_exactly=count_exactly)
 
-    compiled = StatementCompiler().compile(item_page._page(None, count_exactly))
+    compiled = StatementCompiler().compile(item_page._page(None, count_exactly, newest_first=False))
     plan = "\n".join(
         row[0]
         for row in await sql.fetch(
