@@ -186,7 +186,8 @@ def is_beyond_schemas(error: dict[str, str]) -> bool:
     if "cannot be combined" in error["message"]:
         return True
     # Unknown fields are ignored, but an update of unknown fields alone changes nothing.
-    return "two decimals" in error["message"] or error["message"] == "Send at least one field to change"
+    messages = ("two decimals", "a visible character", "Send at least one field to change")
+    return any(message in error["message"] for message in messages)
 
 
 def failures(event: Any) -> Iterator[str]:
