@@ -8,7 +8,7 @@ from typing import Any, cast
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import ClauseElement
 
-from app.crud import item, item_feed, item_page
+from app.crud import item, item_export, item_feed, item_page
 from app.database import Database
 
 PER_PAGE = 20
@@ -74,6 +74,10 @@ def _after_the_middle(*, q: str | None = None, is_active: bool | None = None) ->
     return lambda database, rows: item_page.page_after(database, rows // 2, limit=PER_PAGE, is_active=is_active, q=q)
 
 
+def _chunk_after_the_middle(*, q: str | None = None, is_active: bool | None = None) -> Question:
+    return lambda database, rows: item_export.chunk_after(database, rows // 2, is_active=is_active, q=q)
+
+
 # Which rows each statement finds follows from the words in load.py.
 QUESTIONS: dict[str, Question] = {
     "first page": _page(),
@@ -111,6 +115,10 @@ QUESTIONS: dict[str, Question] = {
     "q of two letters, none": _page(q="zz"),
     "q of two short words": _page(q="e z"),
     "q of repeated letters": _page(q="er er"),
+    "chunk of an export": _chunk_after_the_middle(),
+    "the same, active": _chunk_after_the_middle(is_active=True),
+    "chunk of an export, a common word": _chunk_after_the_middle(q="kettle"),
+    "chunk of an export, a rare word": _chunk_after_the_middle(q="quokka"),
 }
 """Questions whose cost must not depend on the size of the table."""
 
