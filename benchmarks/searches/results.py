@@ -40,11 +40,7 @@ def report(searches: Searches) -> Report:
         tables=[_summary(searches), _known(searches), *(_most_expensive(rows, searches[rows]) for rows in searches)],
         facts={
             str(rows): {
-                text: {
-                    search.position: (round(search.milliseconds, 2), search.buffers, search.is_refused)
-                    for search in found
-                }
-                for text, found in by_text.items()
+                text: [round(worst.milliseconds, 2), worst.buffers] for text, worst in _by_text(by_text).items()
             }
             for rows, by_text in searches.items()
         },
@@ -105,6 +101,11 @@ def _most_expensive(size: int, by_text: Mapping[str, list[Search]]) -> Table:
             for search, text in worst[:_MOST_EXPENSIVE]
         ],
     )
+
+
+def _by_text(by_text: Mapping[str, list[Search]]) -> dict[str, Search]:
+    """The most expensive search for each text."""
+    return {text: _worst(found) for text, found in by_text.items()}
 
 
 def _worst(found: list[Search]) -> Search:
