@@ -3,12 +3,17 @@
 import asyncio
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
 BATCH_ROWS = 200_000
 
 BAR_CHARACTERS = 30
+
+LOADED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
+LOADED_EVERY = timedelta(seconds=3)
+"""When the rows are said to have been changed."""
 
 # Every value is computed from the row's number, so two loads of one size are equal. Each kind is in one
 # row of twelve, and each serial number in one row. The rare words are in five rows and fifty rows are
@@ -27,7 +32,7 @@ SELECT
     moment
 FROM
     generate_series($1::bigint, $2::bigint) AS n,
-    LATERAL (SELECT timestamptz '2026-01-01' + n * interval '3 seconds' AS moment) AS made,
+    LATERAL (SELECT $4::timestamptz + n * $5::interval AS moment) AS made,
     (SELECT
         ARRAY['Amber', 'Black', 'Blue', 'Brown', 'Coral', 'Green', 'Grey', 'Indigo', 'Ivory', 'Lilac', 'Olive',
             'Orange', 'Red', 'Silver', 'White', 'Yellow'] AS colours,
@@ -56,7 +61,7 @@ async def load(connection: asyncpg.Connection, rows: int) -> dict[str, float]:
     started = time.monotonic()
     for first in range(1, rows + 1, BATCH_ROWS):
         last = min(first + BATCH_ROWS - 1, rows)
-        await connection.execute(_INSERT, first, last, rows)
+        await connection.execute(_INSERT, first, last, rows, LOADED_FROM, LOADED_EVERY)
         _show(last, rows, time.monotonic() - started)
     seconds["rows"] = time.monotonic() - started
     for index in indexes:

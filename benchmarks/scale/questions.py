@@ -8,10 +8,13 @@ from typing import Any, cast
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import ClauseElement
 
-from app.crud import item, item_export, item_feed, item_page
+from app.crud import item, item_batch, item_export, item_feed, item_page
 from app.database import Database
+from benchmarks.scale.load import LOADED_EVERY, LOADED_FROM
 
 PER_PAGE = 20
+
+_NEW = {"name": "Green bread knife No. 31415926", "description": None, "price": 9.5, "is_active": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,8 @@ def _literal(value: Any) -> str:
         return {None: "NULL", True: "true", False: "false"}[value]
     if isinstance(value, int | float):
         return str(value)
-    if isinstance(value, range):
-        return "'{" + ", ".join(map(str, value)) + "}'"
+    if isinstance(value, range | list):
+        return "ARRAY[" + ", ".join(map(_literal, value)) + "]"
     return "E'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
 
 
@@ -96,10 +99,12 @@ QUESTIONS: dict[str, Question] = {
     "feed of changes, at its end": lambda database, _: item_feed.changed_after(
         database, item_feed.position_after(datetime.now(UTC)), limit=PER_PAGE
     ),
-    "read by id": lambda database, rows: item.get(database, rows // 2),
-    "create": lambda database, _: item.create(
-        database, {"name": "Green bread knife No. 31415926", "description": None, "price": 9.5, "is_active": True}
+    "feed of changes, after the middle": lambda database, rows: item_feed.changed_after(
+        database, item_feed.position_after(LOADED_FROM + rows // 2 * LOADED_EVERY), limit=PER_PAGE
     ),
+    "read by id": lambda database, rows: item.get(database, rows // 2),
+    "create": lambda database, _: item.create(database, _NEW),
+    "create 100 at once": lambda database, _: item_batch.create_many(database, [_NEW] * 100),
     "is_active, nearly all": _page(is_active=True),
     "is_active, 50 items": _page(is_active=False),
     "the same, after the middle": _after_the_middle(is_active=False),
