@@ -138,10 +138,10 @@ def _page(is_active: bool | None, count_exactly: bool, newest_first: bool) -> Se
 @cache
 def _page_after(is_active: bool | None, newest_first: bool) -> Select[Any]:
     item_id = bindparam("item_id", type_=BigInteger)
-    is_after, order = (
+    is_after, by_id = (
         (_items.c.id < item_id, _items.c.id.desc()) if newest_first else (_items.c.id > item_id, _items.c.id.asc())
     )
-    page = select(*columns).where(is_after, *_filters(is_active)).order_by(order)
+    page = select(*columns).where(is_after, *_filters(is_active)).order_by(by_id)
     return named("list_items_after", page.limit(bindparam("limit", type_=BigInteger)))
 
 
@@ -174,8 +174,8 @@ def _with_total(name: str, total: Select[Any], page: Select[Any], *, newest_firs
     """A statement of this name: the total and the columns of each item on the page; a row of nulls if there is none."""
     counted, found = total.subquery("counted_items"), page.subquery("found")
     joined = counted.outerjoin(found, true())
-    order = found.c.id.desc() if newest_first else found.c.id
-    return named(name, select(*counted.c, *found.c).select_from(joined).order_by(order))
+    by_id = found.c.id.desc() if newest_first else found.c.id
+    return named(name, select(*counted.c, *found.c).select_from(joined).order_by(by_id))
 
 
 def _with_ids(ids: Select[Any]) -> Select[Any]:

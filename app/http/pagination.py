@@ -43,7 +43,7 @@ class Pagination:
     filters: dict[str, str]
     """The other parameters of the request, as they are written in the query string."""
 
-    order: cursors.Order = "id"
+    sort: cursors.Order = "id"
     """What the list is sorted by."""
 
     has_other_pages: bool = True
@@ -91,7 +91,7 @@ class Pagination:
             "total": info.total,
             "total_is_exact": info.total_is_exact,
             "pages": -(-(info.total or 0) // self.per_page) if has_page_number else None,
-            "next_cursor": cursors.after(rows[-1], self.order) if has_more else None,
+            "next_cursor": cursors.after(rows[-1], self.sort) if has_more else None,
         }
 
     def _first_that_fit(self, rows: Sequence[Versioned], body_bytes: int) -> Sequence[Versioned]:

@@ -186,7 +186,7 @@ async def list_items(
         per_page=per_page,
         cursor=cursor,
         filters={name: value for name, value in filters.items() if value is not None},
-        order=sort,
+        sort=sort,
     )
     if sort == "updated_at":
         position = item_feed.position_after(updated_after) if cursor is None else cursors.decode_change(cursor)
