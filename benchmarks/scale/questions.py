@@ -37,7 +37,7 @@ class _CapturedStatementError(Exception):
 class _StatementCapture:
     """Replaces the database of an operation, and captures its statement."""
 
-    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any]) -> None:
+    async def run(self, statement: ClauseElement, parameters: Mapping[str, Any], **_: Any) -> None:
         compiled: Any = statement.compile(dialect=asyncpg.dialect())  # type: ignore[no-untyped-call]
         names = compiled.positiontup or ()
         values = tuple(parameters.get(name, compiled.params[name]) for name in names)
