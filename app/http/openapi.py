@@ -67,15 +67,15 @@ _CONVENTIONS = """{purpose}
   `request_id` is the `X-Request-ID` of the request, or a new id; operators find the request in the logs by it.
 - **Versions**: an `ETag` changes with every write. With `If-None-Match` an unchanged resource is not sent again.
   With `If-Match` a write does not overwrite changes that the client has not seen.
-- **Retries**: `POST` requests with the same `Idempotency-Key` create one resource, if they are sent within 24 hours.
+- **Retries**: `POST` requests with the same `Idempotency-Key` create once, if they are sent within 24 hours.
 - **Limits**: a body can have {max_body_bytes:,} bytes, unless its route says otherwise, and a page 100 entries.
   {rate_limits}
 - `HEAD` works on every path that has `GET`.
 """
 
 _RATE_LIMIT_SENTENCE = (
-    "A client may send `{read}` requests that read and `{write}` that write. `RateLimit` contains the remaining "
-    "quota. A request beyond the quota is refused with 429."
+    "The quota of a client is `{read}` for requests that read and `{write}` for requests that write; an export has a "
+    "limit of its own. `RateLimit` contains the remaining quota. A request beyond it is refused with 429."
 )
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from math import ceil
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
@@ -155,7 +154,10 @@ class RateLimits:
         self._metrics.rate_limit_decided("route", "refused")
         entry, identifiers = request.state.view_rate_limit
         reset = limiter.limiter.get_window_stats(entry, *identifiers).reset_time
-        raise RateLimitedError(max(1, ceil(reset - time.time())))
+        seconds = reset - time.time()
+        quota, decision = Quota("route", str(entry)), Decision(False, 0, seconds, seconds)
+        request.scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        raise RateLimitedError(quota.retry_seconds(decision))
 
     def _set_degraded(self, cause: str, degraded: bool) -> None:
         """Add or remove one cause; the metric is 1 while there is any."""

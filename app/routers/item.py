@@ -44,6 +44,8 @@ log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/items", tags=["items"])
 
+_PER_PAGE = 20
+
 _READ = Security(access_token, scopes=["items:read"])
 _WRITE = Security(access_token, scopes=["items:write"])
 
@@ -53,7 +55,6 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 }
 _CREATED_MANY: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 _LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("Links to the other pages (RFC 8288).")}}}
-_WITHOUT_IDS = {"page", "per_page", "cursor", "is_active", "q", "count", "sort", "updated_after"}
 """The parameters of the list that cannot be combined with `ids`."""
 
 _NOT_FOUND = error_responses(ItemNotFoundError(1))
@@ -109,7 +110,10 @@ async def create_items(
     rate_limits: RateLimitsDependency,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Create 1 to 500 items, all or none. The request counts as so many against the client's quota."""
+    """Create 1 to 500 items, all or none.
+
+    The request counts as that many against the client's quota. The body can have 1 MiB, and 50,000 JSON values.
+    """
     await rate_limits.count_as(request.scope, len(body.items))
     data = [item.to_data() for item in body.items]
     rows = [item.to_dict() for item in data]
@@ -129,7 +133,7 @@ async def list_items(
     request: Request,
     database: DatabaseDependency,
     page: Annotated[PageNumber | None, Query()] = None,
-    per_page: PerPage = 20,
+    per_page: PerPage = _PER_PAGE,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page.", max_length=64)] = None,
     is_active: ActiveFilter = None,
     q: Annotated[Search | None, Query(description="Text that the name contains. Case does not matter.")] = None,
@@ -144,11 +148,15 @@ async def list_items(
         cursors.Order,
         Query(
             description="`-id` lists the newest items first. `updated_at` is a feed of changes: it has cursors and no "
-            "page numbers or totals, and can be combined with `updated_after` alone."
+            "page numbers or totals. Of the filters only `updated_after` can be combined with it."
         ),
     ] = "id",
     updated_after: Annotated[
-        Time | None, Query(description="With `sort=updated_at`: only changes after this time, which has an offset.")
+        Time | None,
+        Query(
+            description="With `sort=updated_at`: only changes after this time, which has an offset. With `cursor` it "
+            "changes nothing."
+        ),
     ] = None,
     ids: Annotated[
         str | None,
@@ -161,9 +169,20 @@ async def list_items(
     ] = None,
 ) -> Response:
     """List items in the order of their ids or of their changes, by page number or after a cursor, or by their ids."""
-    if ids is not None:
-        return await _list_chosen(request, database, ids)
     q = q or None
+    if ids is not None:
+        _refuse_beside(
+            "ids",
+            page=page,
+            per_page=None if per_page == _PER_PAGE else per_page,  # clients may send the default
+            cursor=cursor,
+            is_active=is_active,
+            q=q,
+            count=count,
+            sort=None if sort == "id" else sort,
+            updated_after=updated_after,
+        )
+        return await _list_chosen(request, database, ids)
     if cursor is not None and page is not None:
         raise InvalidFieldError("page", "Send `page` or `cursor`, not both")
     if sort == "updated_at":
@@ -215,7 +234,8 @@ async def list_items(
 
 async def _list_chosen(request: Request, database: DatabaseDependency, ids: str) -> Response:
     """The items with these ids, as one page that has no number."""
-    _refuse_beside("ids", **{name: value for name, value in request.query_params.items() if name in _WITHOUT_IDS})
+    if len(request.query_params.getlist("ids")) > 1:
+        raise InvalidFieldError("ids", "Send one `ids`, with commas between the ids")
     item_ids = parse_ids("ids", ids)
     result = await item_page.chosen(database, item_ids)
     pagination = Pagination(

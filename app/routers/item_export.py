@@ -19,7 +19,7 @@ router = APIRouter()
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One item a line, each as in a list. Without a newline at its end, the response is incomplete.",
+        "description": "One item a line, as in a list. If the last line has no newline, the response is incomplete.",
         "content": {NdjsonResponse.media_type: {"example": EXPORTED}},
     }
 }

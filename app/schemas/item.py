@@ -112,7 +112,9 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)
 def _with_offset(value: Any) -> Any:
     # Pydantic also parses numbers, dates alone, and times without an offset.
     if isinstance(value, str) and not _RFC_3339.fullmatch(value):
-        raise ValueError("Input should be a time of RFC 3339 with an offset, such as 2026-11-22T13:00:00Z")
+        raise ValueError(
+            "Input should be a time of RFC 3339 with an offset, such as 2026-11-22T13:00:00Z; in a URL, write + as %2B"
+        )
     return value
 
 

@@ -85,6 +85,8 @@ async def test_exports_have_a_limit_of_their_own(database_url):
         refused = await client.get("/items/export?q=a")
         problem(refused, 429, "rate_limited")
         assert 3595 < int(refused.headers["retry-after"]) <= 3600
+        assert '"route";q=2;w=3600' == refused.headers["ratelimit-policy"]
+        assert f'"route";r=0;t={refused.headers["retry-after"]}' == refused.headers["ratelimit"]
         assert 200 == (await client.get("/items")).status_code
 
 

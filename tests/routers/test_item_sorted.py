@@ -112,7 +112,8 @@ async def test_a_time_needs_an_offset(client, text):
         *(
             (f"ids=1&{other}", other.partition("=")[0])
             for other in (
-                "page=1", "per_page=20", "cursor=" + cursors.encode(1), "is_active=", "q=a", "count=exact", "sort=id",
+                "page=1", "per_page=19", "cursor=" + cursors.encode(1), "is_active=true", "q=a", "count=exact",
+                "sort=-id",
             )
         ),
     ],
@@ -159,6 +160,20 @@ async def test_chosen_items_are_listed_by_their_ids(client, sql):
 async def test_a_malformed_list_of_ids_is_refused(client, text):
     """An empty list, more than 100 ids, and anything but ids of 64 bits is 422."""
     assert {"ids"} == refused_fields(await client.get("/items", params={"ids": text}))
+
+
+async def test_clients_may_send_the_defaults_beside_ids(client, sql):
+    """Generated clients send `per_page` and `sort` with the documented defaults. Other values are refused."""
+    await fill(sql, 3)
+
+    assert [1, 2] == ids(await client.get("/items?ids=1,2&per_page=20&sort=id&q="))
+    assert {"per_page"} == refused_fields(await client.get("/items?ids=1,2&per_page=21"))
+    assert {"sort"} == refused_fields(await client.get("/items?ids=1,2&sort=-id"))
+
+
+async def test_repeated_ids_are_refused(client):
+    """`ids=1&ids=2` would silently list the last item alone."""
+    assert {"ids"} == refused_fields(await client.get("/items?ids=1&ids=2"))
 
 
 async def test_a_list_of_large_items_is_bounded(client, sql):
