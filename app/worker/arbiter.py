@@ -269,13 +269,13 @@ class RollingArbiter(Arbiter):
 
         If the configuration cannot be used, everything stays as it was.
         """
-        old_config, old_modules = self.app.cfg, _forget_modules()
+        old_config, old_logging, old_modules = self.app.cfg, structlog.get_config(), _forget_modules()
         try:
             self.app.reload()
             _check_restart_only(old_config, self.app.cfg)
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            _forget_modules()
-            sys.modules.update(old_modules)
+            _restore_modules(old_modules)
+            structlog.configure(**old_logging)
             self.app.cfg = old_config
             self.events.add(Event.RELOAD_REFUSED)
             self.log.error("Reload refused, the workers stay as they are: %s", error)  # noqa: TRY400
@@ -314,13 +314,28 @@ def _forget_modules() -> dict[str, ModuleType]:
     """Make the next import read the application's modules again, and return the old ones.
 
     Workers inherit what the master has imported: without this a reload would
-    run new code with the old settings. The master's own modules stay: they must
-    fit each other, so they change with a restart only, except the checks.
+    run new code with the old settings. The package `app` is forgotten too: its
+    attributes are its modules, and `from app import logs` reads the attribute
+    first. The master's own modules stay: they must fit each other, so they
+    change with a restart only, except the checks.
     """
     importlib.invalidate_caches()
     names = [
         name
         for name in sys.modules
-        if name in _CHECKS or (name.startswith("app.") and not name.startswith("app.worker"))
+        if name in _CHECKS or name == "app" or (name.startswith("app.") and not name.startswith("app.worker"))
     ]
+    for name in _CHECKS:
+        package, _, attribute = name.rpartition(".")
+        vars(sys.modules[package]).pop(attribute, None)
     return {name: sys.modules.pop(name) for name in names}
+
+
+def _restore_modules(old: dict[str, ModuleType]) -> None:
+    """Make imports find the modules again that `_forget_modules` has returned, and none that were imported since."""
+    _forget_modules()
+    sys.modules.update(old)
+    # The other modules are attributes of packages that were forgotten and restored with them.
+    for name in _CHECKS & old.keys():
+        package, _, attribute = name.rpartition(".")
+        setattr(sys.modules[package], attribute, old[name])

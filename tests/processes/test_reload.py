@@ -1,5 +1,6 @@
 """What a reload changes, and what it does not."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.paths import ROOT
 from tests.processes.load import load
 from tests.processes.plain_server import facts, plain
 from tests.processes.raw import AMBIGUOUS, send_and_read, statuses
+from tests.processes.scrape import fetch
 from tests.processes.server import PLAIN, Server, eventually, service
 from tests.processes.watch import polling
 
@@ -99,13 +101,17 @@ def test_a_reload_that_changes_the_address_is_refused(tmp_path):
         assert old == server.workers()
 
 
-def test_what_the_server_refuses_has_the_same_answer_after_a_reload():
-    """The reload replaces the application's modules, and not those of the server."""
+def test_answers_of_the_server_and_log_lines_are_the_same_after_a_reload():
+    """The reload replaces all modules of the application, and not those of the server: lines keep their request id."""
     with service("postgresql://nobody@127.0.0.1:1/none") as server:
         server.serving()
         before = send_and_read(server, AMBIGUOUS["user in Host"])
         server.reload()
         after = send_and_read(server, AMBIGUOUS["user in Host"])
+        assert 503 == fetch(server.port, "/samples")[0]
+        assert 0 == server.stop()
+        records = [json.loads(line) for line in server.output().splitlines()]
 
     assert [400] == statuses(before) == statuses(after)
     assert b"malformed_request" in after
+    assert [True] == ["request_id" in record for record in records if record["event"] == "request_failed"]

@@ -1,8 +1,12 @@
+import sys
+from unittest.mock import Mock
+
 import pytest
+import structlog
 from gunicorn.config import Config
 from gunicorn.errors import ConfigError
 
-from app.worker.arbiter import RollingArbiter, _check_restart_only
+from app.worker.arbiter import RollingArbiter, _check_restart_only, _forget_modules, _restore_modules
 
 
 def configuration(**values):
@@ -40,3 +44,46 @@ def test_the_pause_is_bounded_however_many_workers_have_failed():
     arbiter._failures = 5_000
 
     assert 30.0 == arbiter._pause_next_start()
+
+
+def imported():
+    """A module of the application and a check of the master, as `from package import module` finds them."""
+    from app import logs  # noqa: PLC0415
+    from app.worker import configuration  # noqa: PLC0415
+
+    return logs, configuration
+
+
+def test_forgotten_modules_are_imported_again_until_they_are_restored():
+    """`from app import logs` gives the module that `import app.logs` gives: a new one, and the old one afterwards."""
+    old = imported()
+    attributes = [dict(vars(sys.modules[package])) for package in ("app", "app.worker")]
+    forgotten = _forget_modules()
+    try:
+        new = imported()
+        found = sys.modules["app.logs"], sys.modules["app.worker.configuration"]
+    finally:
+        _restore_modules(forgotten)
+
+    assert found == new
+    assert not set(old) & set(new)
+    assert old == imported() == (sys.modules["app.logs"], sys.modules["app.worker.configuration"])
+    assert forgotten.items() <= sys.modules.items()
+    assert attributes == [vars(sys.modules[package]) for package in ("app", "app.worker")]
+
+
+def test_a_refused_reload_leaves_modules_and_logging_as_they_were():
+    """The new configuration has imported its code and configured the log before its error was found."""
+
+    def reload():
+        structlog.configure(processors=imported()[0].rendering.processors("console"))
+        raise ConfigError("wrong")
+
+    arbiter = RollingArbiter.__new__(RollingArbiter)
+    arbiter.app, arbiter.events, arbiter.log = Mock(reload=reload), Mock(), Mock()
+    old, logging = imported(), structlog.get_config()
+    arbiter.reload()
+
+    assert 0 == arbiter.generation
+    assert old == imported()
+    assert logging == structlog.get_config()
