@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from scripts.names import Name
@@ -115,15 +115,24 @@ def _layout(text: str, modules: Mapping[str, str]) -> str:
 def _events(text: str, name: Name, new: Mapping[Path, str]) -> str:
     routers = [source for path, source in new.items() if path.parent.name == "routers" and path.parts[-3] == "app"]
     rows = []
-    for level, event, arguments in re.findall(r'log\.(\w+)\("(\w+)"((?:, \w+=[^,)]+)*)\)', "".join(routers)):
+    for level, event, names in (logged for source in routers for logged in _logged(source)):
         verb = event.rpartition("_")[2]
-        is_batch = "count=" in arguments
-        when = render(_EVENTS.get(f"many_{verb}" if is_batch else verb, event.replace("_", " ").capitalize()), name)
-        fields = ", ".join(f"`{field}`" for field in re.findall(r", (\w+)=", arguments))
-        rows.append(f"| `{event}` | {level} | {fields} | {when} |\n")
+        when = _EVENTS.get(f"many_{verb}" if "count" in names else verb, event.replace("_", " ").capitalize())
+        fields = ", ".join(f"`{field}`" for field in names)
+        rows.append(f"| `{event}` | {level} | {fields} | {render(when, name)} |\n")
     return re.sub(
         r"(?=^\| `worker_started`)", lambda _: "".join(dict.fromkeys(rows)), text, count=1, flags=re.MULTILINE
     )
+
+
+def _logged(source: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The level, the event and the names of the fields of each line that a module logs."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant(value=str(event))]
+            ):
+                yield level, event, [keyword.arg for keyword in node.keywords if keyword.arg]
 
 
 def _changelog(text: str, name: Name) -> str:
