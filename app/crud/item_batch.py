@@ -40,7 +40,7 @@ _create = named(
     RETURNING id, name, description, CAST(price AS float) AS price, is_active, created_at, updated_at
 )
 SELECT id, name, description, price, is_active, created_at, updated_at FROM created ORDER BY id
-"""  # noqa: S608  # nosec  # of constants
+"""  # nosec  # noqa: S608  # of constants
     ).bindparams(*_ARRAYS),
 )
 
@@ -76,8 +76,9 @@ _create_once = named(
 )
 SELECT stored.id, stored.name, stored.description, CAST(stored.price AS float), stored.is_active, stored.created_at,
     stored.updated_at, kept.fingerprint, NOT EXISTS (SELECT FROM created) AS is_replay
-FROM kept LEFT JOIN jsonb_populate_recordset(NULL::items, kept.answer -> 'batch') AS stored ON true ORDER BY stored.id
-"""  # noqa: S608  # nosec  # of constants
+FROM kept LEFT JOIN jsonb_populate_recordset(NULL::items, kept.answer -> 'batch') AS stored ON true
+ORDER BY stored.id
+"""  # nosec  # noqa: S608  # of constants
     ).bindparams(*_ARRAYS),
 )
 

@@ -17,7 +17,7 @@ _changed = named(
     "list_changed_items",
     text(f"""
 SELECT {_COLUMNS} FROM changed_items(:updated_at, :item_id, :limit) ORDER BY updated_at, id
-""").bindparams(  # noqa: S608  # nosec  # of constants
+""").bindparams(  # nosec  # noqa: S608  # of constants
         bindparam("updated_at", type_=DateTime(True)),
         bindparam("item_id", type_=BigInteger),
         bindparam("limit", type_=Integer),

@@ -32,7 +32,7 @@ def check(folder: Path, program: str, *arguments: str) -> None:
 
 
 def test_resources_pass_the_checks_and_their_own_tests(repository):
-    """Two resources, named by a word of Python and one of SQL: format, lint, types and the tests of the second one."""
+    """Two resources, named by a word of Python and one of SQL: all checks, and the tests of the second one."""
     for singular in (WORD_OF_PYTHON, WORD_OF_SQL):
         done = new_resource(repository, singular)
         assert 0 == done.returncode, done.stderr
@@ -48,6 +48,7 @@ def test_resources_pass_the_checks_and_their_own_tests(repository):
     check(repository, "ruff", "format", "--check")
     check(repository, "ruff", "check")
     check(repository, "mypy", *(path for path in written if path.endswith(".py")))
+    check(repository, "bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "app")
     check(repository, "pytest", "-q", "-p", "no:cacheprovider", *own_tests, "tests/docs/test_layout.py",
           "tests/migrations/test_revisions.py::test_the_models_match_the_revisions")  # fmt: skip
 
