@@ -13,9 +13,10 @@ _METHOD = """
 Each statement is the one that the service runs, prepared as asyncpg prepares it. EXPLAIN (ANALYZE, BUFFERS) gives the
 server's time to plan and execute it, and the buffers it reads. The figures are medians of warm runs. The sizes take
 turns, and ratios of time are paired within a turn. Words of all frequencies are distributed evenly over the table; a
-rare word is in five items, whatever the size. If the machine does other work, rely on the buffers. A search for a rare text has one of two costs: at ten million items, the estimate for a text without statistics exceeds
-15,000 items, so up to 20,000 items are scanned by id first. A chunk of a filtered export reads 10,000 items, and in the
-smallest table only 5,000 come after the middle.
+rare word is in five items, whatever the size. If the machine does other work, rely on the buffers. A search for a
+rare text has one of two costs: at ten million items, the estimate for a text without statistics exceeds 15,000 items,
+so up to 20,000 items are scanned by id first. A chunk of a filtered export reads 10,000 items, and in the smallest
+table only 5,000 come after the middle.
 """
 
 _NAMES = {10_000: "10 k", 1_000_000: "1 M", 10_000_000: "10 M"}
