@@ -3,8 +3,8 @@
 `writes_complete_until` returns a time. All writes of a table whose time is earlier are committed, or will never
 be. `changed_items` reads the items up to that time. docs/decisions/0046 has the proof.
 
-`updated_at` gets the clock's time by default. Until now it was the begin of the transaction, which
-can be earlier than the lock by which a write is recognized.
+The times of a new item are the start of its statement by default. Until now they were the start of the transaction,
+which can be long before the lock by which a write is recognized. Both defaults change, so that the times stay equal.
 
 Revision: items_0011
 Revises: items_0010
@@ -62,16 +62,18 @@ END
 $$
 """
 
+_SET_DEFAULTS = "ALTER TABLE items ALTER COLUMN created_at SET DEFAULT {0}, ALTER COLUMN updated_at SET DEFAULT {0}"
+
 
 def upgrade() -> None:
-    """Create the functions, and change the default."""
+    """Create the functions, and change the defaults."""
     op.execute(_COMPLETE_UNTIL)
     op.execute(_CHANGED_ITEMS)
-    op.execute("ALTER TABLE items ALTER COLUMN updated_at SET DEFAULT clock_timestamp()")
+    op.execute(_SET_DEFAULTS.format("statement_timestamp()"))
 
 
 def downgrade() -> None:
-    """Restore the default, and drop the functions."""
-    op.execute("ALTER TABLE items ALTER COLUMN updated_at SET DEFAULT now()")
+    """Restore the defaults, and drop the functions."""
+    op.execute(_SET_DEFAULTS.format("now()"))
     op.execute("DROP FUNCTION changed_items(timestamptz, bigint, integer)")
     op.execute("DROP FUNCTION writes_complete_until(regclass)")
