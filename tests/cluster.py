@@ -21,6 +21,9 @@ from tests.sample import table
 
 ROLES = ROOT / "deploy" / "postgresql" / "roles.sql"
 
+OWNER, APPLICATION = "items_owner", "items_app"
+"""The role that owns the tables, and the one that the service uses."""
+
 _OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "timezone": "UTC"}
 
 
@@ -108,7 +111,7 @@ def as_role(url: str, role: str) -> str:
 def migrate_as_owner(url: str) -> None:
     """Set up a new database as docs/operations/roles.md says: roles, schema, and the roles again."""
     execute(url, ROLES.read_text())
-    migrate(as_role(url, "items_owner"))
+    migrate(as_role(url, OWNER))
     execute(url, ROLES.read_text())
 
 

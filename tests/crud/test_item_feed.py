@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from app.crud import item as items
 from app.crud import item_feed
 from app.database import Database
-from tests.cluster import as_role
+from tests.cluster import APPLICATION, OWNER, as_role
 from tests.databases import connected
 
-ROLES = ("items_app", "items_owner", "postgres")
+ROLES = (APPLICATION, OWNER, "postgres")
 """The roles of the writers beside the service: its own, the owner and a superuser."""
 
 INSERTED = "INSERT INTO items (name) VALUES ('Inserted')"
@@ -174,7 +174,7 @@ async def test_a_hidden_writer_is_waited_for(database_url):
     """If the owner may not see the transactions of others, nothing is complete while one of them writes."""
     async with opened_feed(database_url) as feed:
         superuser = feed.writers[-1]
-        await superuser.execute("REVOKE pg_read_all_stats FROM items_owner")
+        await superuser.execute(f"REVOKE pg_read_all_stats FROM {OWNER}")
         try:
             await superuser.execute("BEGIN")
             await superuser.execute(CHANGED, 1)
@@ -184,4 +184,4 @@ async def test_a_hidden_writer_is_waited_for(database_url):
             await feed.walk()
             assert await feed.stored() == set(feed.seen)
         finally:
-            await superuser.execute("GRANT pg_read_all_stats TO items_owner")
+            await superuser.execute(f"GRANT pg_read_all_stats TO {OWNER}")

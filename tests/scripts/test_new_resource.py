@@ -41,6 +41,7 @@ def test_resources_pass_the_checks_and_their_own_tests(repository):
     own_tests = [
         f"tests/crud/test_{WORD_OF_SQL}.py",
         f"tests/crud/test_{WORD_OF_SQL}_idempotency.py",
+        f"tests/crud/test_{WORD_OF_SQL}_feed.py",
         f"tests/routers/test_{WORD_OF_SQL}.py",
     ]
 
