@@ -15,21 +15,21 @@ from app.database_url import DatabaseHost
 log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS: Final = 0.5
-"""The time between two looks at the connections. A statement that is not done by the second look is long."""
+"""The time between two checks of the connections. A statement that still runs at the second check is long."""
 
 SUSPECT_SECONDS: Final = 0.1
-"""The time between two looks while a server does not answer."""
+"""The time between two checks while a server does not answer."""
 
 ANSWER_SECONDS: Final = 0.5
-"""How long a server may take to answer the question that every PostgreSQL answers before a login."""
+"""How long a server may take to answer an SSLRequest, which every PostgreSQL answers before a login."""
 
-_TLS_REQUEST: Final = struct.pack("!ii", 8, 80877103)
-"""The question whether the server has TLS. The answer is one byte, and takes no place among its sessions."""
+_SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
+"""PostgreSQL's message SSLRequest. The answer is one byte, and needs no session."""
 
 
 @asynccontextmanager
 async def leaving_frozen_hosts(pool: Pool, connector: Connector) -> AsyncIterator[None]:
-    """Look at the connections in the background while the block runs, if the URL has another host to go to.
+    """Check the connections in the background while the block runs, if the URL has another host.
 
     A frozen server, or one that is cut off, closes no connection. The statements on it would fail only at the end of
     their time, and would keep the pool's connections from the new primary until then.
@@ -50,12 +50,12 @@ class _Watch:
         self._pool = pool
         self._connector = connector
         self._executions: dict[int, int] = {}
-        """What each connection in use had executed at the last look, by the connection's identity."""
+        """What each connection in use had executed at the last check, by the connection's identity."""
         self._suspects: set[DatabaseHost] = set()
-        """The hosts that did not answer at the last look."""
+        """The hosts that did not answer at the last check."""
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Check the connections until the task is cancelled."""
         while True:
             await asyncio.sleep(SUSPECT_SECONDS if self._suspects else INTERVAL_SECONDS)
             silent = self._silent_hosts()
@@ -68,7 +68,7 @@ class _Watch:
             self._suspects = unanswered
 
     def _silent_hosts(self) -> set[DatabaseHost]:
-        """The hosts of connections that run the same statement as at the last look."""
+        """The hosts of connections that run the same statement as at the last check."""
         in_use = self._pool.in_use()
         before = self._executions
         self._executions = {id(connection): connection.executions for connection in in_use}
@@ -96,7 +96,7 @@ async def _answers(host: DatabaseHost) -> bool:
             else:
                 reader, writer = await asyncio.open_connection(host.name, host.port)
             try:
-                writer.write(_TLS_REQUEST)
+                writer.write(_SSL_REQUEST)
                 return bool(await reader.read(1))
             finally:
                 writer.transport.abort()

@@ -175,7 +175,7 @@ class Readiness:
     async def _check_repeatedly(self) -> None:
         while True:
             checks = await self.check()
-            await asyncio.sleep(INTERVAL_SECONDS if checks.passed else min(RETRY_SECONDS, INTERVAL_SECONDS))
+            await asyncio.sleep(INTERVAL_SECONDS if checks.passed else RETRY_SECONDS)
 
     def _report(self) -> None:
         checks = self._checks

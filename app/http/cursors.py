@@ -4,12 +4,12 @@ A cursor contains what its list is sorted by, and is refused under another order
 """
 
 import base64
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2s
 from typing import Final, Literal
 
 from app.errors import InvalidFieldError
-from app.http.etags import Versioned
+from app.http.etags import EPOCH, MICROSECOND, Versioned, microseconds
 
 IdOrder = Literal["id", "-id"]
 Order = Literal["id", "-id", "updated_at"]
@@ -19,7 +19,7 @@ _CHECK_BYTES = 4
 """Together with the id these are 12 bytes, which base64 encodes without padding."""
 
 _ID_DIGITS = 19
-_GREATEST_ID = 2**63 - 1
+GREATEST_ID = 2**63 - 1
 
 START = -(2**63)
 """The position before all rows."""
@@ -30,8 +30,6 @@ _CHANGE_CHECK_BYTES = 5
 _KEYS: Final = {"id": b"items", "-id": b"-id", "updated_at": b"updated"}
 """What the checksum depends on, by the order. The first is also that of the release before."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 LENGTH = 28
 """The greatest number of characters of a cursor."""
@@ -65,7 +63,7 @@ def decode_or_id(cursor: str) -> int:
     Raises:
         InvalidFieldError: It is neither.
     """
-    if cursor.isascii() and cursor.isdigit() and len(cursor) <= _ID_DIGITS and int(cursor) <= _GREATEST_ID:
+    if cursor.isascii() and cursor.isdigit() and len(cursor) <= _ID_DIGITS and int(cursor) <= GREATEST_ID:
         return int(cursor)
     try:
         return decode(cursor)
@@ -80,8 +78,7 @@ def after(row: Versioned, order: Order) -> str:
 
 def encode_change(updated_at: datetime, row_id: int) -> str:
     """Return the cursor for the position after this change, in a list that is sorted by changes."""
-    microseconds = (updated_at - _EPOCH) // _MICROSECOND
-    position = microseconds.to_bytes(_ID_BYTES, signed=True) + row_id.to_bytes(_ID_BYTES, signed=True)
+    position = microseconds(updated_at).to_bytes(_ID_BYTES, signed=True) + row_id.to_bytes(_ID_BYTES, signed=True)
     return _text(position + _check(position, "updated_at", _CHANGE_CHECK_BYTES))
 
 
@@ -92,9 +89,8 @@ def decode_change(cursor: str) -> tuple[datetime, int]:
         InvalidFieldError: As `decode` does.
     """
     position = _bytes(cursor)
-    microseconds = int.from_bytes(position[:_ID_BYTES], signed=True)
     try:
-        updated_at = _EPOCH + microseconds * _MICROSECOND
+        updated_at = EPOCH + int.from_bytes(position[:_ID_BYTES], signed=True) * MICROSECOND
     except OverflowError:
         raise _refusal() from None
     row_id = int.from_bytes(position[_ID_BYTES : 2 * _ID_BYTES], signed=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 _TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 _LIST = re.compile(rf"[ \t,]*(?:{_TAG.pattern}[ \t]*(?:,[ \t,]*|$))*")
 _OWN_TAG = re.compile(r"([1-9][0-9]{0,18})-([1-9][0-9]{0,16})")
@@ -24,9 +24,14 @@ class Versioned(Protocol):
 
 def etag(resource: Versioned) -> str:
     """Return the resource's strong entity tag. It changes with every write, because `updated_at` does."""
-    # Not `// _MICROSECOND`, which takes longer: a list has up to a hundred tags.
-    age = resource.updated_at - _EPOCH
-    return f'"{resource.id}-{(age.days * 86_400 + age.seconds) * 1_000_000 + age.microseconds}"'
+    return f'"{resource.id}-{microseconds(resource.updated_at)}"'
+
+
+def microseconds(time: datetime) -> int:
+    """Return the microseconds since 1970."""
+    # Not `// MICROSECOND`, which takes longer: a list has up to a hundred tags.
+    age = time - EPOCH
+    return (age.days * 86_400 + age.seconds) * 1_000_000 + age.microseconds
 
 
 def with_etag(resource: Versioned) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def expected_versions(if_match: Sequence[str] | None, resource_id: int) -> list[
     for opaque in _tags(if_match):
         own_tag = _OWN_TAG.fullmatch(opaque)
         if own_tag and own_tag[1] == str(resource_id):
-            versions.append(_EPOCH + int(own_tag[2]) * _MICROSECOND)
+            versions.append(EPOCH + int(own_tag[2]) * MICROSECOND)
     return versions
 
 

@@ -74,8 +74,8 @@ _CONVENTIONS = """{purpose}
 """
 
 _RATE_LIMIT_SENTENCE = (
-    "The quota of a client is `{read}` for requests that read and `{write}` for requests that write; an export has a "
-    "limit of its own. `RateLimit` contains the remaining quota. A request beyond it is refused with 429."
+    "The quota of a client is `{read}` for requests that read and `{write}` for requests that write; a route can "
+    "have a limit of its own, too. `RateLimit` contains the remaining quota. A request beyond it is refused with 429."
 )
 
 

@@ -10,12 +10,16 @@ from starlette.responses import Response
 from app.auth.scopes import access_token
 from app.crud import item_export
 from app.dependencies import DatabaseDependency
+from app.errors import InvalidFieldError
 from app.http import cursors
 from app.http.ndjson import NdjsonResponse
 from app.rate_limits import limiter
 from app.schemas.item import EXPORTED, ActiveFilter, Search
 
 router = APIRouter()
+
+_OF_LISTS = ("page", "per_page", "count", "sort", "updated_after", "ids")
+"""The parameters of a list that would select or order other items, and that an export does not have."""
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -34,7 +38,7 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
 )
 @limiter.limit(limiter.setting("export"))
 async def export_items(
-    request: Request,  # noqa: ARG001  # the limiter reads it
+    request: Request,
     database: DatabaseDependency,
     cursor: Annotated[
         str | None,
@@ -48,5 +52,8 @@ async def export_items(
     The last line ends with a newline if the export is complete. If it does not, repeat the request with the `id` of the
     last complete line as `cursor`.
     """
+    for name in _OF_LISTS:
+        if name in request.query_params:
+            raise InvalidFieldError(name, "An export has no such parameter")
     read_after = partial(item_export.chunk_after, database, is_active=is_active, q=q or None)
     return NdjsonResponse(read_after, position=cursors.START if cursor is None else cursors.decode_or_id(cursor))

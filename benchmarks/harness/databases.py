@@ -37,6 +37,14 @@ class Databases:
         return urlsplit(self._server)._replace(path=f"/{name}").geturl()
 
 
+def create_migrated(server: str, name: str) -> str:
+    """Create an empty database with the current schema, and return its URL."""
+    execute(server, f'CREATE DATABASE "{name}"')
+    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+    migrate(url)
+    return url
+
+
 def restore(url: str) -> None:
     """Delete the items that a measurement has created."""
     execute(url, f"DELETE FROM items WHERE id > {ITEMS}")

@@ -3,16 +3,16 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import asyncpg
 
+from benchmarks.harness.databases import create_migrated
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.reports import Report
 from benchmarks.scale.load import load
 from benchmarks.scale.questions import ALSO, QUESTIONS, statement
 from benchmarks.scale.results import Cost, Costs, report
-from tests.cluster import execute, migrate, throw_away_cluster
+from tests.cluster import throw_away_cluster
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 ROUNDS = 15
@@ -50,10 +50,7 @@ def run() -> Report:
 async def _loaded_and_measured(server: str) -> Report:
     urls, seconds = {}, {}
     for rows in SIZES:
-        name = f"items_scale_{rows}"
-        await asyncio.to_thread(execute, server, f'CREATE DATABASE "{name}"')
-        urls[rows] = urlsplit(server)._replace(path=f"/{name}").geturl()
-        await asyncio.to_thread(migrate, urls[rows])
+        urls[rows] = await asyncio.to_thread(create_migrated, server, f"items_scale_{rows}")
         connection = await asyncpg.connect(urls[rows])
         seconds[rows] = await load(connection, rows)
         await connection.close()

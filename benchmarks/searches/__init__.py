@@ -6,18 +6,18 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import asyncpg
 
 from app.crud import item_page
+from benchmarks.harness.databases import create_migrated
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.reports import Report
 from benchmarks.scale.questions import Question, statement
 from benchmarks.searches.names import load
 from benchmarks.searches.results import Search, Searches, report
 from benchmarks.searches.texts import KNOWN, random_text
-from tests.cluster import execute, migrate, throw_away_cluster
+from tests.cluster import throw_away_cluster
 
 SIZES = (1_000_000, 10_000_000)
 RANDOM_TEXTS = 150
@@ -73,10 +73,7 @@ def run() -> Report:
 async def _loaded_and_measured(server: str) -> Report:
     urls = {}
     for rows in SIZES:
-        name = f"items_searches_{rows}"
-        await asyncio.to_thread(execute, server, f'CREATE DATABASE "{name}"')
-        urls[rows] = urlsplit(server)._replace(path=f"/{name}").geturl()
-        await asyncio.to_thread(migrate, urls[rows])
+        urls[rows] = await asyncio.to_thread(create_migrated, server, f"items_searches_{rows}")
         connection = await asyncpg.connect(urls[rows])
         await load(connection, rows)
         await connection.close()

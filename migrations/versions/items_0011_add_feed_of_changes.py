@@ -18,7 +18,7 @@ runs_beside_previous_release = True
 
 # The time is read before the locks, and the locks are read before the snapshot of the rows is taken.
 # The owner sees the transactions of other roles only as a member of pg_read_all_stats. A writer whose
-# transaction is hidden, or is prepared, has no known begin: nothing is complete then.
+# transaction is hidden, or is prepared, has no known start: nothing is complete then.
 _COMPLETE_UNTIL = """
 CREATE FUNCTION writes_complete_until(written regclass) RETURNS timestamptz
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -102,7 +102,8 @@ async def test_a_slow_issuer_is_left(issuer, fault, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "jwks_uri", ["http://keys.example.com/keys", "file:///keys", "https://a:b@example.com/", "", None, 1]
+    "jwks_uri",
+    ["http://keys.example.com/keys", "file://keys.example.com/keys", "https://a:b@example.com/", "", None, 1],
 )
 async def test_an_unsafe_address_of_keys_is_refused(issuer, monkeypatch, jwks_uri):
     """Discovery may not lead to where another machine could answer."""

@@ -75,6 +75,12 @@ async def test_a_failure_before_the_first_line_is_a_problem(client, monkeypatch)
     problem(await client.get("/items/export"), 504, "statement_timeout")
 
 
+@pytest.mark.parametrize("name", ["page", "per_page", "count", "sort", "updated_after", "ids"])
+async def test_the_parameters_of_a_list_are_refused(client, name):
+    """An export that ignored them would contain other items than the client expects."""
+    assert {name} == refused_fields(await client.get("/items/export", params={name: "1"}))
+
+
 async def test_exports_have_a_limit_of_their_own(database_url):
     """A client begins RATE_LIMIT_EXPORT exports, also by HEAD, and is then refused. Other requests are not."""
     settings = Settings.load(database_url=database_url, rate_limit_export="2/hour", _env_file=None)
