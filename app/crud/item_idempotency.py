@@ -29,13 +29,13 @@ WITH proposed AS (
 ), kept AS (
     INSERT INTO idempotency_keys AS known (key, fingerprint, answer, created_at)
     SELECT :key, :fingerprint, to_jsonb(proposed), created_at FROM proposed
-    ON CONFLICT (key) DO UPDATE SET (fingerprint, answer, created_at) = (
-        SELECT excluded.fingerprint, excluded.answer, excluded.created_at
-        WHERE known.created_at < now() - interval '24 hours'
-        UNION ALL
-        SELECT known.fingerprint, known.answer, known.created_at
-        WHERE known.created_at >= now() - interval '24 hours'
-    )
+    ON CONFLICT (key) DO UPDATE SET
+        fingerprint = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
+            THEN excluded.fingerprint ELSE known.fingerprint END,
+        answer = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
+            THEN excluded.answer ELSE known.answer END,
+        created_at = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
+            THEN excluded.created_at ELSE known.created_at END
     RETURNING fingerprint, answer
 ), created AS (
     INSERT INTO items (id, name, description, price, is_active, created_at, updated_at)
