@@ -40,7 +40,7 @@ test: install ## Run all tests except the long ones; about 9 minutes on two core
 	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
 
 test-long: install ## Run the long tests, which take 20 minutes and need every program of .ci/programs.txt
-	$(PYTEST) -m slow --ignore=$(SERVERS)
+	$(PYTEST) -m slow --numprocesses=auto --dist=loadgroup --ignore=$(SERVERS)
 	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
 
 test-faults: install ## Run the tests of faults, and print what they measure

@@ -14,11 +14,12 @@ VERSION, REVISION = "1.2.3", "0123abc"
 
 
 def pytest_collection_modifyitems(items: list[Node]) -> None:
-    """Run tests without containers first: they fail within seconds."""
-    items.sort(key=lambda test: "images" in getattr(test, "fixturenames", ()))
+    """Run the tests with containers first and in one process. They take the longest; others run beside them."""
+    items.sort(key=lambda test: "images" not in getattr(test, "fixturenames", ()))
     for test in items:
         if "images" in getattr(test, "fixturenames", ()):
             test.add_marker("slow")
+            test.add_marker(pytest.mark.xdist_group("containers"))
             test.add_marker(pytest.mark.needs("dockerd", "mmdebstrap", "ip", "root"))
 
 

@@ -12,7 +12,7 @@ from tests.programs import find
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / f"{NAME}.json").read_text())
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("node", "npm")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("node", "npm"), pytest.mark.xdist_group("grafana")]
 
 
 @pytest.fixture(scope="module")
