@@ -16,6 +16,7 @@ READABLE_HEADERS = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "WWW-Authenticate",
     "X-Request-ID",
 )
 """Response headers that a page of an allowed origin may read."""

@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -23,6 +24,13 @@ _SHARED = 6
 _JSON = ("Content-Type", "application/json")
 _BY_THE_PARSER = {400, 413, 414, 431}
 """Statuses of malformed or oversized heads, whose answer may be plain text."""
+
+_ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "id": lambda item: item["id"],
+    "-id": lambda item: -item["id"],
+    "updated_at": lambda item: (item["updated_at"], item["id"]),
+}
+"""The key by which a list is sorted, by the value of `sort`."""
 
 _PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 
@@ -281,9 +289,9 @@ class ApplicationFuzzer:
             for name, texts in parse_qs(urlsplit(result.request.target).query, keep_blank_values=True).items()
         }
         ids = [item["id"] for item in body["items"]]
-        if ids != sorted(set(ids)):
+        if len(ids) != len(set(ids)) or body["items"] != sorted(body["items"], key=_ORDERS[query.get("sort", "id")]):
             self._report("a list is not in order", result)
-        if len(ids) > int(query.get("per_page", "20")):
+        if len(ids) > int(query.get("per_page", "20")) and "ids" not in query:
             self._report("a page is too long", result)
         if query.get("is_active") in {"true", "false"} and any(
             item["is_active"] != (query["is_active"] == "true") for item in body["items"]

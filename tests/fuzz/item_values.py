@@ -81,7 +81,7 @@ def query(choose: Random, cursors: list[str], tags: list[str]) -> str:
     """The query of a list: parameters of which most are valid."""
     pairs = []
     for _ in range(choose.choice((0, 1, 1, 2, 3))):
-        name = choose.choice(("page", "per_page", "cursor", "is_active", "q", "count", "permanent", MARKER))
+        name = choose.choice((*_PARAMETERS, "cursor", MARKER))
         pairs.append((name, choose.choice(_PARAMETERS.get(name, ("",))) if choose.random() < 0.7 else text(choose)))
     if cursors and choose.random() < 0.3:
         cursor = choose.choice(cursors)
@@ -103,6 +103,27 @@ _PARAMETERS = {
     "q": ("a", "ab", "n", "abc", "N", "ä", "漢", "%", "_", "\\", "a b", " ", "nn"),
     "count": ("exact", "", "all"),
     "permanent": ("true", "false"),
+    "ids": (
+        "1",
+        "1,2,3",
+        "3,1,9",
+        "1,1",
+        "",
+        ",",
+        "0",
+        "-1",
+        "1 ,2",
+        "99999999999999999999",
+        ",".join(map(str, range(101))),
+    ),
+    "sort": ("id", "-id", "-id", "updated_at", "updated_at", "-updated_at", "", "name", "id,-id"),
+    "updated_after": (
+        "2026-01-01T00:00:00Z",
+        "2026-01-01",
+        "infinity",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00+14:00",
+    ),
 }
 
 
