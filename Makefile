@@ -39,7 +39,7 @@ test: install ## Run all tests except the long ones; about 9 minutes on two core
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
 	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
 
-test-long: install ## Run the long tests, which take 20 minutes and need every program of .ci/programs.txt
+test-long: install ## Run the long tests, which take 25 minutes and need every program of .ci/programs.txt
 	$(PYTEST) -m slow --numprocesses=auto --dist=loadgroup --ignore=$(SERVERS)
 	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
 
@@ -59,9 +59,10 @@ docs: install ## Write the documentation's site to docs/_site
 bench: install ## Run the benchmarks, and write their results
 	$(BIN)/python -m benchmarks
 
-COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --fork-strategy fewest \
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-config --custom-compile-command 'make lock' $(UPGRADE)
 
 lock: install ## Write requirements/ from pyproject.toml; UPGRADE=--upgrade takes the newest releases
-	$(COMPILE) --output-file requirements/runtime.txt
-	$(COMPILE) --output-file requirements/development.txt --group dev --constraints requirements/runtime.txt
+	$(COMPILE) --output-file requirements/runtime.txt pyproject.toml
+	$(COMPILE) --output-file requirements/development.txt pyproject.toml --group dev --constraints requirements/runtime.txt
+	$(COMPILE) --output-file requirements/patroni.txt --group patroni

@@ -63,6 +63,7 @@ FILES = {
     "docs/operations/upgrade.md",
     "pyproject.toml",
     "requirements/development.txt",
+    "requirements/patroni.txt",
     "requirements/runtime.txt",
     "scripts/service_names.py",
 }

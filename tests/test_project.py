@@ -20,6 +20,8 @@ from tests.paths import ROOT
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PYPROJECT["project"]["dependencies"]
 DEVELOPMENT = RUNTIME + PYPROJECT["dependency-groups"]["dev"]
+PATRONI = PYPROJECT["dependency-groups"]["patroni"]
+LOCKS = {"runtime.txt": RUNTIME, "development.txt": DEVELOPMENT, "patroni.txt": PATRONI}
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 SEAMS = (ROOT / "tests" / "seams.txt").read_text(encoding="utf-8").splitlines()
@@ -93,7 +95,7 @@ def pins(name: str) -> dict[str, Requirement]:
     return {pin.name: pin for pin in (Requirement(first) for first, *_ in locked(name))}
 
 
-@pytest.mark.parametrize(("name", "declared"), [("runtime.txt", RUNTIME), ("development.txt", DEVELOPMENT)])
+@pytest.mark.parametrize(("name", "declared"), LOCKS.items())
 def test_the_lock_satisfies_what_is_declared(name, declared):
     """Every declared dependency is pinned, without a condition, to a release within its bounds."""
     found = pins(name)
@@ -112,7 +114,7 @@ def test_development_has_the_releases_of_production():
     assert pins("runtime.txt").items() <= development.items()
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_requirement_has_a_hash_and_no_address(name):
     """Every requirement is a release with its hashes; none is an address or a path."""
     requirements = locked(name)
@@ -124,7 +126,7 @@ def test_every_requirement_has_a_hash_and_no_address(name):
         assert all(map(HASH.fullmatch, hashes)), pin
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "development.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_the_comments_of_the_lock_have_no_address_or_path(name):
     """They do not name a package index, nor the folder in which the lock was made."""
     text = (ROOT / "requirements" / name).read_text()
