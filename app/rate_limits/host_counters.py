@@ -9,7 +9,8 @@ import structlog
 
 from app.rate_limits.process_counters import ProcessCounters
 from app.rate_limits.shared_memory_counters import SharedMemoryCounters
-from app.rate_limits.window import Decision
+from app.rate_limits.shared_remaining import Place
+from app.rate_limits.window import Ahead, Decision
 
 _LINE_INTERVAL_SECONDS: Final = 10.0
 
@@ -58,12 +59,22 @@ class HostCounters:
         self.is_open = False
         self._shared.close()
 
-    def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision:
+    def hit(
+        self,
+        key: bytes,
+        limit: int,
+        window: float,
+        cost: int = 1,
+        *,
+        counted: int = 0,
+        ahead: int = 0,
+        unspent: Ahead | None = None,
+    ) -> Decision:
         """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""
         if not self._shared.is_open:
             return self._used_alone().hit(key, limit, window, cost, counted=counted)
         try:
-            decision = self._shared.hit(key, limit, window, cost, counted=counted)
+            decision = self._shared.hit(key, limit, window, cost, counted=counted, ahead=ahead, unspent=unspent)
         except self._shared.errors as error:
             self._failed(cause=f"{type(error).__name__}: {error}")
         else:
@@ -80,6 +91,15 @@ class HostCounters:
             self._own.undo_hit(key, cost)
             return
         self._change_shared(self._shared.undo_hit, key, cost)
+
+    def remaining(self, place: Place) -> int | None:
+        """As `SharedMemoryCounters.remaining`. None while this worker counts alone."""
+        return None if self._counts_alone else self._shared.remaining(place)
+
+    def give_back(self, key: bytes, unspent: Ahead) -> None:
+        """Remove requests that were counted ahead and not sent."""
+        if not self._counts_alone:
+            self._change_shared(self._shared.give_back, key, unspent)
 
     def read(self, key: bytes) -> tuple[float, int] | None:
         """The age in seconds of the oldest request in the window, and the number of requests in it."""
@@ -118,7 +138,7 @@ class HostCounters:
     def _counts_alone(self) -> bool:
         return self._is_degraded or not self._shared.is_open
 
-    def _change_shared(self, change: Callable[..., None], *arguments: bytes | int) -> None:
+    def _change_shared(self, change: Callable[..., None], *arguments: bytes | int | Ahead) -> None:
         try:
             change(*arguments)
         except self._shared.errors as error:

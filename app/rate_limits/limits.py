@@ -16,6 +16,7 @@ from app.rate_limits.clients import client_of_scope
 from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.limiter import limiter
 from app.rate_limits.quotas import Quota
+from app.rate_limits.slices import Slices
 from app.rate_limits.window import Decision
 from app.settings import Settings
 
@@ -59,6 +60,7 @@ class RateLimits:
         self._of_routes = {"export": settings.rate_limit_export}
         self._metrics = metrics or NoMetrics()
         self._host = HostCounters(lambda degraded: self._set_degraded("host", degraded))
+        self._slices = Slices(self._host, settings.web_concurrency)
         self._degraded = set[str]()
         self._redis = None
         if self.enabled and settings.rate_limit_storage_uri is not None:
@@ -87,6 +89,7 @@ class RateLimits:
                     await stack.enter_async_context(self._redis.opened())
                 yield
         finally:
+            self._slices.give_back_all()
             self._host.close()
 
     def quota(self, method: str) -> Quota:
@@ -122,8 +125,10 @@ class RateLimits:
 
     async def _count(self, quota: Quota, client: str, cost: int = 1, *, counted: int = 0) -> Decision:
         key = quota.key(client)
+        if self._redis is None:
+            return self._slices.hit(key, quota.limit, quota.window_seconds, cost, counted=counted)
         decision = self._host.hit(key, quota.limit, quota.window_seconds, cost, counted=counted)
-        if self._redis is not None and decision.admitted:
+        if decision.admitted:
             from_redis = await self._redis.hit(key, quota.limit, quota.window_seconds, cost, counted=counted)
             decision = self._combine(key, decision, from_redis, cost - counted)
         return decision
@@ -161,6 +166,7 @@ class RateLimits:
 
     def _set_degraded(self, cause: str, degraded: bool) -> None:
         """Add or remove one cause; the metric is 1 while there is any."""
+        self._slices.clear()
         if degraded:
             self._degraded.add(cause)
         else:

@@ -32,7 +32,8 @@ class Quota:
 
     def reset_seconds(self, decision: Decision) -> int:
         """Whole seconds after which the client has more quota."""
-        return max(1, ceil(decision.reset_seconds))
+        # Requests that were counted ahead leave the counters up to a tenth of a second later.
+        return min(max(1, ceil(decision.reset_seconds)), self.window_seconds)
 
     def retry_seconds(self, decision: Decision) -> int:
         """Whole seconds after which a refused request is admitted, if the client sends nothing until then."""

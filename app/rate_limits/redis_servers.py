@@ -38,10 +38,11 @@ for i, key in ipairs(KEYS) do
   local admitted = count + more <= limit
   if admitted then
     count = count + more
+    local last = math.max(now, kept[#kept - 1] or now)
     if #kept > 1 and now - kept[1] < window / {SLICES} then
-      kept[#kept - 1], kept[#kept] = now, kept[#kept] + more
+      kept[#kept - 1], kept[#kept] = last, kept[#kept] + more
     else
-      kept[1], kept[#kept + 1], kept[#kept + 2] = now, now, more
+      kept[1], kept[#kept + 1], kept[#kept + 2] = now, last, more
     end
     redis.call('SET', key, cmsgpack.pack(kept), 'PX', math.ceil(window * 1000))
   else

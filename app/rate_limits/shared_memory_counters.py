@@ -14,7 +14,21 @@ from typing import Final
 import lmdb
 import structlog
 
-from app.rate_limits.window import Decision, Log, count_request, is_expired, pack, remove_expired, remove_latest, unpack
+from app.rate_limits.shared_remaining import Place, SharedRemaining, place_of
+from app.rate_limits.window import (
+    LARGEST_EXACT_LIMIT,
+    Ahead,
+    Decision,
+    Log,
+    count_ahead,
+    count_request,
+    give_back,
+    is_expired,
+    pack,
+    remove_expired,
+    remove_latest,
+    unpack,
+)
 
 MAX_KEYS: Final = 10_000
 """Keys that are kept: one for each client and quota. A new key past this evicts one whose window ends soon."""
@@ -63,6 +77,7 @@ class SharedMemoryCounters:
     def __init__(self) -> None:
         self._environment: lmdb.Environment | None = None
         self._file = self._lock_file = -1
+        self._remaining = SharedRemaining()
         self._size = 0
         self._next_check = 0.0
         # Synchronous handlers run in threads, and all threads of a process share one file lock.
@@ -87,6 +102,7 @@ class SharedMemoryCounters:
             self._environment = _open_environment(self._path)
             self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             _reserve_space(self._file)
+            self._remaining.open(directory / "remaining")
             self._size = os.fstat(self._file).st_size
         finally:
             self._release()
@@ -99,8 +115,19 @@ class SharedMemoryCounters:
         for file in {self._file, self._lock_file} - {-1}:
             os.close(file)
         self._file = self._lock_file = -1
+        self._remaining.close()
 
-    def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision | None:
+    def hit(
+        self,
+        key: bytes,
+        limit: int,
+        window: float,
+        cost: int = 1,
+        *,
+        counted: int = 0,
+        ahead: int = 0,
+        unspent: Ahead | None = None,
+    ) -> Decision | None:
         """Count a request, or refuse it. None when the lock was not free in time.
 
         Args:
@@ -109,6 +136,8 @@ class SharedMemoryCounters:
             window: In seconds, always the same for one key.
             cost: How many requests this one counts as.
             counted: How many of them are counted already.
+            ahead: How many further requests to count, if this one is admitted and enough remains.
+            unspent: What was counted ahead before and is given back now.
         """
         if not self._acquire_in_time():
             return None
@@ -117,13 +146,22 @@ class SharedMemoryCounters:
                 stored = transaction.get(key)
                 # Read under the lock, so that no entry has a later time than this.
                 now = time.monotonic()
-                decision, log = count_request(_unseal(stored) if stored else (window, now), now, limit, cost, counted)
-                if not decision.admitted:
+                log = _unseal(stored) if stored else (window, now)
+                if unspent:
+                    log = give_back(log, now, unspent)
+                decision, log = count_request(log, now, limit, cost, counted)
+                if decision.admitted:
+                    if ahead:
+                        decision, log = count_ahead(decision, log, now, ahead)
+                    if stored is None:
+                        self._evict(transaction, now)
+                if decision.admitted or unspent:
+                    transaction.put(key, _seal(log))
+                else:
                     transaction.abort()
-                    return decision
-                if stored is None:
-                    self._evict(transaction, now)
-                transaction.put(key, _seal(log))
+                if limit > LARGEST_EXACT_LIMIT:
+                    left = decision.remaining - (decision.ahead.requests if decision.ahead else 0)
+                    self._remaining.write(place_of(key), left)
                 return decision
         except self.errors as error:
             self._abandon_if_damaged(error)
@@ -140,6 +178,16 @@ class SharedMemoryCounters:
                     transaction.put(key, _seal(log))
                 else:
                     transaction.delete(key)
+
+    def give_back(self, key: bytes, unspent: Ahead) -> None:
+        """Remove requests that were counted ahead and not sent."""
+        with self._transaction() as transaction:
+            if transaction and (stored := transaction.get(key)):
+                transaction.put(key, _seal(give_back(_unseal(stored), time.monotonic(), unspent)))
+
+    def remaining(self, place: Place) -> int | None:
+        """What was left after the last request that was counted, without a lock. None if it is not known."""
+        return self._remaining.read(place)
 
     def set_flag(self, name: str, on: bool) -> bool:
         """Set or clear a flag that all workers share. True for the one caller that changes it."""

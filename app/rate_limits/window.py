@@ -7,7 +7,15 @@ from typing import Final, NamedTuple
 SLICES: Final = 10
 """Requests within a tenth of the window share one entry of the log."""
 
+LARGEST_EXACT_LIMIT: Final = 100
+"""Up to this limit nothing is counted ahead."""
+
 _CLOCK_TOLERANCE_SECONDS: Final = 1.0
+
+_SLICE_SECONDS: Final = 0.1
+
+_SHARE_OF_REMAINING: Final = 64
+"""Counted ahead is at most this part of what remains, so that nothing is near the limit."""
 
 Log = tuple[float, ...]
 """The admitted requests of one client, oldest first: the window's length in seconds, the start time of the
@@ -17,6 +25,14 @@ An entry counts several requests and has the time of the last of them, so no req
 before a whole window has passed: no period of a window's length admits more than the limit.
 In return, a request may count for up to a tenth of the window too long.
 """
+
+
+class Ahead(NamedTuple):
+    """Requests that were counted before they were sent."""
+
+    requests: int
+    ends_at: float
+    """None of them may be sent at this time or later."""
 
 
 class Decision(NamedTuple):
@@ -29,6 +45,8 @@ class Decision(NamedTuple):
     """Seconds until some of the client's quota is free again."""
     retry_seconds: float = 0.0
     """Seconds until the same request would be admitted, if the client sends nothing until then. 0 if it is admitted."""
+    ahead: Ahead | None = None
+    """Further requests that were counted with this one. `remaining` contains them."""
 
 
 def count_request(log: Log, now: float, limit: int, cost: int = 1, counted: int = 0) -> tuple[Decision, Log]:
@@ -47,13 +65,43 @@ def count_request(log: Log, now: float, limit: int, cost: int = 1, counted: int 
     admitted = count + more <= limit
     if admitted:
         count += more
+        # The newest entry has a time in the future if requests were counted ahead: times never decrease.
+        last = max(now, log[-2]) if len(log) > 2 else now
         if len(log) > 2 and now - log[1] < log[0] / SLICES:
-            log = (*log[:-2], now, log[-1] + more)
+            log = (*log[:-2], last, log[-1] + more)
         else:
-            log = (log[0], now, *log[2:], now, more)
+            log = (log[0], now, *log[2:], last, more)
     oldest = log[2] if len(log) > 2 else now
     retry = 0.0 if admitted else _seconds_until(log, now, limit - cost)
     return Decision(admitted, max(0, limit - count), log[0] - (now - oldest), retry), log
+
+
+def slice_seconds(window: float) -> float:
+    """How long requests that were counted ahead may be sent."""
+    return min(window / 100, _SLICE_SECONDS)
+
+
+def count_ahead(decision: Decision, log: Log, now: float, count: int) -> tuple[Decision, Log]:
+    """Count further requests with one that was just admitted: so many, or fewer if little remains.
+
+    Their entry has the last time at which they may be sent, so they leave the log a whole window after that.
+    """
+    count = min(count, decision.remaining // _SHARE_OF_REMAINING)
+    if not count:
+        return decision, log
+    ahead = Ahead(count, max(log[-2], now + slice_seconds(log[0])))
+    log = (*log[:-2], ahead.ends_at, log[-1] + count)
+    return decision._replace(reset_seconds=log[0] - (now - log[2]), ahead=ahead), log
+
+
+def give_back(log: Log, now: float, unspent: Ahead) -> Log:
+    """The log without requests that were counted ahead and not sent."""
+    if now - unspent.ends_at >= log[0]:  # Their entry may have left the log.
+        return log
+    for index in range(2, len(log), 2):
+        if log[index] >= unspent.ends_at:
+            return (*log[: index + 1], max(0.0, log[index + 1] - unspent.requests), *log[index + 2 :])
+    return log
 
 
 def _seconds_until(log: Log, now: float, count: int) -> float:

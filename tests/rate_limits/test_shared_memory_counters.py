@@ -45,7 +45,7 @@ def entries(counters: SharedMemoryCounters) -> int:
 
 def test_only_the_owner_can_read_the_counters(counters, tmp_path):
     """The files are readable and writable by their user alone."""
-    assert {"counters", "lock"} == {path.name for path in tmp_path.iterdir()}
+    assert {"counters", "lock", "remaining"} == {path.name for path in tmp_path.iterdir()}
     assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
 
 

@@ -8,6 +8,7 @@ from app.rate_limits.window import (
     SLICES,
     Decision,
     Log,
+    count_ahead,
     count_request,
     is_expired,
     pack,
@@ -144,3 +145,15 @@ def test_a_clock_that_is_set_back_blocks_no_client():
 
     assert (WINDOW, 5) == remove_expired(log, 5)
     assert count_request(log, 5, 1)[0].admitted
+
+
+def test_an_entry_never_has_an_earlier_time_than_what_was_counted_ahead():
+    """Requests that were counted ahead leave the log a window after the last time at which they may be sent."""
+    decision, log = count_request((WINDOW, 0), 0, 1000)
+    _, log = count_ahead(decision, log, 0, 5)
+    assert (WINDOW, 0, 0.1, 6) == log
+
+    _, same = count_request(log, 0.05, 1000)
+    assert (WINDOW, 0, 0.1, 7) == same
+    _, other = count_request((WINDOW, -6, *log[2:]), 0.05, 1000)
+    assert (WINDOW, 0.05, 0.1, 6, 0.1, 1) == other

@@ -1,0 +1,123 @@
+"""Slices of a client's quota: counted up front by one worker, so that not each request asks the shared counters."""
+
+import time
+from collections import OrderedDict
+from typing import Final, Protocol
+
+from app.rate_limits.shared_remaining import Place, place_of
+from app.rate_limits.window import LARGEST_EXACT_LIMIT, Ahead, Decision, slice_seconds
+
+MAX_SLICES: Final = 1024
+"""Slices that a worker keeps: one for each client and quota. A new one past this ends the oldest."""
+
+_SHARE: Final = 100
+"""All workers together hold at most a hundredth of the limit, or one request each."""
+
+
+class Counters(Protocol):
+    """Counters that several workers share."""
+
+    def hit(
+        self,
+        key: bytes,
+        limit: int,
+        window: float,
+        cost: int = 1,
+        *,
+        counted: int = 0,
+        ahead: int = 0,
+        unspent: Ahead | None = None,
+    ) -> Decision:
+        """Count a request, or refuse it."""
+
+    def remaining(self, place: Place) -> int | None:
+        """What the counters had left after the last request that asked them. None if it is not known."""
+
+    def give_back(self, key: bytes, unspent: Ahead) -> None:
+        """Remove requests that were counted ahead and not sent."""
+
+
+class _Slice:
+    """What a worker may admit for one client and quota without asking."""
+
+    __slots__ = ("ends_at", "left", "place", "reset_at", "size")
+
+    def __init__(self, taken: Ahead, reset_at: float, place: Place) -> None:
+        self.size = self.left = taken.requests
+        self.ends_at = taken.ends_at
+        self.reset_at = reset_at
+        self.place = place
+
+    @property
+    def unspent(self) -> Ahead | None:
+        """What is left, to be given back."""
+        return Ahead(self.left, self.ends_at) if self.left else None
+
+
+class Slices:
+    """Admits a client's requests from a slice of its quota.
+
+    A slice is counted when it is taken, so the workers together never admit more than the limit. It ends after a tenth
+    of a second or less, and the next request that asks gives back what is left. A client that sends slowly gets no
+    slice; each slice that it has spent in time is followed by one of twice the size.
+    """
+
+    def __init__(self, counters: Counters, workers: int) -> None:
+        """Nothing is taken yet.
+
+        Args:
+            counters: What the workers share.
+            workers: How many there are.
+        """
+        self._counters = counters
+        self._workers = workers
+        self._slices = OrderedDict[bytes, _Slice]()
+
+    def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision:
+        """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""
+        if limit <= LARGEST_EXACT_LIMIT:
+            return self._counters.hit(key, limit, window, cost, counted=counted)
+        now = time.monotonic()
+        held = self._slices.get(key)
+        if held is not None and held.left >= cost - counted and now < held.ends_at:
+            remaining = self._counters.remaining(held.place)
+            if remaining is not None:
+                held.left -= cost - counted
+                return Decision(True, remaining + held.left, held.reset_at - now)
+        return self._take(key, limit, window, cost, counted)
+
+    def _take(self, key: bytes, limit: int, window: float, cost: int, counted: int) -> Decision:
+        """Ask the counters, and take the next slice with the same question."""
+        held, size, unspent = self._slices.pop(key, None), 0, None
+        if held is not None:
+            unspent = held.unspent
+            if time.monotonic() < held.ends_at:
+                size = min(2 * held.size or 1, max(1, limit // _SHARE // self._workers))
+        self._end_oldest()
+        decision = self._counters.hit(key, limit, window, cost, counted=counted, ahead=size, unspent=unspent)
+        if decision.admitted:
+            now = time.monotonic()
+            taken = decision.ahead or Ahead(0, now + slice_seconds(window))
+            self._slices[key] = _Slice(taken, now + decision.reset_seconds, place_of(key))
+        return decision
+
+    def _end_oldest(self) -> None:
+        """End the oldest slice if its time is over, or if there are too many."""
+        if not self._slices:
+            return
+        key, oldest = next(iter(self._slices.items()))
+        if time.monotonic() >= oldest.ends_at or len(self._slices) >= MAX_SLICES:
+            self._end(key)
+
+    def _end(self, key: bytes) -> None:
+        if unspent := self._slices.pop(key).unspent:
+            self._counters.give_back(key, unspent)
+
+    def clear(self) -> None:
+        """Forget all slices: the counters that they were taken from are not used any more."""
+        self._slices.clear()
+
+    def give_back_all(self) -> None:
+        """End all slices."""
+        for key in list(self._slices):
+            self._end(key)
