@@ -1,6 +1,7 @@
 """Builds the application: routes, middleware and error responses. Opens nothing."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -23,14 +24,14 @@ from app.middleware import problems
 from app.middleware.authentication import OPEN_PATHS, Authentication
 from app.middleware.cors import CrossOrigin, Preflights
 from app.middleware.forwarded import ForwardedCheck
-from app.middleware.head import HeadAsGet
 from app.middleware.hosts import HostCheck, OpsPort
-from app.middleware.problems import Problems
+from app.middleware.lifecycle import Lifecycle
 from app.middleware.rate_limit import RateLimit
 from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
+from app.middleware.response_headers import ResponseHeaders
 from app.middleware.root_path import RootPath
-from app.middleware.target import TargetCheck
+from app.middleware.target import check_target
 from app.rate_limits import RateLimits, limiter
 from app.routers import docs, item, system
 from app.settings import Settings
@@ -118,35 +119,27 @@ def _middleware(
     if settings.cors_allow_origins:
         policy: dict[str, Any] = {"origins": settings.cors_allow_origins, "headers": settings.cors_allow_headers}
         cors, preflights = [Middleware(CrossOrigin, **policy)], [Middleware(Preflights, **policy)]
-    authentication = []
+    authentication = None
     if access_tokens:
-        authentication = [
-            Middleware(
-                Authentication,
-                access_tokens=access_tokens,
-                limits=rate_limits,
-                open_paths=OPEN_PATHS,
-                answers_preflights=bool(preflights),
-            )
-        ]
-    ops_port = [Middleware(OpsPort, port=settings.ops_port)] if settings.ops_port else []
+        authentication = partial(
+            Authentication,
+            access_tokens=access_tokens,
+            limits=rate_limits,
+            open_paths=OPEN_PATHS,
+            answers_preflights=bool(preflights),
+        )
+    checks = [check_target, HostCheck(settings.allowed_hosts).check]
+    if settings.ops_port:
+        checks.append(OpsPort(settings.ops_port).check)
     root_path = [Middleware(RootPath, prefix=settings.root_path)] if settings.root_path else []
-    return [
-        Middleware(
-            RequestLog,
-            resources=resources,
-            forwarded=ForwardedCheck(settings.forwarded_allow_ips, metrics),
-            slot=metrics.worker,
-        ),
-        Middleware(RequestMetrics, metrics=metrics),
-        *cors,
-        Middleware(Problems),
-        *authentication,
-        Middleware(RateLimit, limits=rate_limits, ops_port=settings.ops_port),
-        Middleware(TargetCheck),
-        Middleware(HostCheck, allowed=settings.allowed_hosts),
-        *ops_port,
-        *preflights,
-        Middleware(HeadAsGet),
-        *root_path,
-    ]
+    lifecycle = Middleware(
+        Lifecycle,
+        log=RequestLog(metrics.worker),
+        metrics=RequestMetrics(metrics),
+        headers=ResponseHeaders(resources),
+        forwarded=ForwardedCheck(settings.forwarded_allow_ips, metrics),
+        authentication=authentication,
+        rate_limit=RateLimit(rate_limits, settings.ops_port),
+        checks=checks,
+    )
+    return [*cors, lifecycle, *preflights, *root_path]

@@ -22,6 +22,9 @@ CLIENT_DISCONNECTED: Final = "client_disconnected"
 FAILURE_CODE: Final = "failure_code"
 """Why the request failed, for the metrics. Present if a problem document is the answer."""
 
+HEADER_FIELDS: Final = "header_fields"
+"""The header fields of the request that the middleware reads: the values of each, by its name."""
+
 PRINCIPAL: Final = "principal"
 """Who sends the request, as its token says. Absent without authentication, and on the paths that everybody may read."""
 

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Scope
 
 from app import logs
 from app.auth import Principal
@@ -21,6 +22,10 @@ from app.auth.scopes import access_token
 from app.errors import StartupError
 from app.http.application import Application
 from app.http.scopes import declared_scopes
+from app.middleware import lifecycle, problems
+from app.middleware.rate_limit import RateLimit
+from app.middleware.request_log import RequestLog
+from app.middleware.request_metrics import RequestMetrics
 from app.settings import Settings
 from tests.answers import problem
 from tests.issuer.server import Issuer
@@ -238,25 +243,38 @@ async def test_every_route_has_every_control(built, lines):
         assert [] == await Guard(built, client, lines).check_all()
 
 
+async def pass_on(app: ASGIApp, *request: Any) -> None:
+    """Have the application answer, as it does without the control."""
+    await app(*request)
+
+
+async def do_nothing(*_: Any) -> None:
+    """Take the place of a control."""
+
+
+async def raise_again(_scope: Scope, error: Exception, *_: Any) -> None:
+    """Leave an exception to the outermost control."""
+    raise error
+
+
 CONTROLS = {
-    "RequestLog": "logged",
-    "RequestMetrics": "counted 0 times",
-    "Problems": "a 422 problem",
-    "RateLimit": "limited as it should be",
-    "HeadAsGet": "GET's status",
+    "log": (RequestLog, "write", lambda *_: None, "logged"),
+    "metrics": (RequestMetrics, "end", lambda *_: None, "counted 0 times"),
+    "problems": (problems, "respond", raise_again, "a 422 problem"),
+    "rate limit": (RateLimit, "count", do_nothing, "limited as it should be"),
+    "HEAD": (lifecycle, "answer_head", pass_on, "GET's status"),
 }
-"""Each middleware that is a control, and a part of the fault that the guard reports without it."""
+"""Each control of the lifecycle, what takes its place, and a part of the fault that the guard reports without it."""
 
 
 @pytest.mark.parametrize("control", CONTROLS)
-async def test_a_missing_control_is_found(built, lines, control):
-    """Without one of the middleware the guard reports what is missing."""
-    kept = [middleware for middleware in built.user_middleware if getattr(middleware.cls, "__name__", "") != control]
-    assert len(kept) == len(built.user_middleware) - 1
-    built.user_middleware = kept
+async def test_a_missing_control_is_found(built, lines, monkeypatch, control):
+    """Without one of them the guard reports what is missing."""
+    place, name, missing, fault = CONTROLS[control]
+    monkeypatch.setattr(place, name, missing)
 
     async with opened(built) as client:
-        assert any(CONTROLS[control] in fault for fault in await Guard(built, client, lines).check_all())
+        assert any(fault in reported for reported in await Guard(built, client, lines).check_all())
 
 
 async def deny() -> None:

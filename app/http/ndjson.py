@@ -79,7 +79,7 @@ class NdjsonResponse(Response):
             pieces, position = await self._read(streams, self._start)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             scope["state"][STREAM_BEGAN] = perf_counter()
-            if scope["method"] == "HEAD":  # `HeadAsGet` has set it back with the head
+            if scope["method"] == "HEAD":  # `answer_head` has set it back with the head
                 await send({"type": "http.response.body", "body": b""})
                 return
             try:

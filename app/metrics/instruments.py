@@ -6,13 +6,11 @@ from functools import partial
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_fastapi_instrumentator.metrics import Info
 
 from app import NAME
 from app.errors import CLIENT_SHARE
 from app.metrics.buffered_durations import BufferedDurations
 from app.metrics.slot_files import ensure_space, open_files, own_slot
-from app.state_keys import FAILURE_CODE
 
 DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -48,7 +46,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.worker = own_slot()
         self._files_full = False
-        self._children: dict[tuple[str, str, str, str], tuple[Counter, Histogram | None]] = {}
+        self._children: dict[tuple[str, str, int, str], tuple[Counter, Histogram | None]] = {}
         self._codes: set[str] = set()
         self._statements: dict[str, BufferedDurations] = {}
         self._statement_children: dict[str, Histogram | None] = {}
@@ -217,26 +215,20 @@ class Metrics:
         self._heartbeat = self._worker_gauge(HEARTBEAT_AGE, "Seconds since the last heartbeat of the worker.")
         self._heartbeat.set(time.monotonic())
 
-    def request_answered(self, info: Info) -> None:
-        """Count a request; the signature is that of an instrumentation.
-
-        The library's own `metrics.requests` and `metrics.latency` look up the labels
-        for every request, which takes longer than counting it.
-        """
-        method = info.method if info.method in METHODS else "other"
-        status = info.modified_status
-        labels = method, info.modified_handler, status, "" if status < "400" else self._failure_code(info)
+    def request_answered(self, method: str, handler: str, status: int, code: str, seconds: float) -> None:
+        """Count a request: its method, the template of its route, the exact status, the code of its failure or ""."""
+        labels = method if method in METHODS else "other", handler, status, code and self._bounded_code(code)
         children = self._children.get(labels)
         if children is None:
             if not self._has_space():
                 return
             # A client that waits for itself only says nothing about how fast the service is.
-            duration = None if labels[3] == CLIENT_SHARE else self._duration.labels(*labels[:2])
+            duration = None if code == CLIENT_SHARE else self._duration.labels(*labels[:2])
             children = self._requests.labels(*labels), duration
             self._children[labels] = children
         children[0].inc()
         if children[1] is not None:
-            children[1].observe(info.modified_duration)
+            children[1].observe(seconds)
 
     def statement_ran(self, name: str, seconds: float) -> None:
         """A statement with this name ran for so long, whether it succeeded or failed. There are few names."""
@@ -355,9 +347,8 @@ class Metrics:
         """So many client connections were closed or refused because of a limit of the worker."""
         self._connections_shed.labels(reason).inc(connections)
 
-    def _failure_code(self, info: Info) -> str:
-        """The code of the problem document, "" without one. Only codes that this service sets, so there are few."""
-        code: str = info.request.scope.get("state", {}).get(FAILURE_CODE, "")
+    def _bounded_code(self, code: str) -> str:
+        """This code, or `other` if there are too many. The service itself sets only a few."""
         if code not in self._codes:
             if len(self._codes) == MOST_CODES:
                 return "other"

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from app.errors import HostError, NotFoundError
 from app.health import paths
+from app.middleware.header_fields import HeaderFields
 
 _NO_HOST = b""
 
@@ -16,20 +17,14 @@ class HostCheck:
     A request by HTTP/1.0 may have none. It is served where every host is allowed, and on the paths of the probes.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
-        self.app = app
+    def __init__(self, allowed: Sequence[str]) -> None:
         self._allow_any = "*" in allowed
         self._names = {name.lower() for name in allowed}
         self._suffixes = tuple(name[1:].lower() for name in allowed if name.startswith("*."))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check the request, then pass it on."""
-        if scope["type"] == "http":
-            self._check(scope)
-        await self.app(scope, receive, send)
-
-    def _check(self, scope: Scope) -> None:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
+    def check(self, scope: Scope, fields: HeaderFields) -> None:
+        """Refuse the request, or return."""
+        hosts = fields.get(b"host", [])
         # Health checks of HAProxy, Nagios and keepalived use HTTP/1.0 and send no Host.
         if not hosts and scope["http_version"] == "1.0":
             hosts = [_NO_HOST]
@@ -51,17 +46,14 @@ def _without_port(host: str) -> str:
 class OpsPort:
     """Serves the operators' paths on OPS_PORT only, and all other paths on the main port only."""
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
-        self.app = app
+    def __init__(self, port: int) -> None:
         self._port = port
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on if its path is served on the port it arrived at."""
-        if scope["type"] == "http":
-            at_ops_port = at_port(scope, self._port)
-            if scope["path"] != paths.LIVE and at_ops_port != (scope["path"] in paths.OPS_PORT_ONLY):
-                raise NotFoundError
-        await self.app(scope, receive, send)
+    def check(self, scope: Scope, _fields: HeaderFields) -> None:
+        """Refuse the request if its path is not served on the port it arrived at."""
+        at_ops_port = at_port(scope, self._port)
+        if scope["path"] != paths.LIVE and at_ops_port != (scope["path"] in paths.OPS_PORT_ONLY):
+            raise NotFoundError
 
 
 def at_port(scope: Scope, port: int) -> bool:

@@ -1,6 +1,5 @@
 """The answers to failures, as RFC 9457 problem details."""
 
-import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,20 +9,19 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.utils import is_body_allowed_for_status_code
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.errors import (
     NotReadyError,
     OverloadedError,
     RequestError,
     RequestRefusedError,
-    ShuttingDownError,
     root_cause,
 )
-from app.state_keys import CLIENT_DISCONNECTED, FAILURE_CODE
+from app.state_keys import FAILURE_CODE
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +30,6 @@ MEDIA_TYPE = "application/problem+json"
 _LOGGED_ELSEWHERE = (NotReadyError, OverloadedError, RequestRefusedError)
 """Errors without a line of their own. Readiness logs its changes, not each probe. Refusals under load are
 counted; logging them would add to the load. A version of HTTP that is refused (505) is no failure of the service."""
-
-_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 INTERNAL_ERROR_CODE = "internal_error"
 _INVALID_CODE = "invalid_request"
@@ -56,41 +52,8 @@ _NO_NUL = "Input should not contain the character NUL"
 """Pydantic's message is the regular expression that allows no NUL."""
 
 
-class Problems:
-    """Answers every exception that the inner middleware or a route raises."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and answer an exception."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def send_and_note_start(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_and_note_start)
-        except ClientDisconnect:
-            return  # The client has disconnected, so there is no one to answer.
-        except asyncio.CancelledError:
-            # The server cancels the requests that still run at the end of GRACEFUL_SECONDS, and a request that
-            # only reads when its client disconnects.
-            if not started and CLIENT_DISCONNECTED not in scope["state"]:
-                await _respond(scope, ShuttingDownError(write_in_doubt=scope["method"] in _WRITES), receive, send)
-            raise
-        except Exception as error:
-            if started:  # The response has started: the server closes the connection.
-                raise
-            await _respond(scope, error, receive, send)
-
-
-async def _respond(scope: Scope, error: Exception, receive: Receive, send: Send) -> None:
+async def respond(scope: Scope, error: Exception, receive: Receive, send: Send) -> None:
+    """Answer an exception."""
     _find_route(scope)
     await answer(scope, error)(scope, receive, send)
 
@@ -122,8 +85,7 @@ def answer(scope: Scope, error: Exception) -> Response:
         return _http_exception_answer(error, state)
     state[FAILURE_CODE] = INTERNAL_ERROR_CODE
     log.error("request_crashed", exc_info=error)
-    body = internal_error_body(request_id)
-    return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MEDIA_TYPE)
+    return internal_error(request_id)
 
 
 def _http_exception_answer(error: HTTPException, state: dict[str, Any]) -> Response:
@@ -149,9 +111,9 @@ def _http_exception_answer(error: HTTPException, state: dict[str, Any]) -> Respo
     return _problem(error.status_code, code, detail, state["request_id"], headers, members, title=title)
 
 
-def internal_error_body(request_id: str) -> bytes:
-    """The problem document for an internal error."""
-    return _body(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR_CODE, _INTERNAL_ERROR, request_id, {})
+def internal_error(request_id: str) -> Response:
+    """The answer to an unexpected exception, without anything about it."""
+    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR_CODE, _INTERNAL_ERROR, request_id, {}, {})
 
 
 async def handle(request: Request, error: Exception) -> Response:

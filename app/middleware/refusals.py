@@ -3,14 +3,17 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.metrics.instruments import Metrics
-from app.middleware.problems import Problems
+from app.middleware.lifecycle import Lifecycle
 from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
+from app.middleware.response_headers import ResponseHeaders
 
 
 def refusals(metrics: Metrics) -> ASGIApp:
     """Return the application that answers them. Each has an id, a log line and a count, as every request has."""
-    return RequestLog(RequestMetrics(Problems(_raise_refusal), metrics=metrics))
+    return Lifecycle(
+        _raise_refusal, log=RequestLog(metrics.worker), metrics=RequestMetrics(metrics), headers=ResponseHeaders(())
+    )
 
 
 async def _raise_refusal(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  # an ASGI application

@@ -1,7 +1,7 @@
-"""The headers that every response has: caching, and no guessing of content types."""
+"""The headers that every response has: its id, the quota, caching, and no guessing of content types."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 _Headers = list[tuple[bytes, bytes]]
 
@@ -23,8 +23,13 @@ class ResponseHeaders:
         self._lists = frozenset(resources)
         self._below = tuple(f"{path}/" for path in resources if path)
 
-    def missing(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
-        """Return what a response to this path lacks. The list is shared: it must not be changed."""
+    def complete(self, path: str, headers: Iterable[tuple[bytes, bytes]], state: Mapping[str, Any]) -> _Headers:
+        """Return all headers of a response to this path, for a request with this state."""
+        request_id = (b"x-request-id", state["request_id"].encode())
+        return [*headers, request_id, *state.get("rate_limit_headers", ()), *self._missing(path, headers)]
+
+    def _missing(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> _Headers:
+        """Return what a response to this path lacks. The list is shared."""
         for name, _ in headers:
             if name == b"cache-control":
                 return _CACHED_AS_SET

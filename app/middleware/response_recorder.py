@@ -1,8 +1,10 @@
-"""Records the status and the size of the response to one request."""
+"""Records the status and the size of the response to one request, and completes its headers."""
 
 from typing import Final
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
+
+from app.middleware.response_headers import ResponseHeaders
 
 CLIENT_DISCONNECTED: Final = 499
 """The status of a request whose client disconnected before the response started. It is logged and counted, as in nginx,
@@ -10,14 +12,19 @@ and never sent."""
 
 
 class ResponseRecorder:
-    """Wraps the `receive` and `send` of one request, and records status and size of its response."""
+    """Wraps the `receive` and `send` of one request."""
 
-    __slots__ = ("_receive", "_send", "_status", "sent_bytes")
+    __slots__ = ("_headers", "_path", "_receive", "_send", "_state", "_status", "has_started", "sent_bytes")
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, scope: Scope, headers: ResponseHeaders) -> None:
         self._receive = receive
         self._send = send
+        self._headers = headers
+        self._path: str = scope["path"]  # the one that was received: `RootPath` changes it while the route responds
+        self._state = scope["state"]
         self._status = 0
+        self.has_started = False
+        """Whether a part of the response was sent."""
         self.sent_bytes = 0
         """The bytes of the response body sent so far."""
 
@@ -39,9 +46,11 @@ class ResponseRecorder:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message, and record the status and the bytes sent."""
+        """Complete the headers, record the status and the bytes sent, and send a message."""
+        self.has_started = True
         if message["type"] == "http.response.start":
             self._status = self._status or message["status"]
+            message["headers"] = self._headers.complete(self._path, message.get("headers", ()), self._state)
         else:
             self.sent_bytes += len(message.get("body", b""))
         await self._send(message)

@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import logs
 from app.metrics.instruments import Metrics
-from app.middleware.head import HeadAsGet
 from app.middleware.hosts import HostCheck
-from app.middleware.problems import Problems
+from app.middleware.lifecycle import Lifecycle
 from app.middleware.rate_limit import RateLimit
 from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
+from app.middleware.response_headers import ResponseHeaders
+from app.middleware.target import check_target
 from app.rate_limits import RateLimits
 from app.settings import Settings
 from benchmarks.harness.timing import Times, in_turns_async
@@ -55,13 +56,8 @@ async def measure(url: str, rounds: int) -> Times:
                 "FastAPI's body limit": AppBodyLimitMiddleware(answer, max_body_size=None),
                 "Starlette's ExceptionMiddleware": ExceptionMiddleware(answer, handlers={}),
                 "FastAPI's exit stack": AsyncExitStackMiddleware(answer),
-                "here: request log": RequestLog(answer),
-                "here: metrics": RequestMetrics(answer, metrics),
-                "here: problems": Problems(answer),
-                "here: host check": HostCheck(answer, settings.allowed_hosts),
-                "here: rate limit": RateLimit(answer, limits),
-                "here: HEAD as GET": HeadAsGet(answer),
-                "here: all six together": _together(settings, metrics, limits),
+                "here: the lifecycle without rate limit": _lifecycle(settings, metrics, None),
+                "here: the lifecycle": _lifecycle(settings, metrics, RateLimit(limits)),
             }
             bare = _requesting(answer)
             times = await in_turns_async(
@@ -75,9 +71,15 @@ async def measure(url: str, rounds: int) -> Times:
     return {name: [whole - part for whole, part in zip(values, nothing, strict=True)] for name, values in times.items()}
 
 
-def _together(settings: Settings, metrics: Metrics, limits: RateLimits) -> ASGIApp:
-    counted = HostCheck(RateLimit(HeadAsGet(answer), limits), settings.allowed_hosts)
-    return RequestLog(RequestMetrics(Problems(counted), metrics))
+def _lifecycle(settings: Settings, metrics: Metrics, rate_limit: RateLimit | None) -> ASGIApp:
+    return Lifecycle(
+        answer,
+        log=RequestLog(),
+        metrics=RequestMetrics(metrics),
+        headers=ResponseHeaders(()),
+        rate_limit=rate_limit,
+        checks=[check_target, HostCheck(settings.allowed_hosts).check],
+    )
 
 
 def _requesting(layer: ASGIApp) -> Callable[[], Awaitable[None]]:

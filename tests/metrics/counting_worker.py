@@ -4,13 +4,9 @@ import os
 import resource
 import sys
 
-from prometheus_fastapi_instrumentator.metrics import Info
-from starlette.requests import Request
-
 from app import logs
 from app.metrics.exposition import Exposition
 from app.metrics.instruments import Metrics
-from app.state_keys import FAILURE_CODE
 
 
 def main() -> None:
@@ -20,16 +16,15 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     metrics = Metrics(version="1.2.3", revision="abc")
     exposition = Exposition(metrics)
-    request = Request({"type": "http"})
     for line in sys.stdin:
         command, *arguments = line.split()
         answer = ""
         if command == "count":
             for _ in range(int(arguments[0])):
-                metrics.request_answered(Info(request, None, "GET", "/samples", "200", 0.003))
+                metrics.request_answered("GET", "/samples", 200, "", 0.003)
         elif command == "spread":
             for number in range(int(arguments[0])):
-                metrics.request_answered(Info(request, None, "GET", f"/{number}", "200", 0.003))
+                metrics.request_answered("GET", f"/{number}", 200, "", 0.003)
         elif command == "use_connections":
             metrics.set_pool_state(size=5, open=4, in_use=int(arguments[0]), waiting=0)
         elif command == "measure_all":
@@ -72,9 +67,8 @@ def measure_all(metrics: Metrics) -> None:
     metrics.in_progress += 1
     metrics.sample_in_progress()
     metrics.sample_statements()
-    metrics.request_answered(Info(Request({"type": "http"}), None, "BREW", "/pot", "418", 40.0))
-    busy = Request({"type": "http", "state": {FAILURE_CODE: "client_share"}})
-    metrics.request_answered(Info(busy, None, "GET", "/samples", "503", 0.01))
+    metrics.request_answered("BREW", "/pot", 418, "", 40.0)
+    metrics.request_answered("GET", "/samples", 503, "client_share", 0.01)
 
 
 if __name__ == "__main__":

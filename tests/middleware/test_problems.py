@@ -15,9 +15,8 @@ from starlette.requests import ClientDisconnect
 from structlog.testing import capture_logs
 
 from app import errors
-from app.middleware.problems import Problems
-from app.middleware.request_log import RequestLog
 from tests.answers import problem
+from tests.middleware.parts import lifecycle
 
 
 def served(failure):
@@ -29,7 +28,7 @@ def served(failure):
 
         return fail_always
 
-    app = FastAPI(middleware=[Middleware(RequestLog), Middleware(Problems), Middleware(fail)])
+    app = FastAPI(middleware=[Middleware(lifecycle), Middleware(fail)])
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver")
 
 
@@ -180,7 +179,7 @@ async def test_an_http_exception_without_a_body_has_none():
 
 @pytest.mark.parametrize("failure", [ValueError(), errors.DatabaseUnavailableError()])
 async def test_a_failure_after_the_start_of_a_response_is_raised(failure):
-    """After the response has started nothing more is sent, and the exception reaches the server."""
+    """After the response has started nothing more is sent, so that the server closes the connection."""
     started, sent = {"type": "http.response.start", "status": 200, "headers": []}, []
 
     async def fail(_scope, _receive, send):
@@ -190,10 +189,11 @@ async def test_a_failure_after_the_start_of_a_response_is_raised(failure):
     async def send(message):
         sent.append(message)
 
-    with pytest.raises(type(failure)):
-        await Problems(fail)({"type": "http"}, receive, send)
+    with capture_logs() as lines:
+        await lifecycle(fail)({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
 
     assert [started] == sent
+    assert [failure] == [line["exc_info"] for line in lines if line["event"] == "request_crashed"]
 
 
 async def test_a_disconnected_client_is_no_error():
@@ -207,9 +207,7 @@ async def test_a_disconnected_client_is_no_error():
         sent.append(message)
 
     with capture_logs() as lines:
-        await RequestLog(Problems(disconnect))(
-            {"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send
-        )
+        await lifecycle(disconnect)({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
 
     assert [] == sent
     assert [] == [line for line in lines if line["log_level"] in ("warning", "error")]
@@ -227,7 +225,7 @@ async def test_a_request_that_a_shutdown_cancels_is_answered_503(method, advice)
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": "/", "headers": [], "app": SimpleNamespace(routes=[])}
-    task = asyncio.create_task(RequestLog(Problems(wait))(scope, wait, send))
+    task = asyncio.create_task(lifecycle(wait)(scope, wait, send))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -265,4 +263,4 @@ async def test_a_lifespan_is_passed_on():
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011  # it is raised just above
-        await Problems(fail)({"type": "lifespan"}, receive, receive)
+        await lifecycle(fail)({"type": "lifespan"}, receive, receive)

@@ -40,17 +40,20 @@ def declare(metrics: RecordedMetrics | None = None, **settings: Any) -> RateLimi
 
 
 class Outer:
-    """Adds the headers of the rate limit to each response, as `RequestLog` does."""
+    """Counts each request, and adds the headers of the rate limit to each response, as the lifecycle does."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
         self.app = app
+        self._part = RateLimit(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Count the request and pass it on."""
+        scope.setdefault("state", {})
+        await self._part.count(scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *scope.get("state", {}).get("rate_limit_headers", ())]
+                message["headers"] = [*message["headers"], *scope["state"].get("rate_limit_headers", ())]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
@@ -61,8 +64,7 @@ def application(limits: RateLimits) -> FastAPI:
     app = FastAPI()
     app.state.rate_limits = limits
     app.state.executed = executed = list[int]()
-    app.add_middleware(RateLimit, limits=limits)
-    app.add_middleware(Outer)
+    app.add_middleware(Outer, limits=limits)
     app.add_exception_handler(RateLimitExceeded, limits.refuse)
 
     @app.get("/samples")
@@ -173,11 +175,7 @@ async def test_a_probe_is_exempt_only_at_the_port_that_serves_it(recorded, port,
     """With OPS_PORT, readiness and metrics at the main port are not found, and counted as all such paths."""
     limits = declare(recorded)
     found = []
-
-    async def app(*_: Any) -> None:
-        """Answer nothing."""
-
-    middleware: Any = RateLimit(app, limits, ops_port=9000)
+    part = RateLimit(limits, ops_port=9000)
     async with limits.opened():
         for path in ("/health", "/health/ready", "/metrics"):
             scope: dict[str, Any] = {
@@ -187,7 +185,7 @@ async def test_a_probe_is_exempt_only_at_the_port_that_serves_it(recorded, port,
                 "client": ("192.0.2.2", 1),
                 "state": {},
             }
-            await middleware(scope | {"server": ("127.0.0.1", port)}, app, app)
+            await part.count(scope | {"server": ("127.0.0.1", port)})
             found += [path] if recorded.decisions else []
             recorded.decisions.clear()
     assert counted == found

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from app import logs
-from app.middleware.request_log import RequestLog
 from tests.log_lines import Lines
+from tests.middleware.parts import lifecycle
 
 pytestmark = pytest.mark.anyio
 
@@ -246,7 +246,7 @@ def serve(status: int, body: bytes = b"", route: str | None = None, seen: list[s
 
 
 async def request(app: Callable[..., Any], receive: Message | None = None, **scope: Any) -> list[Message]:
-    """Send a request through `RequestLog`, and return the messages of its response."""
+    """Send a request, and return the messages of its response."""
     messages: list[Message] = []
 
     async def give() -> Message:
@@ -263,8 +263,9 @@ async def request(app: Callable[..., Any], receive: Message | None = None, **sco
         "query_string": b"",
         "headers": [],
         "client": ("192.0.2.7", 1),
+        "app": SimpleNamespace(routes=[]),
     }
-    await RequestLog(app)({**scope_of_request, **scope}, give, take)
+    await lifecycle(app)({**scope_of_request, **scope}, give, take)
     return messages
 
 

@@ -11,9 +11,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedError, RequestError
 from app.metrics.instruments import MOST_CODES, Metrics
-from app.middleware.problems import Problems
 from app.middleware.request_metrics import RequestMetrics
 from app.state_keys import FAILURE_CODE, STREAM_BEGAN, STREAM_CUT
+from tests.middleware.parts import lifecycle
 
 pytestmark = pytest.mark.anyio
 
@@ -77,8 +77,7 @@ async def test_requests_in_progress_are_counted():
         seen.append(metrics.in_progress)
         raise ValueError
 
-    with pytest.raises(ValueError):  # noqa: PT011
-        await RequestMetrics(app, metrics)({"type": "http", "method": "GET", "path": "/"}, receive, send)
+    await send_through(app, metrics)
 
     assert [1] == seen
     assert 0 == metrics.in_progress
@@ -97,8 +96,7 @@ async def test_a_stream_is_timed_until_its_head_and_counted_with_the_status_that
             if cut:
                 scope["state"] |= {STREAM_CUT: cut, FAILURE_CODE: code}
 
-        scope = {"type": "http", "method": "GET", "path": "/", "state": {}}
-        await RequestMetrics(app, metrics)(scope, receive, send)
+        await send_through(app, metrics)
 
     assert {("none", "200"): 1, ("none", "504"): 1} == counted(metrics)
     assert 1 == codes(metrics)["statement_timeout"]
@@ -113,7 +111,7 @@ async def test_a_disconnected_client_is_counted_as_499():
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
         await receive()
 
-    await RequestMetrics(app, metrics)({"type": "http", "method": "GET", "path": "/"}, receive, send)
+    await send_through(app, metrics)
 
     assert {("none", "499"): 1} == counted(metrics)
 
@@ -121,10 +119,11 @@ async def test_a_disconnected_client_is_counted_as_499():
 async def test_an_instrumentation_of_the_library_works():
     """A function written for the instrumentator gets the library's `Info`."""
     metrics = Metrics()
-    middleware = RequestMetrics(answer(201, "/samples"), metrics)
+    part = RequestMetrics(metrics)
     seen: list[Info] = []
-    middleware.instrumentations = [*middleware.instrumentations, seen.append]
-    await middleware({"type": "http", "method": "POST", "path": "/samples", "headers": []}, receive, send)
+    part.instrumentations.append(seen.append)
+    scope = {"type": "http", "method": "POST", "path": "/samples", "headers": []}
+    await lifecycle(answer(201, "/samples"), metrics=part)(scope, receive, send)
 
     (info,) = seen
     assert ("POST", "/samples", "201") == (info.method, info.modified_handler, info.modified_status)
@@ -138,7 +137,7 @@ async def test_a_lifespan_is_not_counted():
 
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
 
-    await RequestMetrics(app, metrics)({"type": "lifespan"}, receive, send)
+    await lifecycle(app, metrics=RequestMetrics(metrics))({"type": "lifespan"}, receive, send)
 
     assert {} == counted(metrics)
 
@@ -156,8 +155,8 @@ def answer(status: int, route: str | None = None) -> Any:
 
 
 async def request(metrics: Metrics, status: int, route: str | None = None, path: str = "/") -> None:
-    """Send one request through the middleware."""
-    await RequestMetrics(answer(status, route), metrics)({"type": "http", "method": "GET", "path": path}, receive, send)
+    """Send one request."""
+    await send_through(answer(status, route), metrics, path=path)
 
 
 async def fail(metrics: Metrics, error: Exception) -> None:
@@ -166,8 +165,13 @@ async def fail(metrics: Metrics, error: Exception) -> None:
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise error
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": {"request_id": "1"}}
-    await RequestMetrics(Problems(app), metrics)(scope, receive, send)
+    await send_through(app, metrics)
+
+
+async def send_through(app: Any, metrics: Metrics, path: str = "/") -> None:
+    """Send one request to an application whose requests are counted."""
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "app": SimpleNamespace(routes=[])}
+    await lifecycle(app, metrics=RequestMetrics(metrics))(scope, receive, send)
 
 
 def codes(metrics: Metrics) -> dict[str, float]:

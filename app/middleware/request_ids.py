@@ -1,0 +1,32 @@
+"""The request id and the trace id of a request."""
+
+import re
+from random import getrandbits
+from typing import Final
+
+from app.middleware.header_fields import HeaderFields
+
+_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+
+def request_id_of(fields: HeaderFields) -> str:
+    """The request's own id if it is valid, else a new one of 96 random bits."""
+    given = fields.get(b"x-request-id")
+    if given is not None and _ID.fullmatch(given[-1]):
+        return given[-1].decode()
+    # The id protects nothing, so it need not come from the kernel's generator.
+    return f"{getrandbits(96):024x}"  # nosec B311
+
+
+def trace_id_of(fields: HeaderFields) -> str | None:
+    """The trace id of a W3C `traceparent`. An invalid one is ignored, and so are two."""
+    given = fields.get(b"traceparent")
+    match = _TRACEPARENT.fullmatch(given[0]) if given is not None and len(given) == 1 else None
+    if match is None:
+        return None
+    version, trace_id, parent_id, more = match.groups()
+    if version == b"ff" or (version == b"00" and more) or not trace_id.strip(b"0") or not parent_id.strip(b"0"):
+        return None
+    text: str = trace_id.decode()
+    return text
