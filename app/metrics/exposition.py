@@ -1,9 +1,11 @@
 """The response to a scrape."""
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -21,6 +23,14 @@ _MOST_IN_PERIOD: Final = 4
 """How many times a worker renders its metrics within `_PERIOD_SECONDS`. Further scrapes wait together."""
 
 _PERIOD_SECONDS: Final = 1.0
+
+_LONGEST_PERIOD_SECONDS: Final = 4.0
+
+_PERIOD_FACTOR: Final = 10
+"""The period is extended so that renderings take at most a tenth of it, up to the longest period."""
+
+_SWITCH_SECONDS: Final = 0.0005
+"""How long the thread that renders keeps the interpreter while the event loop waits for it."""
 
 
 class HeartbeatAges(Collector):
@@ -43,11 +53,23 @@ def _ages(times: Metric) -> Metric:
     return family
 
 
+@contextmanager
+def _short_switch_interval() -> Iterator[None]:
+    """Give the interpreter to the event loop soon after it asks: by default another thread keeps it for 5 ms more."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 class Exposition:
     """Renders the metrics of all workers, one scrape at a time, in a thread.
 
     Reading the files of five workers takes about 20 ms. A limit on how often
-    that is done keeps many scrapers from slowing down other clients.
+    that is done keeps many scrapers from slowing down other clients. Nothing
+    is cached: a scrape is rendered after it was asked for.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -60,9 +82,10 @@ class Exposition:
         self._running: asyncio.Task[bytes] | None = None
         self._next: asyncio.Task[bytes] | None = None
         self._starts = deque[float](maxlen=_MOST_IN_PERIOD)
+        self._cpu_seconds = deque[float](maxlen=_MOST_IN_PERIOD)
 
     async def scrape(self) -> bytes:
-        """The metrics at a time after this call, within about a second.
+        """The metrics at a time after this call, within about a second, or four if rendering is expensive.
 
         Calls share the next rendering while one runs, and while there have been as many as are allowed.
         """
@@ -75,10 +98,21 @@ class Exposition:
             await asyncio.wait([running])
         loop = asyncio.get_running_loop()
         if len(self._starts) == _MOST_IN_PERIOD:
-            await asyncio.sleep(self._starts[0] + _PERIOD_SECONDS - loop.time())
+            await asyncio.sleep(self._starts[0] + self._period_seconds() - loop.time())
         self._starts.append(loop.time())
         self._running, self._next = self._next, None
-        return await asyncio.to_thread(self.render)
+        return await asyncio.to_thread(self._render_in_thread)
+
+    def _period_seconds(self) -> float:
+        return max(_PERIOD_SECONDS, min(_PERIOD_FACTOR * sum(self._cpu_seconds), _LONGEST_PERIOD_SECONDS))
+
+    def _render_in_thread(self) -> bytes:
+        began = time.thread_time()
+        try:
+            with _short_switch_interval():
+                return self.render()
+        finally:
+            self._cpu_seconds.append(time.thread_time() - began)
 
     def render(self) -> bytes:
         """The current metrics."""

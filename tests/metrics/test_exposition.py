@@ -1,4 +1,5 @@
 import asyncio
+import sys
 import time
 
 import pytest
@@ -83,3 +84,45 @@ async def test_a_cancelled_scrape_does_not_cancel_the_others():
     first.cancel()
 
     assert b"http_requests_inprogress 0.0" in await second
+
+
+async def test_renderings_take_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch):
+    """If a rendering is expensive, the period is as long as ten times what the renderings in it take, up to a limit."""
+    monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.1)
+    exposition = Exposition(Metrics())
+    starts: list[float] = []
+
+    def render() -> bytes:
+        starts.append(time.monotonic())
+        began = time.thread_time()
+        while time.thread_time() - began < 0.01:
+            pass
+        return b""
+
+    monkeypatch.setattr(exposition, "render", render)
+    for _ in range(5):
+        await exposition.scrape()
+    assert starts[4] - starts[0] > 0.35
+
+    monkeypatch.setattr(module, "_LONGEST_PERIOD_SECONDS", 0.2)
+    assert 0.2 == exposition._period_seconds()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_rendering_lets_the_event_loop_run(monkeypatch: pytest.MonkeyPatch, fails: bool):
+    """While it runs, threads change ten times as often as by default. Afterwards the interval is as before."""
+    exposition = Exposition(Metrics())
+    before = sys.getswitchinterval()
+    during: list[float] = []
+
+    def render() -> bytes:
+        during.append(sys.getswitchinterval())
+        if fails:
+            raise OSError
+        return b""
+
+    monkeypatch.setattr(exposition, "render", render)
+    await asyncio.gather(exposition.scrape(), return_exceptions=True)
+
+    assert [0.0005] == pytest.approx(during)
+    assert before == sys.getswitchinterval()
