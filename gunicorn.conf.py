@@ -14,7 +14,7 @@ import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app import logs
-from app.connection_budget import worker_share
+from app.connection_budget import check_budget
 from app.errors import StartupError
 from app.metrics import directory
 from app.settings import Settings
@@ -87,8 +87,8 @@ logger_class = "app.logs.gunicorn.GunicornLogger"
 
 def on_starting(server: Any) -> None:
     """Prepare what all workers share. A reload does not call this again."""
-    RollingArbiter.convert(server)
     try:
+        RollingArbiter.convert(server)
         check_socket(_settings.host, {"PORT": _settings.port, "OPS_PORT": _settings.ops_port})
         directory.prepare(_settings.metrics_directory)
         if _settings.database_url is None:
@@ -161,10 +161,8 @@ def _start_database() -> None:
 
 
 try:
-    _max_connections = connections_with_descriptors(
-        _settings.max_connections,
-        worker_share(budget=_settings.database_connections, workers=_settings.web_concurrency),
-    )
+    check_budget(budget=_settings.database_connections, workers=_settings.web_concurrency)
+    _max_connections = connections_with_descriptors(_settings.max_connections, _settings.database_connections)
     _check_database_url()
     check_configuration(globals())
 except StartupError as _error:

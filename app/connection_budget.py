@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from app.errors import StartupError
 
 
-def worker_share(*, budget: int, workers: int) -> int:
-    """The connections that one worker may hold.
-
-    While a worker is replaced, `workers + 1` processes run. The budget covers that time too.
+def check_budget(*, budget: int, workers: int) -> None:
+    """Refuse a budget that is too small: while a worker is replaced, `workers + 1` processes need a connection each.
 
     Raises:
-        StartupError: A worker's share would be 0.
+        StartupError: With what to set.
     """
-    connections = budget // (workers + 1)
-    if connections < 1:
+    if budget < workers + 1:
         alternative = f", or WEB_CONCURRENCY to at most {budget - 1}" if budget > 1 else ""
         raise StartupError(
             f"DATABASE_CONNECTIONS is {budget}, too few for WEB_CONCURRENCY {workers} and one worker that replaces "
             f"another: set it to at least {workers + 1}{alternative}."
         )
-    return connections
+
+
+def share(*, budget: int, parts: int, number: int) -> int:
+    """The connections of one of these parts, counted from 0. The first ones have one more if they cannot be equal."""
+    return budget // parts + (number < budget % parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

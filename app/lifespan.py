@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from app import connection_budget, database, logs
+from app import connection_leases, database, logs
 from app.errors import RequestRefusedError
 from app.health.budget_check import checking_budget
 from app.health.last_report import LastReport
@@ -34,11 +34,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     metrics: Metrics = app.state.metrics
     logs.configure(settings.log_level, settings.log_format)
     logs.capture_loop_failures(asyncio.get_running_loop())
-    share = connection_budget.worker_share(budget=settings.database_connections, workers=settings.web_concurrency)
+    connections = connection_leases.worker_connections(
+        budget=settings.database_connections, workers=settings.web_concurrency, slot=int(metrics.worker)
+    )
     async with (
         database.connect(
             settings.read_database_url,
-            connections=share,
+            connections=connections,
             wait_seconds=settings.database_wait_seconds,
             statement_seconds=settings.database_statement_seconds,
             connection_seconds=settings.database_connection_seconds,
@@ -67,7 +69,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         log.info(
             "worker_started",
             slot=metrics.worker,
-            database_connections=share,
+            database_connections=app.state.database.state.size,
             version=settings.build_version,
             revision=settings.build_revision,
         )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from app.connection_budget import Budget, worker_share
+from app.connection_budget import Budget, check_budget, share
 from app.errors import StartupError
 
 BUDGETS = st.integers(1, 10_000)
@@ -11,15 +11,23 @@ LIMITS = st.integers(0, 20_000)
 
 
 @given(BUDGETS, WORKERS)
-def test_the_budget_holds_with_one_worker_more(budget, workers):
-    """All workers and the one that replaces another stay within the budget together, and leave none of it unused."""
+def test_the_shares_are_the_whole_budget(budget, parts):
+    """They differ by one at most."""
+    shares = [share(budget=budget, parts=parts, number=number) for number in range(parts)]
+
+    assert budget == sum(shares)
+    assert max(shares) - min(shares) <= 1
+
+
+@given(BUDGETS, WORKERS)
+def test_every_worker_has_a_connection_while_one_is_replaced(budget, workers):
+    """A budget that is not refused has at least one for each of `workers + 1` processes."""
     try:
-        connections = worker_share(budget=budget, workers=workers)
+        check_budget(budget=budget, workers=workers)
     except StartupError:
         assert budget < workers + 1
     else:
-        assert 1 <= connections
-        assert connections * (workers + 1) <= budget < (connections + 1) * (workers + 1)
+        assert 1 <= share(budget=budget, parts=workers + 1, number=workers)
 
 
 @given(st.integers(1, 256), WORKERS)
@@ -28,25 +36,17 @@ def test_the_refusal_of_a_small_budget_says_what_to_change(budget, workers):
     assume(budget <= workers)
 
     with pytest.raises(StartupError, match=f"DATABASE_CONNECTIONS is {budget}, .* WEB_CONCURRENCY"):
-        worker_share(budget=budget, workers=workers)
+        check_budget(budget=budget, workers=workers)
 
-    assert 1 == worker_share(budget=workers + 1, workers=workers)
+    check_budget(budget=workers + 1, workers=workers)
     if budget > 1:
-        assert 1 == worker_share(budget=budget, workers=budget - 1)
+        check_budget(budget=budget, workers=budget - 1)
 
 
 def test_the_refusal_of_one_connection_names_no_number_of_workers():
     """One connection is too few for any number of workers."""
     with pytest.raises(StartupError, match=r"WEB_CONCURRENCY 1 and one worker .*: set it to at least 2\.$"):
-        worker_share(budget=1, workers=1)
-
-
-@pytest.mark.parametrize(
-    ("budget", "workers", "connections"), [(20, 2, 6), (20, 1, 10), (2, 1, 1), (3, 2, 1), (100, 4, 20)]
-)
-def test_a_workers_share_is_the_budget_divided_by_workers_plus_one(budget, workers, connections):
-    """The quotient is rounded down."""
-    assert connections == worker_share(budget=budget, workers=workers)
+        check_budget(budget=1, workers=1)
 
 
 @given(st.integers(1, 100), BUDGETS, LIMITS, st.none() | LIMITS, st.none() | LIMITS)

@@ -1,12 +1,13 @@
 """The database of one worker: it runs one statement, or several in a transaction."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, Protocol
 
 import asyncpg
 from sqlalchemy.sql.elements import ClauseElement
 
+from app.connection_leases import Leases
 from app.database.clients import current_client
 from app.database.connection import Connector
 from app.database.executor import Executor, StatementObserver
@@ -14,6 +15,7 @@ from app.database.failover import leaving_frozen_hosts
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.lanes import slow
 from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
+from app.database.sharing import sharing
 from app.database.statements import StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
@@ -163,7 +165,7 @@ class Database:
 async def connect(
     read_url: Callable[[], DatabaseUrl],
     *,
-    connections: int,
+    connections: int | Leases,
     wait_seconds: float,
     statement_seconds: float,
     connection_seconds: float,
@@ -175,7 +177,7 @@ async def connect(
 
     Args:
         read_url: Returns the address of PostgreSQL. It is called again when the server refuses the login.
-        connections: How many connections may be open at the same time.
+        connections: How many connections may be open at the same time; or the leases for them, whose number changes.
         wait_seconds: How long a request waits for a free connection.
         statement_seconds: How long a statement may run. The server cancels it then; if the server does
             not answer at all, the client closes the connection half a second later. A slow statement may run
@@ -195,9 +197,11 @@ async def connect(
         through_pgbouncer=through_pgbouncer,
         prepared_statements=prepared_statements,
     )
-    pool = Pool(connector.open, size=connections, wait_seconds=wait_seconds, observer=observer)
-    try:
-        async with leaving_frozen_hosts(pool, connector):
-            yield Database(pool, statement_seconds=statement_seconds, observer=observer)
-    finally:
-        await pool.close()
+    size = connections if isinstance(connections, int) else 0
+    pool = Pool(connector.open, size=size, wait_seconds=wait_seconds, observer=observer)
+    async with sharing(pool, connections) if isinstance(connections, Leases) else nullcontext():
+        try:
+            async with leaving_frozen_hosts(pool, connector):
+                yield Database(pool, statement_seconds=statement_seconds, observer=observer)
+        finally:
+            await pool.close()

@@ -37,7 +37,7 @@ class AdmissionObserver(Protocol):
 
 
 class Admission:
-    """Lets up to `size` requests use a connection each, and others wait, all equally long at most.
+    """Lets up to `size` requests use a connection each, and others wait, all equally long at most. The size may change.
 
     The last free connection is for a client that uses none, so that one client alone cannot use all of them; with a
     pool of one connection clients take turns. Slow statements have a part of the connections, so that others never
@@ -48,9 +48,11 @@ class Admission:
     """
 
     def __init__(self, *, size: int, wait_seconds: float, observer: AdmissionObserver) -> None:
+        self.size = size
         self.free = size
+        """Less than 0 while more connections are in use than the size was reduced to."""
         self.quick = Lane(size)
-        self.slow = Lane(max(1, size // _SLOW_SHARE))
+        self.slow = Lane(_slow_size(size))
         self._turns = [self.quick, self.slow]
         """The lanes that take turns; the one whose turn is next comes first."""
         self._wait_seconds = wait_seconds
@@ -91,7 +93,7 @@ class Admission:
 
         It is a quick statement of the service itself. One check can wait at a time.
         """
-        if self.free:
+        if self.free > 0:
             self.free -= 1
             self.quick.take(None)
             return
@@ -110,7 +112,18 @@ class Admission:
         """Give the connection to the waiter whose turn it is, or make it free. The arguments are those of `enter`."""
         self.free += 1
         lane.give_back(client)
-        if self._check is not None and not self._check.done():
+        self._admit()
+
+    def resize(self, size: int) -> None:
+        """Let this many requests use a connection from now on. Those that use one already go on."""
+        self.free += size - self.size
+        self.size = self.quick.size = size
+        self.slow.size = _slow_size(size)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Admit the waiters whose turn it is, as far as connections are free."""
+        if self.free > 0 and self._check is not None and not self._check.done():
             self.free -= 1
             self.quick.take(None)
             self._check.set_result(None)
@@ -124,7 +137,7 @@ class Admission:
     def _may_take(self, client: Client, lane: Lane) -> bool:
         """Whether this client may use one more connection now."""
         free_in_lane = lane.size - lane.in_use
-        if not self.free or not free_in_lane:
+        if self.free <= 0 or free_in_lane <= 0:
             return False
         if client is None:
             return True
@@ -138,7 +151,7 @@ class Admission:
 
     def _next(self) -> Waiter | None:
         """The waiter whose turn it is, if there is a connection that it may use."""
-        if self.free:
+        if self.free > 0:
             for lane in self._turns:
                 if lane.in_use < lane.size and (waiter := lane.next(self._may_take)):
                     if lane is self._turns[0]:
@@ -238,3 +251,7 @@ class Admission:
         self._report_shed(lane, "queue_full", by_own_share=by_own_share)
         await asyncio.sleep(min(self._last_refusal, started + self._wait_seconds) - now)
         raise (SlowRequestsBusyError if lane is self.slow else OverloadedError)(by_own_share=by_own_share)
+
+
+def _slow_size(size: int) -> int:
+    return max(1, size // _SLOW_SHARE)

@@ -39,6 +39,10 @@ _ADDRESS: Final = re.compile(r" \('[^']*', \d+(?:, \d+)*\)")
 
 _QUOTED_NAME: Final = re.compile(r'"[^"]*"')
 
+CHECK_INTERVAL_SECONDS: Final = 0.25
+"""How often PostgreSQL looks whether the client still exists while it runs a statement. When a worker is killed, its
+sessions end before others are opened in their place."""
+
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """An idle connection is probed after 30 seconds, which also keeps it known to a NAT or balancer
 between. It is closed when it has not answered for 30 seconds more."""
@@ -261,6 +265,7 @@ def _options(statement_seconds: float, *, through_pgbouncer: bool, prepared_stat
         return options
     options["server_settings"] |= {
         "statement_timeout": str(int(statement_seconds * 1000)),
+        "client_connection_check_interval": str(int(CHECK_INTERVAL_SECONDS * 1000)),
         "idle_in_transaction_session_timeout": str(int((statement_seconds + 1) * 1000)),
         "default_transaction_isolation": "read committed",
         "jit": "off",

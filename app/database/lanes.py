@@ -50,7 +50,7 @@ class Lane:
         """Begin with no connection in use.
 
         Args:
-            size: How many connections these statements may use at the same time.
+            size: How many connections these statements may use at the same time. It may be 0 for a while.
         """
         self.size = size
         self.in_use = 0
@@ -113,12 +113,12 @@ class Lane:
     def is_full_for(self, client: Client) -> bool:
         """Whether as many requests of this client wait as may."""
         queue = self._queues.get(client)
-        return queue is not None and len(queue) >= self.size * WAITING_PER_CONNECTION
+        return queue is not None and len(queue) >= max(1, self.size) * WAITING_PER_CONNECTION
 
     @property
     def is_full(self) -> bool:
         """Whether as many requests of all clients wait as may."""
-        return self.waiting >= self.size * ALL_WAITING_PER_CONNECTION
+        return self.waiting >= max(1, self.size) * ALL_WAITING_PER_CONNECTION
 
     def waiting_of(self, client: Client) -> int:
         """How many requests of this client wait."""

@@ -44,6 +44,7 @@ class PoolState:
     """The pool at one moment: numbers of connections, and of requests that wait for one."""
 
     size: int
+    """The most connections that may be open now."""
     open: int
     in_use: int
     waiting: int
@@ -54,13 +55,12 @@ class PoolState:
 class Pool:
     """Up to `size` connections. Each serves one request at a time; the one used last is used next.
 
-    A request is admitted, and takes an idle connection or opens a new one.
+    A request is admitted, and takes an idle connection or opens a new one. The size may change.
     """
 
     def __init__(
         self, connect: Callable[[], Awaitable[Connection]], *, size: int, wait_seconds: float, observer: PoolObserver
     ) -> None:
-        self.size = size
         self._admission = Admission(size=size, wait_seconds=wait_seconds, observer=observer)
         self._connect = connect
         self._observer = observer
@@ -71,6 +71,7 @@ class Pool:
         """One for each connection whose last statement is being cancelled in the server."""
         self._closing: set[asyncio.Task[None]] = set()
         """One for each connection whose session the server is ending."""
+        self._opening = 0
         self._replaced_at = float("-inf")
         self._is_closed = False
 
@@ -79,12 +80,29 @@ class Pool:
         """The pool at this moment."""
         quick, slow = self._admission.quick, self._admission.slow
         return PoolState(
-            size=self.size,
+            size=self._admission.size,
             open=len(self.connections),
             in_use=quick.in_use + slow.in_use,
             waiting=quick.waiting + slow.waiting,
             slow=LaneState(size=slow.size, in_use=slow.in_use, waiting=slow.waiting),
         )
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions the server may have for this pool, now or as soon as the admitted requests have run on."""
+        in_use = self._admission.quick.in_use + self._admission.slow.in_use
+        return len(self._closing) + max(len(self.connections) + self._opening, in_use)
+
+    def resize(self, size: int) -> None:
+        """Have up to this many connections from now on. Those beyond it are closed: now, or when they are released."""
+        if size != self._admission.size:
+            self._admission.resize(size)
+            while self._idle and self._has_too_many:
+                self._discard(self._idle.pop(0))
+
+    @property
+    def _has_too_many(self) -> bool:
+        return len(self.connections) + self._opening > self._admission.size
 
     def lane(self, *, is_slow: bool) -> Lane:
         """The lane of slow statements, or that of all others."""
@@ -160,7 +178,7 @@ class Pool:
     def _release(self, connection: Connection) -> None:
         if self._is_closed:
             connection.terminate()  # The worker stops, and waits for no session.
-        if connection.is_closed() or connection.is_in_transaction():
+        if connection.is_closed() or connection.is_in_transaction() or self._has_too_many:
             self._discard(connection)
             return
         self._idle.append(connection)
@@ -194,7 +212,11 @@ class Pool:
         """Open a connection, once the sessions in whose place it is have ended in the server."""
         if self._closing:
             await asyncio.wait(self._closing)
-        connection = await self._connect()
+        self._opening += 1
+        try:
+            connection = await self._connect()
+        finally:
+            self._opening -= 1
         self.connections.add(connection)
         self._observer.pool_opened()
         return connection

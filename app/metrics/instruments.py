@@ -79,7 +79,10 @@ class Metrics:
         for reason in SHED_REASONS:  # each series exists before it grows, so that an alert sees the first increase
             self._shed.labels(reason)
 
-        self._pool_size = self._gauge("database_pool_size", "The greatest number of open connections.")
+        self._pool_size = self._gauge(
+            "database_pool_size",
+            "The most connections that may be open now. All workers together have DATABASE_CONNECTIONS.",
+        )
         self._pool_open = self._gauge("database_pool_open", "Open connections.")
         self._pool_in_use = self._gauge("database_pool_in_use", "Connections on which a statement runs.")
         self._pool_waiting = self._gauge("database_pool_waiting", "Requests that wait for a connection.")

@@ -49,7 +49,7 @@ class PoolState(Protocol):
 
     @property
     def size(self) -> int:
-        """The greatest number of open connections."""
+        """The most connections that may be open now."""
 
     @property
     def open(self) -> int:

@@ -16,6 +16,7 @@ from gunicorn.config import Config
 from gunicorn.errors import ConfigError, HaltServer
 from gunicorn.glogging import Logger
 
+from app.connection_leases import LeaseFile
 from app.worker.events import Event, Events
 from app.worker.exit_status import ExitStatus
 from app.worker.stage import Stage, StageTable
@@ -71,6 +72,7 @@ class RollingArbiter(Arbiter):
 
     stages: StageTable
     events: Events
+    leases: LeaseFile
 
     generation = 0
     """The number of reloads."""
@@ -87,10 +89,14 @@ class RollingArbiter(Arbiter):
         """Turn Gunicorn's running master into this class.
 
         `on_starting` calls it, because the `gunicorn` command has no option for the master's class.
+
+        Raises:
+            StartupError: What the workers share cannot be created.
         """
         arbiter.__class__ = cls
         arbiter.stages = StageTable()
         arbiter.events = Events()
+        arbiter.leases = LeaseFile()
 
     def free_slot(self) -> int:
         """The lowest number that no living worker has."""
@@ -105,6 +111,7 @@ class RollingArbiter(Arbiter):
         self._stop_surplus(stages, now)
         self._kill_overdue(now)
         self._spawn_missing(stages, now)
+        self.leases.divide((worker.slot for worker in self.WORKERS.values()), at_least=self.num_workers)
         self._is_changing = self._spawn_after > now or any(
             worker.stop_by is not None or worker.aborted or stage != Stage.SERVING for worker, stage in stages.items()
         )
@@ -191,6 +198,7 @@ class RollingArbiter(Arbiter):
                 worker = self.WORKERS.pop(pid, None)
                 if worker is not None:
                     self._note_end(worker, worker.status.stage, ExitStatus.parse(status))
+                    self.leases.worker_gone()
                     worker.tmp.close()
                     worker.stack_file.close()
                     self.cfg.child_exit(self, worker)
@@ -288,7 +296,7 @@ class RollingArbiter(Arbiter):
         self._failures, self._spawn_after, self._has_spawned = 0, 0.0, False
 
     def handle_ttin(self) -> None:
-        """Start one worker more, up to the number that the connection budget was divided by."""
+        """Start one worker more, up to the number for which the connection budget was checked."""
         if self.num_workers < self.cfg.workers:
             super().handle_ttin()
         else:

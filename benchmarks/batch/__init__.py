@@ -48,7 +48,7 @@ def run() -> Report:
     samples: dict[str, list[Sample]] = {case.name: [] for case in cases}
     with databases() as made:
         url = made.create()
-        with service("this service", url, DATABASE_CONNECTIONS="20") as server:
+        with service("this service", url, DATABASE_CONNECTIONS="10") as server:
             progress.step("warming up")
             for case in cases:
                 warm_up(server, case)

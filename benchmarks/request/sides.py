@@ -60,4 +60,4 @@ def _server(side: str, url: str) -> Server:
             return uvicorn(side, "benchmarks.request.floor:without_reset", url)
         case "common pattern":
             return uvicorn(side, "benchmarks.request.common_pattern:app", url)
-    return service(side, url, DATABASE_CONNECTIONS="20")  # half of them are kept free for a reload
+    return service(side, url, DATABASE_CONNECTIONS="10")

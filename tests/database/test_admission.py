@@ -424,3 +424,34 @@ async def test_no_connection_is_lost(size):
     assert outcomes.count(None) > 50
     assert (size, 0) == (admission.free, requests.waiting)
     assert 0 == admission.quick.in_use == admission.slow.in_use
+
+
+async def test_waiters_are_admitted_when_there_are_more_connections():
+    """A worker begins with none where others have not given theirs back yet. Its requests wait, and are not refused."""
+    requests = Requests(size=0)
+    await requests.ask("a", "b", "a")
+    assert [] == requests.admitted
+
+    requests.admission.resize(2)
+    await asyncio.sleep(0.01)
+
+    assert [("a", "quick"), ("b", "quick")] == requests.admitted
+
+
+@pytest.mark.parametrize("kind", ["quick", "slow"])
+async def test_no_request_is_admitted_while_more_connections_are_in_use_than_may_be(kind):
+    """After the number was reduced, those in use are given back first."""
+    requests = Requests(size=6)
+    await requests.ask(None, None, None, None)
+    await requests.ask(*[None] * 3, kind=kind)
+    admitted = len(requests.admitted)
+    requests.admission.resize(2)
+    checked = asyncio.create_task(requests.admission.enter_first())
+
+    for in_use in range(admitted - 1, 1, -1):
+        await requests.leave(*requests.admitted[0])
+        assert in_use == len(requests.admitted)
+        assert not checked.done()
+
+    await requests.leave(*requests.admitted[0])
+    await asyncio.wait_for(checked, 5)

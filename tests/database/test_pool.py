@@ -26,6 +26,9 @@ class OpenConnection:
         """It never is."""
         return False
 
+    async def end(self, _seconds):
+        """It ends at once."""
+
 
 async def connect():
     """A new connection."""
@@ -181,3 +184,55 @@ async def test_no_connection_is_lost():
     assert 3 == most
     assert (0, 0) == counts(pool)
     assert pool.state.open <= 3
+
+
+async def test_a_smaller_pool_closes_what_it_has_too_many():
+    """Idle connections at once, those in use when they are released; each counts until the server has ended it."""
+    ended = asyncio.Event()
+
+    class Ending(OpenConnection):
+        async def end(self, _seconds):
+            await ended.wait()
+
+    async def connect():
+        return Ending()
+
+    pool = make_pool(size=5, connect=connect)
+    connections = [await acquire(pool) for _ in range(5)]
+    for connection in connections[:2]:
+        release(pool, connection)
+
+    pool.resize(2)
+    assert (3, 5) == (pool.state.open, pool.sessions)
+    release(pool, connections[2])
+    assert (2, 5) == (pool.state.open, pool.sessions)
+    release(pool, connections[3])
+    release(pool, connections[4])
+
+    assert (2, 5) == (pool.state.open, pool.sessions)
+    ended.set()
+    await asyncio.sleep(0.01)
+    assert 2 == pool.sessions == pool.state.size
+
+
+async def test_a_connection_that_is_being_opened_is_one_of_the_sessions():
+    """Also one that a request will open that was admitted a moment ago."""
+    opened = asyncio.Event()
+
+    async def connect():
+        await opened.wait()
+        return OpenConnection()
+
+    pool = make_pool(size=0, connect=connect)
+    waiting = asyncio.create_task(acquire(pool))
+    await asyncio.sleep(0)
+    assert 0 == pool.sessions
+    pool.resize(1)
+    assert 1 == pool.sessions
+    await asyncio.sleep(0.01)
+    pool.resize(0)
+    assert 1 == pool.sessions
+
+    opened.set()
+    release(pool, await waiting)
+    assert 0 == pool.state.open

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app import NAME
-from app.connection_budget import Budget, worker_share
+from app.connection_budget import Budget, check_budget
 from app.health.readiness import FIRST_SECONDS
 from app.settings import Settings
 from tests.cluster import ROLES
@@ -147,7 +147,7 @@ def test_the_largest_number_of_pods_fits_the_connection_limits(overlay):
     (limit,) = map(int, re.findall(r"ALTER ROLE items_app .*CONNECTION LIMIT (\d+)", ROLES.read_text()))
 
     assert instances == used.instances
-    assert 1 <= worker_share(budget=used.database_connections, workers=used.web_concurrency)
+    check_budget(budget=used.database_connections, workers=used.web_concurrency)
     if "none" == used.database_pooler:
         assert Budget(
             instances=instances, connections_per_instance=used.database_connections, server_connections=limit

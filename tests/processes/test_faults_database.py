@@ -223,7 +223,7 @@ def test_a_locked_table_does_not_delay_probes_or_later_requests(own_cluster):
     """
     history = History(own_cluster.url)
     with ExitStack() as stack:
-        settings = {"DATABASE_CONNECTIONS": "8", "DATABASE_STATEMENT_SECONDS": "3"}
+        settings = {"DATABASE_CONNECTIONS": "4", "DATABASE_STATEMENT_SECONDS": "3"}
         server = stack.enter_context(service(own_cluster.url, workers=1, **settings))
         backends = stack.enter_context(counting_backends(own_cluster.url))
         server.serving()

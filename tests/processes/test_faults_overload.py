@@ -63,7 +63,7 @@ def test_overload_is_refused_and_goodput_stays(own_cluster):
     """
     history = History(own_cluster.url)
     slow_down_creations(own_cluster.url, seconds=0.02)
-    # One connection for each worker, 20 ms a statement: 100 a second at most.
+    # One connection of each worker for the only client, 20 ms a statement: 100 a second at most.
     with without_coverage(service(own_cluster.url, workers=2, DATABASE_CONNECTIONS="3")) as server:
         server.serving(workers=2)
         creations = Creations(server)

@@ -20,8 +20,8 @@ COUNT = 4000
 FILL = f"INSERT INTO items (name, description) SELECT 'Kettle', repeat('x', 8000) FROM generate_series(1, {COUNT})"
 
 
-def one_connection(url: str) -> Server:
-    """A server whose worker has a pool of one connection."""
+def two_connections(url: str) -> Server:
+    """A server whose worker has two connections. One client alone may use one of them."""
     return service(url, DATABASE_CONNECTIONS="2", DATABASE_STATEMENT_SECONDS="2")
 
 
@@ -83,11 +83,11 @@ def events(server: Server, event: str) -> list[dict[str, object]]:
 
 
 def test_a_slow_reader_holds_no_connection(filled_url):
-    """Beside a client that reads a byte at a time, a pool of one connection serves others, and no memory is used.
+    """Beside a client that reads a byte at a time, a pool of two connections serves others, and no memory is used.
 
     When the client reads on, it gets all items.
     """
-    with one_connection(filled_url) as server:
+    with two_connections(filled_url) as server:
         server.serving()
         assert 200 == fetch(server.port, "/items/1")[0]
         worker = psutil.Process(server.workers()[0])
@@ -99,7 +99,7 @@ def test_a_slow_reader_holds_no_connection(filled_url):
             time.sleep(0.1)
 
         samples = scrape(server.port)
-        assert 1 == total(samples, "database_pool_size")
+        assert 2 == total(samples, "database_pool_size")
         assert 0 == total(samples, "database_pool_in_use")
         assert 1 <= statements(server) <= 4
         assert worker.memory_info().rss - before < 8 * 1024 * 1024
@@ -118,7 +118,7 @@ def assert_cut(export: Export) -> None:
 
 def test_an_export_of_a_worker_that_drains_ends_visibly(filled_url):
     """Its body ends behind an item, and the server in time. A client that disconnects frees what its export used."""
-    with one_connection(filled_url) as server:
+    with two_connections(filled_url) as server:
         server.serving()
         gone = [Export(server) for _ in range(MAX_STREAMS_OF_CLIENT)]
         assert 503 == fetch(server.port, "/items/export")[0]
@@ -144,7 +144,7 @@ def test_an_export_of_a_worker_that_drains_ends_visibly(filled_url):
 @pytest.mark.slow
 def test_an_export_whose_statements_fail_ends_visibly(filled_url):
     """Its body ends behind an item, and the request is logged with the status of the failure. The rest follows."""
-    with one_connection(filled_url) as server:
+    with two_connections(filled_url) as server:
         server.serving()
         failing = Export(server)
         failing.read(1000)
