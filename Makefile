@@ -62,7 +62,10 @@ bench: install ## Run the benchmarks, and write their results
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-config --custom-compile-command 'make lock' $(UPGRADE)
 
+PEERS := benchmarks/peers/applications/requirements
+
 lock: install ## Write requirements/ from pyproject.toml; UPGRADE=--upgrade takes the newest releases
 	$(COMPILE) --output-file requirements/runtime.txt pyproject.toml
 	$(COMPILE) --output-file requirements/development.txt pyproject.toml --group dev --constraints requirements/runtime.txt
 	$(COMPILE) --output-file requirements/patroni.txt --group patroni
+	$(COMPILE) --output-file $(PEERS).txt $(PEERS).in --constraints requirements/development.txt

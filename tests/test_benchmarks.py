@@ -1,8 +1,10 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,20 @@ def test_every_benchmark_has_a_consistent_result(question):
     for claim in result["claims"]:
         assert claim["measured"] in (BENCHMARKS / "claims.md").read_text()
     assert importlib.import_module(f"benchmarks.{question}").run
+
+
+def test_the_peers_share_the_releases_of_this_service():
+    """A package that a peer and this service both use has one release, so the packages make no difference."""
+    peers = _pins(BENCHMARKS / "peers/applications/requirements.txt")
+    ours = _pins(ROOT / "requirements/development.txt")
+
+    assert {"asyncpg", "fastapi", "pydantic", "uvicorn", "uvloop"} <= peers.keys() & ours.keys()
+    assert {name: ours[name] for name in peers.keys() & ours.keys()}.items() <= peers.items()
+
+
+def _pins(file: Path) -> dict[str, str]:
+    """The releases in a file of requirements, by the name of the package."""
+    return dict(re.findall(r"(?m)^([a-z0-9-]+)\S*==([^\s;]+)", file.read_text()))
 
 
 def test_results_do_not_name_the_machine():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.harness.numbers import format_number
 
-_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd")
+_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd", "#8c8c8c")
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -30,12 +30,15 @@ class Server:
     """A server that runs until the end of a `with` block. Its output is written to a file."""
 
     name: str
-    arguments: list[str]
-    """The arguments after `python -m`; `{port}` is replaced by the port."""
+    command: list[str]
+    """`{port}` is replaced by the port."""
 
     environment: Mapping[str, str]
     is_forking: bool = False
     """Whether the workers are child processes of the started process."""
+
+    folder: Path = ROOT
+    """Where it is started."""
 
     port: int = field(default_factory=free_port)
 
@@ -44,8 +47,8 @@ class Server:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *(argument.format(port=self.port) for argument in self.arguments)],
-            cwd=ROOT,
+            [argument.format(port=self.port) for argument in self.command],
+            cwd=self.folder,
             env=kept | {"PORT": str(self.port), **self.environment},
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -72,10 +75,21 @@ class Server:
         process = psutil.Process(self.process.pid)
         return process.children() if self.is_forking else [process]
 
+    def processes(self) -> list[psutil.Process]:
+        """The started process and all of its children."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
     def cpu_seconds(self) -> float:
         """The user and system CPU time of all threads of the workers so far."""
         times = [worker.cpu_times() for worker in self.workers()]
         return sum(time.user + time.system for time in times)
+
+    def output(self) -> str:
+        """What it has written so far."""
+        # Not `seek`: the server writes at the same position.
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def url(self, path: str) -> str:
         """The URL of a path."""
@@ -88,8 +102,7 @@ class Server:
                 return
             time.sleep(0.02)
         self.process.kill()
-        self._output.seek(0)
-        raise SystemExit(f"{self.name} did not start:\n{self._output.read().decode(errors='replace')[-4000:]}")
+        raise SystemExit(f"{self.name} did not start:\n{self.output()[-4000:]}")
 
     def _answers(self) -> bool:
         try:
@@ -102,20 +115,32 @@ class Server:
             return False
 
 
-def uvicorn(name: str, application: str, database_url: str, **environment: str) -> Server:
+def uvicorn(
+    name: str,
+    application: str,
+    database_url: str,
+    *,
+    python: str = sys.executable,
+    folder: Path = ROOT,
+    options: Sequence[str] = ("--no-access-log", "--no-server-header", "--log-level", "warning"),
+    **environment: str,
+) -> Server:
     """An application under plain Uvicorn, with the same event loop and parser as the service."""
     return Server(
         name=name,
-        arguments=[
-            *("uvicorn", application, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
-            *("--no-access-log", "--no-server-header", "--log-level", "warning"),
+        command=[
+            *(python, "-m", "uvicorn", application, "--port", "{port}", "--loop", "uvloop", "--http", "httptools"),
+            *options,
         ],
         # Uvicorn reads WEB_CONCURRENCY as well.
         environment={"DATABASE_URL": database_url, "WEB_CONCURRENCY": "1", **environment},
+        folder=folder,
     )
 
 
-def service(name: str, database_url: str, *, workers: int = 1, **environment: str) -> Server:
+def service(
+    name: str, database_url: str, *, workers: int = 1, python: str = sys.executable, **environment: str
+) -> Server:
     """This service as in production, with all controls on and rate limits that the load does not reach."""
     settings = {
         "DATABASE_URL": database_url,
@@ -126,4 +151,5 @@ def service(name: str, database_url: str, *, workers: int = 1, **environment: st
         "RATE_LIMIT_READ": _UNLIMITED,
         "RATE_LIMIT_WRITE": _UNLIMITED,
     }
-    return Server(name=name, arguments=["gunicorn"], environment=settings | environment, is_forking=True)
+    command = [python, "-m", "gunicorn"]
+    return Server(name=name, command=command, environment=settings | environment, is_forking=True)

@@ -37,3 +37,16 @@ def test_a_figure_stands_in_its_source(row):
 def test_there_are_three_figures():
     """The section has as many rows as its heading says."""
     assert len([row for row in ROWS if row.startswith("| ")]) == 3
+
+
+def table(page, heading):
+    """The lines of the table below a heading."""
+    lines = page.split(f"\n## {heading}\n")[1].split("\n## ")[0].splitlines()
+    return [line for line in lines if line.startswith("| ")]
+
+
+def test_the_peers_are_those_of_the_last_measurement():
+    """The table is that of the result: after a measurement, copy it from there."""
+    measured = (ROOT / "benchmarks" / "peers" / "result.md").read_text()
+
+    assert table(measured, "This service, divided by each peer") == table(README, "Its cost beside other frameworks")

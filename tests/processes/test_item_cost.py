@@ -113,8 +113,7 @@ def test_the_common_pattern_has_the_same_controls(database_url):
     with uvicorn("common", "benchmarks.request.common_pattern:app", database_url, RATE_LIMIT="3/minute") as server:
         answers = [httpx.get(server.url("/items/1")) for _ in range(3)]
         metrics = httpx.get(server.url("/metrics")).text
-        server._output.seek(0)
-        lines = server._output.read().decode()
+        lines = server.output()
 
     assert HTTPStatus.TOO_MANY_REQUESTS == answers[-1].status_code
     assert answers[0].headers["x-request-id"] in lines
