@@ -67,7 +67,7 @@ class HostCounters:
         cost: int = 1,
         *,
         counted: int = 0,
-        ahead: int = 0,
+        ahead: int | None = None,
         unspent: Ahead | None = None,
     ) -> Decision:
         """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""

@@ -144,7 +144,7 @@ class RateLimits:
 
     def hit_on_host(self, quota: Quota, client: str) -> Decision:
         """Count a request of a client on this host only, or refuse it."""
-        decision = self._host.hit(quota.key(client), quota.limit, quota.window_seconds)
+        decision = self._host.hit(quota.key(client), quota.limit, quota.window_seconds, ahead=0)
         self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
         return decision
 

@@ -16,7 +16,6 @@ import structlog
 
 from app.rate_limits.shared_remaining import Place, SharedRemaining, place_of
 from app.rate_limits.window import (
-    LARGEST_EXACT_LIMIT,
     Ahead,
     Decision,
     Log,
@@ -125,7 +124,7 @@ class SharedMemoryCounters:
         cost: int = 1,
         *,
         counted: int = 0,
-        ahead: int = 0,
+        ahead: int | None = None,
         unspent: Ahead | None = None,
     ) -> Decision | None:
         """Count a request, or refuse it. None when the lock was not free in time.
@@ -136,7 +135,8 @@ class SharedMemoryCounters:
             window: In seconds, always the same for one key.
             cost: How many requests this one counts as.
             counted: How many of them are counted already.
-            ahead: How many further requests to count, if this one is admitted and enough remains.
+            ahead: How many further requests to count, if this one is admitted and enough remains. None if no worker
+                counts requests of this key ahead: then `remaining` does not know it.
             unspent: What was counted ahead before and is given back now.
         """
         if not self._acquire_in_time():
@@ -159,7 +159,7 @@ class SharedMemoryCounters:
                     transaction.put(key, _seal(log))
                 else:
                     transaction.abort()
-                if limit > LARGEST_EXACT_LIMIT:
+                if ahead is not None:
                     left = decision.remaining - (decision.ahead.requests if decision.ahead else 0)
                     self._remaining.write(place_of(key), left)
                 return decision

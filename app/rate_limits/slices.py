@@ -5,13 +5,16 @@ from collections import OrderedDict
 from typing import Final, Protocol
 
 from app.rate_limits.shared_remaining import Place, place_of
-from app.rate_limits.window import LARGEST_EXACT_LIMIT, Ahead, Decision, slice_seconds
+from app.rate_limits.window import Ahead, Decision, slice_seconds
 
 MAX_SLICES: Final = 1024
 """Slices that a worker keeps: one for each client and quota. A new one past this ends the oldest."""
 
 _SHARE: Final = 100
-"""All workers together hold at most a hundredth of the limit, or one request each."""
+"""All workers together hold at most a hundredth of the limit."""
+
+_SMALLEST: Final = 2
+"""Below this, slices cost more than they save."""
 
 
 class Counters(Protocol):
@@ -25,7 +28,7 @@ class Counters(Protocol):
         cost: int = 1,
         *,
         counted: int = 0,
-        ahead: int = 0,
+        ahead: int | None = None,
         unspent: Ahead | None = None,
     ) -> Decision:
         """Count a request, or refuse it."""
@@ -75,39 +78,34 @@ class Slices:
 
     def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision:
         """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""
-        if limit <= LARGEST_EXACT_LIMIT:
-            return self._counters.hit(key, limit, window, cost, counted=counted)
-        now = time.monotonic()
         held = self._slices.get(key)
+        now = time.monotonic()
         if held is not None and held.left >= cost - counted and now < held.ends_at:
             remaining = self._counters.remaining(held.place)
             if remaining is not None:
                 held.left -= cost - counted
                 return Decision(True, remaining + held.left, held.reset_at - now)
-        return self._take(key, limit, window, cost, counted)
-
-    def _take(self, key: bytes, limit: int, window: float, cost: int, counted: int) -> Decision:
-        """Ask the counters, and take the next slice with the same question."""
-        held, size, unspent = self._slices.pop(key, None), 0, None
+        largest = limit // (_SHARE * self._workers)
+        if largest < _SMALLEST:
+            return self._counters.hit(key, limit, window, cost, counted=counted)
+        size, unspent = 0, None
         if held is not None:
+            size = min(2 * held.size or 1, largest) if now < held.ends_at else 0
             unspent = held.unspent
-            if time.monotonic() < held.ends_at:
-                size = min(2 * held.size or 1, max(1, limit // _SHARE // self._workers))
-        self._end_oldest()
+            del self._slices[key]
+        self._end_oldest(now)
         decision = self._counters.hit(key, limit, window, cost, counted=counted, ahead=size, unspent=unspent)
         if decision.admitted:
-            now = time.monotonic()
             taken = decision.ahead or Ahead(0, now + slice_seconds(window))
             self._slices[key] = _Slice(taken, now + decision.reset_seconds, place_of(key))
         return decision
 
-    def _end_oldest(self) -> None:
+    def _end_oldest(self, now: float) -> None:
         """End the oldest slice if its time is over, or if there are too many."""
-        if not self._slices:
+        for key, oldest in self._slices.items():
+            if now >= oldest.ends_at or len(self._slices) >= MAX_SLICES:
+                self._end(key)
             return
-        key, oldest = next(iter(self._slices.items()))
-        if time.monotonic() >= oldest.ends_at or len(self._slices) >= MAX_SLICES:
-            self._end(key)
 
     def _end(self, key: bytes) -> None:
         if unspent := self._slices.pop(key).unspent:

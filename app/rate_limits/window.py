@@ -7,9 +7,6 @@ from typing import Final, NamedTuple
 SLICES: Final = 10
 """Requests within a tenth of the window share one entry of the log."""
 
-LARGEST_EXACT_LIMIT: Final = 100
-"""Up to this limit nothing is counted ahead."""
-
 _CLOCK_TOLERANCE_SECONDS: Final = 1.0
 
 _SLICE_SECONDS: Final = 0.1
@@ -91,7 +88,7 @@ def count_ahead(decision: Decision, log: Log, now: float, count: int) -> tuple[D
         return decision, log
     ahead = Ahead(count, max(log[-2], now + slice_seconds(log[0])))
     log = (*log[:-2], ahead.ends_at, log[-1] + count)
-    return decision._replace(reset_seconds=log[0] - (now - log[2]), ahead=ahead), log
+    return Decision(True, decision.remaining, log[0] - (now - log[2]), 0.0, ahead), log
 
 
 def give_back(log: Log, now: float, unspent: Ahead) -> Log:

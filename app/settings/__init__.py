@@ -110,8 +110,8 @@ class Settings(FromEnvironment):
     """`json`, or `console` for people to read. By default `console` on a terminal, else `json`."""
 
     rate_limit_read: Limit = "6000/minute"
-    """The number of reading requests that one client may send in a period. Never more are admitted. Above 100, up to
-    1 % of them, or one for each worker, may be refused while other workers hold them."""
+    """The number of reading requests that one client may send in a period. Never more are admitted. If it is 200
+    or more for each worker, up to 1 % may be refused while other workers hold them."""
 
     rate_limit_write: Limit = "600/minute"
     """The number of writing requests that one client may send in a period, exact as RATE_LIMIT_READ is. A request that
