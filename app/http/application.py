@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from app.errors import StartupError
+from app.http.dispatcher import Dispatcher
 from app.http.openapi import complete
 from app.http.route import Route
 from app.http.scopes import check_routes
@@ -41,6 +42,7 @@ class Application(FastAPI):
         """
         super().__init__(middleware=middleware, **declared)
         self._own_middleware = len(middleware)
+        self._own_handlers = dict(self.exception_handlers)
         self._max_body_bytes = max_body_bytes
         self._open_paths = open_paths
         self._completed_document: dict[str, Any] | None = None
@@ -70,7 +72,20 @@ class Application(FastAPI):
         _reserve_literal_paths([route for route in self.routes if isinstance(route, Route)])
         if self._open_paths is not None:
             check_routes(self.routes, self._open_paths)
-        return super().build_middleware_stack()
+        if self._has_more_than_its_own():
+            return super().build_middleware_stack()
+        # The other middleware of the frameworks does nothing here: `Lifecycle` answers every exception, and the
+        # telemetry of FastAPI and its limit of bodies are off.
+        app: ASGIApp = Dispatcher(self)
+        for middleware_class, args, kwargs in reversed(self.user_middleware):
+            app = middleware_class(app, *args, **kwargs)
+        return app
+
+    def _has_more_than_its_own(self) -> bool:
+        """Whether there is middleware or a handler of exceptions that the frameworks must call as they document it."""
+        if not self._own_middleware or len(self.user_middleware) > self._own_middleware:
+            return True
+        return self.exception_handlers != self._own_handlers
 
     def _direct_route(self, context: RouteContext) -> BaseRoute:
         original: BaseRoute = context.original_route

@@ -1,7 +1,7 @@
 """A FastAPI route that calls simple endpoints by a `Binding`, and reads every body by the same rules."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from fastapi._body_limit import validate_max_body_size
 from fastapi.routing import APIRoute, request_response
@@ -83,23 +83,38 @@ class Route(APIRoute):
         Raises:
             InsufficientScopeError: The token of the request lacks a scope. Its body is not read.
         """
+        provider = self.dependency_overrides_provider
+        if (
+            self.binding is None
+            or (provider is not None and provider.dependency_overrides)
+            or scope["method"] not in self._methods
+            or ("fastapi" in scope and "effective_route_context" in scope["fastapi"])  # not adopted by an `Application`
+        ):
+            receive = await self._begin(scope, receive)
+            await super().handle(scope, limited(receive, self.limit_bytes), send)
+            return
+        response = await self.call(scope, receive, send)
+        await response(scope, receive, send)
+
+    async def call(self, scope: Scope, receive: Receive, send: Send) -> Response:
+        """Call the endpoint by its binding, which it must have, and return its response.
+
+        Raises:
+            InsufficientScopeError: As `handle` does.
+        """
+        receive = await self._begin(scope, receive)
+        binding = cast(Binding, self.binding)
+        return await binding.call(scope, receive, send, self.limit_bytes)
+
+    async def _begin(self, scope: Scope, receive: Receive) -> Receive:
+        """Check the scopes, and return the `receive` by which the endpoint gets its body."""
         if self.needed_scopes and scope["method"] in self._methods:
             check_scopes(scope, self.needed_scopes)
         if self._keeps_long_body:
             scope.setdefault("state", {})[BODY_KEPT] = True
         if BODY_INCOMPLETE in scope.get("state", ()) and not self._reads_body:
-            receive = await with_whole_body(scope, receive, self.limit_bytes)
-        binding, provider = self.binding, self.dependency_overrides_provider
-        if (
-            binding is None
-            or (provider is not None and provider.dependency_overrides)
-            or scope["method"] not in self._methods
-            or ("fastapi" in scope and "effective_route_context" in scope["fastapi"])  # not adopted by an `Application`
-        ):
-            await super().handle(scope, limited(receive, self.limit_bytes), send)
-            return
-        response = await binding.call(scope, receive, send, self.limit_bytes)
-        await response(scope, receive, send)
+            return await with_whole_body(scope, receive, self.limit_bytes)
+        return receive
 
     def get_route_handler(self) -> _Handler:
         """Return FastAPI's handler, with the rules for bodies applied before it."""

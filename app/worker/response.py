@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-
 from app.errors import RequestRefusedError
 from app.state_keys import STREAM_CUT
+from app.worker.response_writer import ResponseWriter
 
 _PLAIN_TEXT = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -45,7 +44,7 @@ def _drop(_: bytes) -> None:
     pass
 
 
-class RequestCycle(RequestResponseCycle):
+class RequestCycle(ResponseWriter):
     """One request and its response."""
 
     is_long = False

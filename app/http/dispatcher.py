@@ -1,0 +1,56 @@
+"""Calls the endpoint of a request, without what the frameworks do for other kinds of endpoints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette._utils import get_route_path
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
+
+from app.http.route_table import RouteTable
+
+
+class Dispatcher:
+    """Answers a request by the route table where it can, and by the router with the frameworks' middleware otherwise.
+
+    For a route in the table the middleware would do nothing until an exception is raised, and is called then. An
+    endpoint of FastAPI's own handler needs it, and so do `app.dependency_overrides`.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._handlers: Mapping[Any, ExceptionHandler] = app.exception_handlers
+        self._table = RouteTable(app.routes)
+        self._usual = self._handling(AsyncExitStackMiddleware(app.router))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request."""
+        found = None
+        if scope["type"] == "http" and not self._app.dependency_overrides:
+            found = self._table.find(scope["method"], get_route_path(scope))
+        if found is None:
+            await self._usual(scope, receive, send)
+            return
+        route, scope["path_params"] = found
+        scope["route"] = route
+        scope["endpoint"] = route.endpoint
+        scope["router"] = self._app.router
+        try:
+            response = await route.call(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  # it is handled or raised again
+            await self._handling(_raising(error))(scope, receive, send)
+        else:
+            await response(scope, receive, send)
+
+    def _handling(self, app: ASGIApp) -> ASGIApp:
+        """This application, with the handlers of exceptions that are declared."""
+        return ExceptionMiddleware(app, self._handlers)
+
+
+def _raising(error: Exception) -> ASGIApp:
+    async def raise_it(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    return raise_it
