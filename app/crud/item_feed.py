@@ -17,11 +17,13 @@ _changed = named(
     "list_changed_items",
     text(f"""
 SELECT {_COLUMNS} FROM changed_items(:updated_at, :item_id, :limit) ORDER BY updated_at, id
-""").bindparams(  # nosec  # noqa: S608  # of constants
+""")  # nosec  # noqa: S608  # of constants
+    .bindparams(
         bindparam("updated_at", type_=DateTime(True)),
         bindparam("item_id", type_=BigInteger),
         bindparam("limit", type_=Integer),
-    ),
+    )
+    .columns(),  # a SELECT: a text alone may write
 )
 
 

@@ -13,13 +13,14 @@ from app.database.connection import Connector
 from app.database.executor import Executor, StatementObserver
 from app.database.failover import leaving_frozen_hosts
 from app.database.failures import NONE_KNOWN, ConstraintErrors
+from app.database.hanging_writes import HangingWrites
 from app.database.lanes import slow
 from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
 from app.database.sharing import sharing
 from app.database.statements import StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
-from app.errors import DatabaseUnavailableError, StatementTimeoutError
+from app.errors import DatabaseUnavailableError, PoolExhaustedError, SlowRequestsBusyError, StatementTimeoutError
 
 __all__ = (
     "Database",
@@ -71,6 +72,7 @@ class Database:
         self._pool = pool
         self._quick = pool.lane(is_slow=False)
         self._slow = pool.lane(is_slow=True)
+        self._writes = HangingWrites()
         self._compiler = StatementCompiler()
         self._executor = Executor(pool, slow_seconds=slow_seconds, observer=observer)
 
@@ -107,13 +109,27 @@ class Database:
             DatabaseRefusedError: The server reported an unknown error.
         """
         compiled = self._compiler.compile(statement)
-        client, lane = current_client.get(), self._slow if compiled.is_slow else self._quick
-        connection = await self._pool.acquire(client, lane)
+        # While writes hang they share the slow lane: reads would find no connection until the end of their time.
+        is_slow = compiled.is_slow or (compiled.may_write and self._writes.hang(self._quick.size))
+        client, lane = current_client.get(), self._slow if is_slow else self._quick
         try:
-            return await self._executor.fetch(connection, compiled, parameters, constraint_errors)
+            connection = await self._pool.acquire(client, lane)
+        except SlowRequestsBusyError as error:
+            if compiled.is_slow:
+                raise
+            raise PoolExhaustedError(by_own_share=error.by_own_share) from None
+        succeeded = False
+        if compiled.may_write:
+            self._writes.begin(connection)
+        try:
+            rows = await self._executor.fetch(connection, compiled, parameters, constraint_errors)
+            succeeded = True
         finally:
+            if compiled.may_write:
+                self._writes.end(connection, succeeded=succeeded)
             # After a cancellation, too: asyncpg cancels the statement in the server, and the pool waits for that.
             self._pool.release(connection, client, lane)
+        return rows
 
     def reconnect(self) -> None:
         """Replace every connection before it is used again, at most once a second."""

@@ -1,9 +1,12 @@
 """Three PostgreSQL servers under Patroni, with etcd and HAProxy."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import asyncpg
 
 from tests.patroni.node import CONFIGURATION, PASSWORD, Node
 from tests.patroni.processes import folder_of_processes, own, start_in
@@ -41,21 +44,25 @@ class Engine:
 
     def synchronous_standby(self) -> Node:
         """The server that commits wait for."""
-        (standby,) = self._synchronous_standbys()
+        roles = self._roles()
+        (standby,) = (node for node in self.nodes if roles.get(node.name) == "sync_standby")
         return standby
 
-    def other_synchronous_standby(self, standby: Node) -> bool:
-        """Whether commits wait for another server than this one."""
-        return any(node is not standby for node in self._synchronous_standbys())
+    def waits_for(self, standby: Node) -> bool:
+        """Whether commits wait for this server."""
+        return standby.name in asyncio.run(self._waited_for())
+
+    async def _waited_for(self) -> str:
+        connection = await asyncpg.connect(self.balanced_url("postgres"))
+        try:
+            return str(await connection.fetchval("SHOW synchronous_standby_names"))
+        finally:
+            await connection.close()
 
     def wait_until_whole(self, *, seconds: float = 60) -> None:
         """Wait until one server leads, the others follow it, and commits wait for one of them."""
         whole = ["leader", "replica", "sync_standby"]
         eventually(lambda: sorted(self._roles().values()) == whole, seconds=seconds, what="three servers", every=0.25)
-
-    def _synchronous_standbys(self) -> list[Node]:
-        roles = self._roles()
-        return [node for node in self.nodes if roles.get(node.name) == "sync_standby"]
 
     def _roles(self) -> dict[str, str]:
         """The roles of the servers that run and follow, by name, as the first one says that answers."""

@@ -44,10 +44,14 @@ _page_after = (
     .order_by(samples.c.id)
     .limit(bindparam("limit", type_=BigInteger))
 )
-_page = text(f"""
+_page = (
+    text(f"""
 SELECT counted.total, found.* FROM (SELECT count(*) AS total FROM samples) AS counted
 LEFT JOIN (SELECT {COLUMNS} FROM samples ORDER BY id LIMIT :limit OFFSET :offset) AS found ON true ORDER BY found.id
-""").bindparams(bindparam("limit", type_=BigInteger), bindparam("offset", type_=BigInteger))
+""")
+    .bindparams(bindparam("limit", type_=BigInteger), bindparam("offset", type_=BigInteger))
+    .columns()
+)  # a SELECT
 
 
 def _listed(source: str) -> str:
