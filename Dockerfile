@@ -8,7 +8,9 @@ WORKDIR /app
 
 # The environment has no pip of its own. A separate pip, which is not copied, installs the packages.
 RUN python -m venv /pip && python -m venv --without-pip .venv
-COPY requirements/runtime.txt /requirements.txt
+# With tracing, which is imported only where it is switched on. REQUIREMENTS=runtime leaves it out.
+ARG REQUIREMENTS=tracing
+COPY requirements/$REQUIREMENTS.txt /requirements.txt
 RUN /pip/bin/pip --python .venv/bin/python install --no-compile --only-binary :all: --require-hashes \
     --requirement /requirements.txt
 

@@ -66,6 +66,7 @@ PEERS := benchmarks/peers/applications/requirements
 
 lock: install ## Write requirements/ from pyproject.toml; UPGRADE=--upgrade takes the newest releases
 	$(COMPILE) --output-file requirements/runtime.txt pyproject.toml
-	$(COMPILE) --output-file requirements/development.txt pyproject.toml --group dev --constraints requirements/runtime.txt
+	$(COMPILE) --output-file requirements/tracing.txt pyproject.toml --group tracing --constraints requirements/runtime.txt
+	$(COMPILE) --output-file requirements/development.txt pyproject.toml --group dev --constraints requirements/tracing.txt
 	$(COMPILE) --output-file requirements/patroni.txt --group patroni
 	$(COMPILE) --output-file $(PEERS).txt $(PEERS).in --constraints requirements/development.txt

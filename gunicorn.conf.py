@@ -19,8 +19,9 @@ from app.errors import StartupError
 from app.metrics import directory
 from app.settings import Settings
 from app.settings.addresses import with_mapped_networks
-from app.settings.misspelt import misspelt_variables
+from app.settings.misspelt import check_tracing_variables, misspelt_variables
 from app.settings.shared_memory import shared_memory_folder
+from app.tracing import PACKAGES, check_packages
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
 from app.worker.configuration import check_configuration, check_socket, is_local
@@ -51,6 +52,9 @@ the workers share their memory (40 MB for each worker instead of 70), and a work
 
 _LIBRARIES_OF_AUTHENTICATION = ("httpx", "jwt.api_jws")
 """The same, if requests need access tokens."""
+
+_LIBRARIES_OF_TRACING = (*PACKAGES, "requests")
+"""The same, if requests are traced."""
 
 try:
     _settings = Settings.load()
@@ -131,7 +135,9 @@ def _import_libraries() -> None:
     written to is no longer shared. The application itself is not imported here:
     a reload has to import its new code.
     """
-    for name in (*_LIBRARIES, *(_LIBRARIES_OF_AUTHENTICATION if _settings.auth_issuer else ())):
+    of_authentication = _LIBRARIES_OF_AUTHENTICATION if _settings.auth_issuer else ()
+    of_tracing = _LIBRARIES_OF_TRACING if _settings.is_tracing else ()
+    for name in (*_LIBRARIES, *of_authentication, *of_tracing):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
@@ -164,6 +170,9 @@ try:
     check_budget(budget=_settings.database_connections, workers=_settings.web_concurrency)
     _max_connections = connections_with_descriptors(_settings.max_connections, _settings.database_connections)
     _check_database_url()
+    check_tracing_variables(_settings)
+    if _settings.is_tracing:
+        check_packages()
     check_configuration(globals())
 except StartupError as _error:
     sys.exit(f"Error: {_error}")

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 
 from app import connection_leases, database, logs
+from app.database import Database
+from app.database.traced import TracedDatabase
 from app.errors import RequestRefusedError
 from app.health.budget_check import checking_budget
 from app.health.last_report import LastReport
@@ -20,6 +23,7 @@ from app.metrics.sampling import sampling
 from app.middleware.refusals import refusals
 from app.settings import DatabasePooler, Settings
 from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, HEARTBEAT, REFUSAL
+from app.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -32,12 +36,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """
     settings: Settings = app.state.settings
     metrics: Metrics = app.state.metrics
+    tracing: Tracing | None = app.state.tracing
     logs.configure(settings.log_level, settings.log_format)
     logs.capture_loop_failures(asyncio.get_running_loop())
     connections = connection_leases.worker_connections(
         budget=settings.database_connections, workers=settings.web_concurrency, slot=int(metrics.worker)
     )
     async with (
+        tracing.opened() if tracing else nullcontext(),
         database.connect(
             settings.read_database_url,
             connections=connections,
@@ -47,6 +53,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             through_pgbouncer=settings.database_pooler is not DatabasePooler.NONE,
             prepared_statements=settings.database_pooler is not DatabasePooler.PGBOUNCER,
             observer=metrics,
+            create=partial(TracedDatabase, tracer=tracing.tracer) if tracing else Database,
         ) as app.state.database,
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
         app.state.access_tokens.opened() if app.state.access_tokens else nullcontext(),

@@ -6,12 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from app import TITLE, __version__
 from app.auth.access_tokens import AccessTokens
+from app.health import paths
 from app.health.last_report import LastReport
 from app.http.application import Application
 from app.http.openapi import TAGS
@@ -35,6 +37,7 @@ from app.middleware.target import check_target
 from app.rate_limits import RateLimits, limiter
 from app.routers import docs, item, system
 from app.settings import Settings
+from app.tracing import Tracing, create_tracing
 
 RESOURCES: Sequence[APIRouter] = (item.router,)
 """The routers of this service's own resources. The index at `/` links to the prefix of each."""
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
     metrics = Metrics(version=settings.build_version or __version__, revision=settings.build_revision or "")
     rate_limits = RateLimits(settings, metrics)
     access_tokens = _access_tokens(settings, metrics)
+    tracing = create_tracing(settings, metrics, untraced=paths.PROBES)
     app = Application(
         title=TITLE,
         version=__version__,
@@ -63,8 +67,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        # It would read the environment with every request. Logs and metrics of this service are in `middleware`.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        telemetry=_telemetry(tracing),
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         max_body_bytes=settings.max_body_bytes,
@@ -87,8 +90,18 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
     app.state.exposition = Exposition(metrics)
     app.state.rate_limits = rate_limits
     app.state.access_tokens = access_tokens
+    app.state.tracing = tracing
     app.state.limiter = limiter  # slowapi's decorators look for it here
     return app
+
+
+def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
+    """What FastAPI observes itself: spans of requests at most. Logs and metrics of this service are in `middleware`."""
+    # FastAPI's own configuration would read the environment.
+    none = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
+    if tracing is None:
+        return none
+    return {**none, "tracing": True, "tracer_provider": tracing.provider, "exclude": tracing.excludes}
 
 
 def _access_tokens(settings: Settings, metrics: Metrics) -> AccessTokens | None:

@@ -35,6 +35,9 @@ STREAM_CUT: Final = "stream_cut"
 """The status by which the request is logged and counted. Present if the application has ended a stream before it was
 complete: the server then closes the connection without the end of the body."""
 
+TRACE: Final = "trace"
+"""The ids of the trace and of the span of the request. Absent where tracing is off, and for probes."""
+
 DRAINING: Final = "draining"
 """From the server: an `asyncio.Event` that is set when the worker begins to drain."""
 

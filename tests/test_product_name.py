@@ -36,6 +36,7 @@ FILES = {
     "deploy/kubernetes/components/monitoring/pod-monitor.yaml",
     "deploy/kubernetes/components/monitoring/prometheus-rule.yaml",
     "deploy/kubernetes/components/pgbouncer/pgbouncer.yaml",
+    "deploy/kubernetes/components/tracing/kustomization.yaml",
     "deploy/kubernetes/overlays/development/kustomization.yaml",
     "deploy/kubernetes/overlays/development/namespace.yaml",
     "deploy/kubernetes/overlays/production/kustomization.yaml",
@@ -60,11 +61,13 @@ FILES = {
     "docs/operations/recovery.md",
     "docs/operations/secrets.md",
     "docs/operations/slo.md",
+    "docs/operations/tracing.md",
     "docs/operations/upgrade.md",
     "pyproject.toml",
     "requirements/development.txt",
     "requirements/patroni.txt",
     "requirements/runtime.txt",
+    "requirements/tracing.txt",
     "scripts/service_names.py",
 }
 """The files to edit to rename the product."""
@@ -120,6 +123,7 @@ def test_these_files_and_no_others_carry_the_name():
         ("docs/operations/alerts.md", rf"^## ((?:[A-Z][a-z0-9]+){{{len(WORDS)}}})", CAMEL),
         ("docs/operations/observe.md", r"`(\w+)_build_info`", NAME.replace("-", "_")),
         ("requirements/runtime.txt", r"(\S+) \(pyproject\.toml\)", NAME),
+        ("requirements/tracing.txt", r"(\S+) \(pyproject\.toml(?::tracing)?\)", NAME),
     ],
 )
 def test_each_file_uses_the_same_name(path, pattern, expected):

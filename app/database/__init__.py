@@ -188,6 +188,7 @@ async def connect(
     through_pgbouncer: bool,
     prepared_statements: bool,
     observer: DatabaseObserver,
+    create: Callable[..., Database] = Database,
 ) -> AsyncIterator[Database]:
     """The database of one worker. The first statement opens the first connection.
 
@@ -204,6 +205,7 @@ async def connect(
         prepared_statements: Whether a statement is prepared once for each connection. PgBouncer in
             transaction mode loses prepared statements unless `max_prepared_statements` is set.
         observer: Receives the pool's events and the durations of statements.
+        create: Makes the database, with the arguments of `Database`.
     """
     connector = Connector(
         read_url,
@@ -218,6 +220,6 @@ async def connect(
     async with sharing(pool, connections) if isinstance(connections, Leases) else nullcontext():
         try:
             async with leaving_frozen_hosts(pool, connector):
-                yield Database(pool, statement_seconds=statement_seconds, observer=observer)
+                yield create(pool, statement_seconds=statement_seconds, observer=observer)
         finally:
             await pool.close()

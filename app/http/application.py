@@ -74,8 +74,8 @@ class Application(FastAPI):
             check_routes(self.routes, self._open_paths)
         if self._has_more_than_its_own():
             return super().build_middleware_stack()
-        # The other middleware of the frameworks does nothing here: `Lifecycle` answers every exception, and the
-        # telemetry of FastAPI and its limit of bodies are off.
+        # The other middleware of the frameworks does nothing here: `Lifecycle` answers every exception, so
+        # that FastAPI's telemetry would see none, and its limit of bodies is off.
         app: ASGIApp = Dispatcher(self)
         for middleware_class, args, kwargs in reversed(self.user_middleware):
             app = middleware_class(app, *args, **kwargs)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from opentelemetry.trace import get_current_span
 from starlette._utils import get_route_path
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
@@ -37,6 +38,10 @@ class Dispatcher:
         scope["route"] = route
         scope["endpoint"] = route.endpoint
         scope["router"] = self._app.router
+        if scope.get("fastapi.telemetry") is not None:  # FastAPI's router would name the span of a traced request
+            span = get_current_span()
+            span.update_name(f"{scope['method']} {route.path}")
+            span.set_attribute("http.route", route.path)
         try:
             response = await route.call(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # it is handled or raised again

@@ -35,6 +35,8 @@ def capture(threshold: int) -> None:
     # They log each request for the keys of the issuer, and each part of it. A failure is an event of its own.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings are about what a client sends, such as a malformed tracestate, and about spans that are counted.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_thread_failure

@@ -29,8 +29,8 @@ _MAX_INTEGER: Final = 1 << 63
 
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
 
-current_request: ContextVar[tuple[str, str | None] | None] = ContextVar("current_request", default=None)
-"""The request id and the trace id of the current request."""
+current_request: ContextVar[tuple[str, str | None, str | None] | None] = ContextVar("current_request", default=None)
+"""The ids of the current request, of its trace and of its span."""
 
 
 def processors(format: str) -> list[Processor]:  # noqa: A002  # the setting's name
@@ -45,6 +45,8 @@ def add_request(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
         event.setdefault("request_id", request[0])
         if request[1] is not None:
             event.setdefault("trace_id", request[1])
+        if request[2] is not None:
+            event.setdefault("span_id", request[2])
     return event
 
 

@@ -7,7 +7,7 @@ from starlette.requests import HTTPConnection
 
 OWN_FIELDS: Final = frozenset({
     "event", "level", "timestamp", "method", "route", "path", "status", "duration_seconds", "bytes", "client",
-    "request_id", "trace_id", "slot", "pid",
+    "request_id", "trace_id", "span_id", "slot", "pid",
 })  # fmt: skip
 """The fields of every line."""
 

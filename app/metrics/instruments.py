@@ -23,6 +23,9 @@ SHED_REASONS: Final = (
 """Why a request was refused: too many waited, it waited too long, or, in either case, its client had more than its
 share."""
 
+DROP_REASONS: Final = ("queue_full", "export_failed", "shutdown")
+"""Why a span was dropped: too many waited, the collector did not take it, or the worker ended before it was sent."""
+
 MOST_CODES: Final = 64
 """The codes of failures that are counted by name. Further ones are counted as `other`."""
 
@@ -140,6 +143,11 @@ class Metrics:
             "worker",
             mode="max",
         )
+
+        self._spans_exported = self._counter("tracing_spans_exported_total", "Spans that the collector has taken.")
+        self._spans_dropped = self._counter("tracing_spans_dropped_total", "Spans that were lost.", "reason")
+        for reason in DROP_REASONS:
+            self._spans_dropped.labels(reason)
 
         self._create_worker_state()
         self._schema = self._gauge(
@@ -334,6 +342,14 @@ class Metrics:
         for kind, connections in [("instance", instance), ("wanted", wanted), ("available", available)]:
             self._budget.labels(kind).set(connections)
         self._budget_fits.set(wanted <= available)
+
+    def spans_exported(self, spans: int) -> None:
+        """The collector has taken so many spans."""
+        self._spans_exported.inc(spans)
+
+    def spans_dropped(self, reason: str, spans: int) -> None:
+        """So many spans were dropped, because of one of `DROP_REASONS`."""
+        self._spans_dropped.labels(reason).inc(spans)
 
     def keys_purged(self, keys: int) -> None:
         """Expired idempotency keys were deleted just now; 0 if there were none."""

@@ -21,7 +21,7 @@ from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
 from app.middleware.response_headers import ResponseHeaders
 from app.middleware.response_recorder import ResponseRecorder
-from app.state_keys import CLIENT_DISCONNECTED, FAILURE_CODE, HEADER_FIELDS, STREAM_BEGAN, STREAM_CUT
+from app.state_keys import CLIENT_DISCONNECTED, FAILURE_CODE, HEADER_FIELDS, STREAM_BEGAN, STREAM_CUT, TRACE
 
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -73,8 +73,9 @@ class Lifecycle:
         fields = read_fields(scope["headers"])
         if b"x-forwarded-for" in fields and self._forwarded is not None:
             self._forwarded.check(scope)
-        ids = request_id_of(fields), trace_id_of(fields)
         state = scope.setdefault("state", {})
+        trace_id, span_id = state.get(TRACE) or (trace_id_of(fields), None)
+        ids = request_id_of(fields), trace_id, span_id
         state[HEADER_FIELDS] = fields
         state["request_id"] = ids[0]
         response = ResponseRecorder(receive, send, scope, self._headers)

@@ -5,9 +5,9 @@ from random import getrandbits
 from typing import Final
 
 from app.middleware.header_fields import HeaderFields
+from app.tracing.traceparent import parse
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 def request_id_of(fields: HeaderFields) -> str:
@@ -22,11 +22,5 @@ def request_id_of(fields: HeaderFields) -> str:
 def trace_id_of(fields: HeaderFields) -> str | None:
     """The trace id of a W3C `traceparent`. An invalid one is ignored, and so are two."""
     given = fields.get(b"traceparent")
-    match = _TRACEPARENT.fullmatch(given[0]) if given is not None and len(given) == 1 else None
-    if match is None:
-        return None
-    version, trace_id, parent_id, more = match.groups()
-    if version == b"ff" or (version == b"00" and more) or not trace_id.strip(b"0") or not parent_id.strip(b"0"):
-        return None
-    text: str = trace_id.decode()
-    return text
+    parent = parse(given[0]) if given is not None and len(given) == 1 else None
+    return parent and parent.trace_id

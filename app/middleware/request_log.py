@@ -22,12 +22,14 @@ class RequestLog:
         self._write: Callable[[bytes], None] | None = None
         self._debug_enabled = self._info_enabled = False
 
-    def write(self, scope: Scope, ids: tuple[str, str | None], status: int, seconds: float, sent_bytes: int) -> None:
+    def write(
+        self, scope: Scope, ids: tuple[str, str | None, str | None], status: int, seconds: float, sent_bytes: int
+    ) -> None:
         """Write the line of a request.
 
         Args:
             scope: The request's.
-            ids: The request id and the trace id.
+            ids: Those of the request, of its trace and of its span.
             status: That of the response.
             seconds: How long it took.
             sent_bytes: The size of the response's body.
@@ -52,6 +54,8 @@ class RequestLog:
             "trace_id": ids[1],
             **added_fields(scope["state"]),
         }
+        if ids[2] is not None:
+            event["span_id"] = ids[2]
         try:
             write(self._render(None, "debug" if is_probe else "info", event))
         except structlog.DropEvent:  # as every processor may raise

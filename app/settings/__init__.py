@@ -11,7 +11,8 @@ from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings.addresses import UNIX, HostNames, IssuerUrl, ListenHost, Networks, Origins
 from app.settings.cpus import available_cpus
-from app.settings.environment import FromEnvironment, read_secret
+from app.settings.environment import read_secret
+from app.settings.tracing import TracingSettings
 from app.settings.values import (
     CORS_HEADERS,
     AnyCase,
@@ -38,7 +39,7 @@ def _workers(values: Mapping[str, Any]) -> int:
     return min(available_cpus(), max(1, connections - 1), _MOST_WORKERS)
 
 
-class Settings(FromEnvironment):
+class Settings(TracingSettings):
     """Everything an operator may change. Each field is read from the environment variable of its name."""
 
     database_url: DatabaseAddress = None

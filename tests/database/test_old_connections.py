@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from time import perf_counter
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -105,7 +106,7 @@ async def test_a_rotated_password_is_read_again(own_cluster, tmp_path):
     url = own_cluster.url.replace("postgres@", "guarded:old@")
     file.write_text(url)
     settings = Settings.load(database_url_file=file, _env_file=None)
-    limits = {"connections": 3, "wait_seconds": 1, "statement_seconds": 1, "connection_seconds": 1800}
+    limits: dict[str, Any] = {"connections": 3, "wait_seconds": 1, "statement_seconds": 1, "connection_seconds": 1800}
     async with databases.connect(
         settings.read_database_url,
         **limits,

@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "operations" / "observe.md").read_text()
 RENAMED = {"exc_info": "exception"}
 """Arguments of loggers that have another name in the line."""
 
-IN_EVERY_LINE = {"request_id", "trace_id"}
+IN_EVERY_LINE = {"request_id", "trace_id", "span_id"}
 
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "write"}
 

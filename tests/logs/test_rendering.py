@@ -23,15 +23,18 @@ def test_a_line_starts_with_event_level_and_timestamp(lines: Lines):
 
 
 def test_a_line_has_the_ids_of_its_request(lines: Lines):
-    """Inside a request each line has the request id, and the trace id if there is one."""
+    """Inside a request each line has the request id, and the ids of the trace and of the span if there are any."""
     log = structlog.get_logger()
-    for request in [("a1", None), ("a2", "t2")]:
+    for request in [("a1", None, None), ("a2", "t2", None), ("a3", "t3", "s3")]:
         token = current_request.set(request)
         log.info("inside")
         current_request.reset(token)
     log.info("outside")
 
-    assert [("a1", None), ("a2", "t2"), (None, None)] == [(x.get("request_id"), x.get("trace_id")) for x in lines()]
+    ids = ("request_id", "trace_id", "span_id")
+    assert [("a1", None, None), ("a2", "t2", None), ("a3", "t3", "s3"), (None, None, None)] == [
+        tuple(map(line.get, ids)) for line in lines()
+    ]
 
 
 def test_an_exception_is_a_field_of_its_line(lines: Lines):

@@ -51,6 +51,8 @@ def measure_all(metrics: Metrics) -> None:
     metrics.auth_keys_fetched(succeeded=True)
     metrics.auth_keys_fetched(succeeded=False)
     metrics.statement_ran("get_sample", 0.002)
+    metrics.spans_exported(2)
+    metrics.spans_dropped("queue_full", 1)
     metrics.set_readiness(ready=True, database_reachable=True, schema_state="current")
     metrics.set_connection_budget(instance=20, wanted=41, available=97)
     metrics.heartbeat(draining=False)

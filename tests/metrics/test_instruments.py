@@ -52,6 +52,8 @@ NAMES = {
     "worker_buffered_bytes",
     "worker_connections_shed_total",
     "log_lines_dropped_total",
+    "tracing_spans_exported_total",
+    "tracing_spans_dropped_total",
     "forwarded_for_ignored_total",
     "idempotency_keys_purged_total",
     "idempotency_purge_last_run_timestamp_seconds",

@@ -138,7 +138,7 @@ def test_each_place_gets_the_form_of_the_name_that_it_needs():
     forms = ServiceName("order-book-api", Name("order", "orders")).forms()
 
     assert {
-        "SERVICE_NAME": "order-book-api",
+        "SERVICE_KEBAB": "order-book-api",
         "SERVICE_SNAKE": "order_book_api",
         "SERVICE_CAMEL": "OrderBookApi",
         "SERVICE_TITLE": "Order Book API",

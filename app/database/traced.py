@@ -1,0 +1,104 @@
+"""A database whose statements are shown in the traces of requests."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
+from time import time_ns
+from typing import Any
+
+import asyncpg
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
+from sqlalchemy.sql.elements import ClauseElement
+
+from app.database import Database, Transaction
+from app.database.executor import StatementObserver
+from app.database.failures import NONE_KNOWN, ConstraintErrors
+from app.errors import RequestError
+
+
+class TracedDatabase(Database):
+    """A `Database` that makes a span for each statement and each transaction of a request that is traced.
+
+    A span has the statement's name, and no values. That it got its connection is an event.
+    """
+
+    def __init__(self, *args: Any, tracer: Tracer, observer: StatementObserver, **limits: Any) -> None:
+        super().__init__(*args, observer=_StatementEvents(observer), **limits)
+        self._tracer = tracer
+
+    async def run(
+        self,
+        statement: ClauseElement,
+        parameters: Mapping[str, Any],
+        *,
+        constraint_errors: ConstraintErrors = NONE_KNOWN,
+    ) -> Sequence[asyncpg.Record]:
+        """Run one statement, as `Database.run` does."""
+        if not get_current_span().is_recording():
+            return await super().run(statement, parameters, constraint_errors=constraint_errors)
+        with self._span(self._compiler.compile(statement).name):
+            return await super().run(statement, parameters, constraint_errors=constraint_errors)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Several statements in one transaction, as in `Database.transaction`. The span has an event for each."""
+        with self._span("transaction", lists=True) if get_current_span().is_recording() else nullcontext():
+            async with super().transaction() as transaction:
+                yield transaction
+
+    @contextmanager
+    def _span(self, name: str, *, lists: bool = False) -> Iterator[None]:
+        """A span around what runs in the block. If it `lists` its statements, it has an event for each."""
+        with self._tracer.start_as_current_span(
+            name,
+            kind=SpanKind.CLIENT,
+            attributes={"db.system.name": "postgresql", "db.query.summary": name},
+            record_exception=False,  # its message can contain values
+            set_status_on_exception=False,
+        ) as span:
+            token = _running.set(_Running(span, lists=lists))
+            try:
+                yield
+            except BaseException as error:
+                kind = error.code if isinstance(error, RequestError) else type(error).__qualname__
+                span.set_attribute("error.type", kind)
+                span.set_status(StatusCode.ERROR)
+                raise
+            finally:
+                _running.reset(token)
+
+
+class _Running:
+    """The span of what runs now."""
+
+    def __init__(self, span: Span, *, lists: bool) -> None:
+        self._span = span
+        self._lists = lists
+        self._started = time_ns()
+        self._has_connection = False
+
+    def statement_ran(self, name: str, seconds: float) -> None:
+        """A statement has ended, this long after it was given its connection or followed another one on it."""
+        began = time_ns() - int(seconds * 1e9)
+        if not self._has_connection:
+            self._has_connection = True
+            waited = max(0, began - self._started) / 1e9
+            self._span.add_event("connection_acquired", {"wait_seconds": waited}, began)
+        if self._lists:
+            self._span.add_event("statement_ran", {"db.query.summary": name, "seconds": seconds})
+
+
+_running: ContextVar[_Running | None] = ContextVar("running_span", default=None)
+
+
+class _StatementEvents:
+    """Passes the observations of statements on, and adds them to the span of what runs now."""
+
+    def __init__(self, observer: StatementObserver) -> None:
+        self._observer = observer
+
+    def statement_ran(self, name: str, seconds: float) -> None:
+        """A statement with this name ran for so long."""
+        self._observer.statement_ran(name, seconds)
+        if running := _running.get():
+            running.statement_ran(name, seconds)

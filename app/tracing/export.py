@@ -1,0 +1,156 @@
+"""Sends spans to the collector: in a thread, from a bounded queue, with every span that is lost counted."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import Final
+
+import structlog
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._shared_internal import BatchProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from app.settings import Settings
+from app.settings.tracing import pairs
+from app.tracing.observer import SpanObserver
+
+FLUSH_SECONDS: Final = 2.0
+"""How long a worker that stops waits for the collector. `graceful_timeout` in gunicorn.conf.py leaves three seconds."""
+
+REPORT_SECONDS: Final = 60.0
+"""The least time between two log lines about spans that were dropped."""
+
+_CAUSES: Final = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+"""The logger at which the exporter says why it has failed."""
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def exporting(provider: TracerProvider, settings: Settings, observer: SpanObserver) -> AsyncIterator[None]:
+    """Send the provider's spans until the block ends, and for FLUSH_SECONDS more those that wait then."""
+    losses = _Losses(observer)
+    exporter = _CountedExporter(_exporter(settings), observer, losses)
+    processor = _CountedProcessor(exporter, settings, losses)
+    provider.add_span_processor(processor)
+    logging.getLogger(_CAUSES).addFilter(losses.remember_cause)
+    try:
+        yield
+    finally:
+        await _flush(processor)
+        if left := processor.waiting + exporter.sending:
+            losses.dropped("shutdown", left)
+        logging.getLogger(_CAUSES).removeFilter(losses.remember_cause)
+
+
+def _exporter(settings: Settings) -> OTLPSpanExporter:
+    headers = settings.otel_exporter_otlp_headers
+    certificate = settings.otel_exporter_otlp_certificate
+    return OTLPSpanExporter(
+        endpoint=f"{settings.otel_exporter_otlp_endpoint}/v1/traces",
+        headers=pairs(headers.get_secret_value()) if headers else None,
+        timeout=settings.otel_exporter_otlp_timeout / 1000,
+        compression=Compression(settings.otel_exporter_otlp_compression),
+        certificate_file=str(certificate) if certificate else None,
+    )
+
+
+async def _flush(processor: BatchSpanProcessor) -> None:
+    """Let the processor send what waits. Its own time for that cannot be set, so a thread of ours waits for it."""
+    loop = asyncio.get_running_loop()
+    flushed = asyncio.Event()
+
+    def shut_down() -> None:
+        processor.shutdown()  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(flushed.set)
+
+    threading.Thread(target=shut_down, name="span-flush", daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await flushed.wait()
+
+
+class _Losses:
+    """Counts the spans that are lost, and logs them once in REPORT_SECONDS."""
+
+    def __init__(self, observer: SpanObserver) -> None:
+        self._observer = observer
+        self._unreported = 0
+        self._report_at = 0.0
+        self._cause = ""
+
+    def dropped(self, reason: str, spans: int) -> None:
+        """So many spans were dropped. Called in the threads of the loop and of the exporter."""
+        self._observer.spans_dropped(reason, spans)
+        self._unreported += spans
+        if monotonic() >= self._report_at:
+            self._report_at = monotonic() + REPORT_SECONDS
+            log.warning("spans_dropped", reason=reason, spans=self._unreported, cause=self._cause)
+            self._unreported = 0
+
+    def remember_cause(self, record: logging.LogRecord) -> bool:
+        """Keep what the exporter says for the log line about its spans, in place of a line for each batch."""
+        self._cause = record.getMessage()
+        return False
+
+
+class _CountedExporter(SpanExporter):
+    """Counts what the exporter sends and loses."""
+
+    def __init__(self, exporter: SpanExporter, observer: SpanObserver, losses: _Losses) -> None:
+        self._exporter = exporter
+        self._observer = observer
+        self._losses = losses
+        self.sending = 0
+        """The spans of the batch that is being sent."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch, with retries until OTEL_EXPORTER_OTLP_TIMEOUT."""
+        self.sending = len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            self.sending = 0
+            if result is SpanExportResult.SUCCESS:
+                self._observer.spans_exported(len(spans))
+            else:
+                self._losses.dropped("export_failed", len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        """End what waits for a retry."""
+        self._exporter.shutdown()
+
+
+class _CountedProcessor(BatchSpanProcessor):
+    """The SDK's queue and thread. It reports a full queue to its own metrics only, which are not in use here."""
+
+    _batch_processor: BatchProcessor[ReadableSpan]
+
+    def __init__(self, exporter: SpanExporter, settings: Settings, losses: _Losses) -> None:
+        super().__init__(
+            exporter,
+            max_queue_size=settings.otel_bsp_max_queue_size,
+            schedule_delay_millis=settings.otel_bsp_schedule_delay,
+            max_export_batch_size=settings.otel_bsp_max_export_batch_size,
+        )
+        self._losses = losses
+        self._size = settings.otel_bsp_max_queue_size
+
+    @property
+    def waiting(self) -> int:
+        """The spans in the queue."""
+        return len(self._batch_processor._queue)  # noqa: SLF001  # it has no public name
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span. The oldest one is dropped when the queue is full."""
+        if self.waiting == self._size:
+            self._losses.dropped("queue_full", 1)
+        super().on_end(span)

@@ -1,0 +1,71 @@
+"""Decides which requests are traced, before anything is done for a trace."""
+
+from collections.abc import Container, MutableMapping
+from random import getrandbits
+from typing import Any, Final
+
+from app.settings.tracing import Sampler
+from app.state_keys import TRACE
+from app.tracing.traceparent import Traceparent, parse
+
+_LOWER_BITS: Final = (1 << 64) - 1
+_PARENT_BASED: Final = "parentbased_"
+
+
+class NextIds:
+    """The ids of the request that is traced next: its span is made right after the decision."""
+
+    def __init__(self) -> None:
+        self.trace_id = 0
+        """0: the SDK draws one, or takes the caller's."""
+        self.span_id = 0
+
+
+class RequestSampler:
+    """OpenTelemetry's samplers, at the cost of reading one header.
+
+    FastAPI makes a span for each request, and the SDK's sampler decides then that it is not recorded: that costs as
+    much as all of the service's own middleware. Here most requests are excluded before. The ids are drawn for all of
+    them, because the decision depends on the trace id and the log lines have both.
+    """
+
+    def __init__(self, sampler: Sampler, ratio: float | None, untraced: Container[str]) -> None:
+        """Decide by a sampler.
+
+        Args:
+            sampler: Which one.
+            ratio: OTEL_TRACES_SAMPLER_ARG.
+            untraced: The paths that are never traced.
+        """
+        self.follows_parent = sampler.startswith(_PARENT_BASED)
+        """Whether the decision of the caller counts where there is one."""
+        fixed = {"always_on": 1.0, "always_off": 0.0}.get(sampler.removeprefix(_PARENT_BASED), ratio)
+        self.ratio = 1.0 if fixed is None else fixed
+        """The part of the other requests that is traced."""
+        self.next_ids = NextIds()
+        self._untraced = untraced
+        # As the SDK's TraceIdRatioBased, so that services which do not follow their parent choose the same traces.
+        self._bound = round(self.ratio * (_LOWER_BITS + 1))
+
+    def excludes(self, scope: MutableMapping[str, Any]) -> bool:
+        """Whether this request is not traced. Its ids are in the state of the scope then as well."""
+        if scope["path"] in self._untraced:
+            return True
+        parent: Traceparent | None = None
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                parent = parse(value)
+                break
+        span_id = getrandbits(64) or 1  # nosec B311
+        if parent is None:
+            drawn = getrandbits(128) or 1  # nosec B311
+            trace_id = f"{drawn:032x}"
+            is_sampled = drawn & _LOWER_BITS < self._bound
+        else:
+            drawn = 0
+            trace_id = parent.trace_id
+            is_sampled = parent.is_sampled if self.follows_parent else int(trace_id[16:], 16) < self._bound
+        scope.setdefault("state", {})[TRACE] = (trace_id, f"{span_id:016x}")
+        if is_sampled:
+            self.next_ids.trace_id, self.next_ids.span_id = drawn, span_id
+        return not is_sampled

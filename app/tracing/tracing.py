@@ -1,0 +1,43 @@
+"""The tracing of one worker: what FastAPI and the database need of it, and its life."""
+
+from collections.abc import Container, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from app import __version__
+from app.settings import Settings
+from app.tracing.observer import SpanObserver
+from app.tracing.sampling import RequestSampler
+
+
+class Tracing:
+    """Makes spans of the requests that are sampled, and sends them to the collector in the background."""
+
+    def __init__(self, settings: Settings, observer: SpanObserver, untraced: Container[str]) -> None:
+        """Prepare spans. None is sent before `opened`.
+
+        Args:
+            settings: With an address of a collector.
+            observer: Receives what became of the spans.
+            untraced: The paths whose requests are never traced.
+        """
+        # Imported only here: these packages take several megabytes in each worker.
+        from app.tracing.provider import create_provider  # noqa: PLC0415
+
+        self._settings = settings
+        self._observer = observer
+        self._sampler = RequestSampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg, untraced)
+        self.provider = create_provider(settings, self._sampler)
+        """What FastAPI makes its spans with."""
+        self.tracer = self.provider.get_tracer("app.database", __version__)
+        """What the database makes its spans with."""
+
+    def excludes(self, scope: MutableMapping[str, Any]) -> bool:
+        """Whether FastAPI makes no span for the request with this scope. FastAPI calls it once for each request."""
+        return self._sampler.excludes(scope)
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Send the spans until the block ends, and those that wait then."""
+        from app.tracing.export import exporting  # noqa: PLC0415
+
+        return exporting(self.provider, self._settings, self._observer)
