@@ -8,8 +8,8 @@ from benchmarks.claims import write_claims
 
 QUESTIONS = ("request", "steps", "objects", "json_rendering", "database", "collector", "threads", "memory", "batch")
 
-LONG = ("scale", "export", "searches", "peers")
-"""Benchmarks that take longer than a few minutes, or install other frameworks; they run only when they are named."""
+LONG = ("scale", "export", "searches", "peers", "interpreters")
+"""Benchmarks that take longer than a few minutes, or install packages; they run only when they are named."""
 
 _FOLDER = Path(__file__).parent
 

@@ -21,7 +21,7 @@ from tests.processes.server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _UNLIMITED = "1000000000/minute"
 
 
