@@ -59,10 +59,16 @@ class Engine:
         finally:
             await connection.close()
 
-    def wait_until_whole(self, *, seconds: float = 60) -> None:
+    def wait_until_whole(self, *, seconds: float = 120) -> None:
         """Wait until one server leads, the others follow it, and commits wait for one of them."""
         whole = ["leader", "replica", "sync_standby"]
-        eventually(lambda: sorted(self._roles().values()) == whole, seconds=seconds, what="three servers", every=0.25)
+        try:
+            eventually(
+                lambda: sorted(self._roles().values()) == whole, seconds=seconds, what="three servers", every=0.25
+            )
+        except AssertionError:
+            print(self._roles(), *(f"\n{node.name}: {node.log()[-3_000:]}" for node in self.nodes))  # noqa: T201
+            raise
 
     def _roles(self) -> dict[str, str]:
         """The roles of the servers that run and follow, by name, as the first one says that answers."""
@@ -89,13 +95,8 @@ def engine() -> Iterator[Engine]:
         for node in nodes[1:]:
             node.start()
         running = Engine(nodes, balancer_port)
-        try:
-            running.wait_until_whole()
-            yield running
-        except BaseException:
-            for node in nodes:
-                print(node.name, node.log()[-4_000:])  # noqa: T201
-            raise
+        running.wait_until_whole()
+        yield running
 
 
 def _start_etcd(folder: Path) -> str:
