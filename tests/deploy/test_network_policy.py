@@ -98,3 +98,15 @@ def test_a_component_switches_authentication_on(tmp_path):
     for data in written:
         values = {name.lower(): value for name, value in data.items()}
         assert Settings.load(_env_file=None, database_url="postgresql://a@b/c", **values).auth_audience
+
+
+def test_a_component_switches_tracing_on(tmp_path):
+    """It adds valid settings, and the connection of the service's pods to the collector in its namespace."""
+    on, off = manifests(OVERLAY, with_component("tracing", tmp_path / "kubernetes")), manifests(OVERLAY)
+
+    assert [(4318, "pods")] == [rule for rule in egress(on)[NAME] if rule not in egress(off)[NAME]]
+    (written,) = [one["data"] for one in on if one["kind"] == "ConfigMap" and "OTEL_TRACES_SAMPLER" in one["data"]]
+    values = {name.lower(): value for name, value in written.items()}
+    settings = Settings.load(_env_file=None, database_url="postgresql://a@b/c", **values)
+    assert settings.is_tracing
+    assert "http://collector.opentelemetry:4318" == settings.otel_exporter_otlp_endpoint
