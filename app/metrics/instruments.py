@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from app import NAME
 from app.errors import CLIENT_SHARE
 from app.metrics.buffered_durations import BufferedDurations
+from app.metrics.fast_numbers import FastCounter, FastHistogram
 from app.metrics.slot_files import ensure_space, open_files, own_slot
 
 DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -49,11 +50,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.worker = own_slot()
         self._files_full = False
-        self._children: dict[tuple[str, str, int, str], tuple[Counter, Histogram | None]] = {}
+        self._children: dict[tuple[str, str, int, str], tuple[FastCounter, FastHistogram | None]] = {}
         self._codes: set[str] = set()
         self._statements: dict[str, BufferedDurations] = {}
         self._statement_children: dict[str, Histogram | None] = {}
-        self._decision_children: dict[tuple[str, str], Counter] = {}
+        self._decision_children: dict[tuple[str, str], FastCounter] = {}
 
         self._requests = self._counter(
             "http_requests_total",
@@ -234,10 +235,10 @@ class Metrics:
             if not self._has_space():
                 return
             # A client that waits for itself only says nothing about how fast the service is.
-            duration = None if code == CLIENT_SHARE else self._duration.labels(*labels[:2])
-            children = self._requests.labels(*labels), duration
+            duration = None if code == CLIENT_SHARE else FastHistogram(self._duration.labels(*labels[:2]))
+            children = FastCounter(self._requests.labels(*labels)), duration
             self._children[labels] = children
-        children[0].inc()
+        children[0].increase()
         if children[1] is not None:
             children[1].observe(seconds)
 
@@ -299,8 +300,8 @@ class Metrics:
         """A rate limit admitted or refused a request."""
         decisions = self._decision_children.get((bucket, outcome))
         if decisions is None:
-            decisions = self._decision_children[bucket, outcome] = self._decisions.labels(bucket, outcome)
-        decisions.inc()
+            decisions = self._decision_children[bucket, outcome] = FastCounter(self._decisions.labels(bucket, outcome))
+        decisions.increase()
 
     def rate_limit_degraded(self, degraded: bool) -> None:
         """The rate limits cannot use their shared storage, or can again."""
