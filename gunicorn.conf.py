@@ -154,6 +154,16 @@ def _check_database_url() -> None:
         )
 
 
+def _check_replica_url() -> None:
+    """Refuse settings of replicas that do nothing. A migration may have only a part of these settings."""
+    if _settings.database_replica_url is not None and _settings.database_url is None:
+        raise StartupError("DATABASE_REPLICA_URL needs DATABASE_URL, the address of the primary: set that too.")
+    if _settings.database_replica_url is None and "database_replica_lag_seconds" in _settings.model_fields_set:
+        raise StartupError(
+            "DATABASE_REPLICA_LAG_SECONDS does nothing without DATABASE_REPLICA_URL: set that too, or leave it out."
+        )
+
+
 def _start_database() -> None:
     """Start the embedded PostgreSQL and migrate it to the current schema. It stops with this process."""
     from app import embedded_postgres  # noqa: PLC0415
@@ -168,7 +178,12 @@ def _start_database() -> None:
 
 try:
     check_budget(budget=_settings.database_connections, workers=_settings.web_concurrency)
-    _max_connections = connections_with_descriptors(_settings.max_connections, _settings.database_connections)
+    _max_connections = connections_with_descriptors(
+        _settings.max_connections,
+        _settings.database_connections
+        * (1 + (len(_settings.database_replica_url.hosts) if _settings.database_replica_url else 0)),
+    )
+    _check_replica_url()
     _check_database_url()
     check_tracing_variables(_settings)
     if _settings.is_tracing:

@@ -1,8 +1,8 @@
 """What one worker opens, in order, and closes in reverse order."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,16 @@ import structlog
 from fastapi import FastAPI
 
 from app import connection_leases, database, logs
-from app.database import Database
+from app.database import Database, replicas
 from app.database.traced import TracedDatabase
+from app.database_url import DatabaseUrl
 from app.errors import RequestRefusedError
 from app.health.budget_check import checking_budget
 from app.health.last_report import LastReport
 from app.health.readiness import Readiness
+from app.health.replica_check import checking_replicas
 from app.health.schema_state import Revisions
+from app.http.etags import newest_named
 from app.jobs.idempotency_purge import purging_keys
 from app.metrics.instruments import Metrics
 from app.metrics.sampling import sampling
@@ -39,13 +42,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     tracing: Tracing | None = app.state.tracing
     logs.configure(settings.log_level, settings.log_format)
     logs.capture_loop_failures(asyncio.get_running_loop())
-    connections = connection_leases.worker_connections(
-        budget=settings.database_connections, workers=settings.web_concurrency, slot=int(metrics.worker)
-    )
-    async with (
-        tracing.opened() if tracing else nullcontext(),
-        database.connect(
-            settings.read_database_url,
+    revisions = Revisions()
+
+    def connect(read_url: Callable[[], DatabaseUrl], server: int = 0) -> AbstractAsyncContextManager[Database]:
+        connections = connection_leases.worker_connections(
+            budget=settings.database_connections,
+            workers=settings.web_concurrency,
+            slot=int(metrics.worker),
+            server=server,
+        )
+        return database.connect(
+            read_url,
             connections=connections,
             wait_seconds=settings.database_wait_seconds,
             statement_seconds=settings.database_statement_seconds,
@@ -54,7 +61,20 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             prepared_statements=settings.database_pooler is not DatabasePooler.PGBOUNCER,
             observer=metrics,
             create=partial(TracedDatabase, tracer=tracing.tracer) if tracing else Database,
-        ) as app.state.database,
+        )
+
+    async with (
+        tracing.opened() if tracing else nullcontext(),
+        connect(settings.read_database_url) as app.state.database,
+        replicas.opened(
+            connect,
+            settings.read_database_replica_url,
+            app.state.database,
+            lag_seconds=settings.database_replica_lag_seconds,
+            observer=metrics,
+            named_versions=newest_named,
+        ) as app.state.replicas,
+        checking_replicas(app.state.replicas, revisions, metrics.folder),
         app.state.rate_limits.opened(metrics.folder and metrics.folder / "rate-limits"),
         app.state.access_tokens.opened() if app.state.access_tokens else nullcontext(),
         sampling(
@@ -67,10 +87,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         purging_keys(app.state.database, metrics, workers=settings.instances * settings.web_concurrency),
         Readiness(
             app.state.database,
-            Revisions(),
+            revisions,
             observer=metrics,
             last_report=LastReport(metrics.folder, "readiness"),
             tokens=app.state.access_tokens,
+            replicas=app.state.replicas,
         ).opened() as app.state.readiness,
     ):
         log.info(

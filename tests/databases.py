@@ -59,7 +59,7 @@ class PoolEvents:
 
 
 @asynccontextmanager
-async def connected(url: str, **limits: Any) -> AsyncIterator[Database]:
+async def connected(url: str | DatabaseUrl, **limits: Any) -> AsyncIterator[Database]:
     """The database at this URL."""
     defaults: dict[str, Any] = {
         "connections": 3,
@@ -70,7 +70,8 @@ async def connected(url: str, **limits: Any) -> AsyncIterator[Database]:
         "prepared_statements": True,
         "observer": PoolEvents(),
     }
-    async with database.connect(lambda: DatabaseUrl.parse(url), **defaults | limits) as running:
+    address = url if isinstance(url, DatabaseUrl) else DatabaseUrl.parse(url)
+    async with database.connect(lambda: address, **defaults | limits) as running:
         yield running
 
 

@@ -19,8 +19,10 @@ from starlette.types import ASGIApp, Scope
 from app import logs
 from app.auth import Principal
 from app.auth.scopes import access_token
+from app.dependencies import get_database, get_read_database
 from app.errors import StartupError
 from app.http.application import Application
+from app.http.ndjson import NdjsonResponse
 from app.http.scopes import declared_scopes
 from app.middleware import lifecycle, problems
 from app.middleware.rate_limit import RateLimit
@@ -48,6 +50,10 @@ CACHED = dict.fromkeys(ASSETS, "public, max-age=86400")
 REFUSED: dict[str, HTTPStatus] = {}
 """The status of the routes that refuse the guard's valid request, because it has no token, for example."""
 
+FROM_PRIMARY: set[str] = set()
+"""The routes of resources that read from the primary although a replica could answer. Streams do, too: they promise all
+rows that exist when they begin."""
+
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 PARAMETER = re.compile(r"\{\w+\}")
@@ -63,6 +69,22 @@ def example(app: FastAPI, path: str, method: str) -> Any:
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     return schema.get("examples", [None])[0]
+
+
+def wrong_servers(app: FastAPI) -> list[str]:
+    """The routes of resources that do not declare the database that they have to: a GET reads from a replica."""
+    faults = []
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if not isinstance(route, APIRoute) or not route.path.startswith(tuple(app.state.resources)):
+            continue
+        is_stream = getattr(route.response_class, "value", route.response_class) is NdjsonResponse
+        from_primary = route.methods != {"GET"} or is_stream or route.path in FROM_PRIMARY
+        declared = {dependency.call for dependency in route.dependant.dependencies} & {get_database, get_read_database}
+        if declared != {get_database if from_primary else get_read_database}:
+            server = "DatabaseDependency" if from_primary else "ReadDatabaseDependency, or stand in FROM_PRIMARY"
+            faults.append(f"{sorted(route.methods or ())} {route.path}: must declare {server}")
+    return faults
 
 
 class Guard:
@@ -81,6 +103,7 @@ class Guard:
 
     async def check_all(self) -> list[str]:
         """Return all that is wrong with the routes of this application."""
+        self.faults += wrong_servers(self.app)
         await self.create_rows()
         for route in self.app.routes:
             if not isinstance(route, Route):
@@ -381,6 +404,23 @@ def authenticating(database_url: str, issuer: Issuer) -> FastAPI:
         _env_file=None,
     )
     return create_app(settings)
+
+
+@pytest.mark.parametrize("server", [get_database, None])
+@pytest.mark.parametrize("path", ["/samples/none", "/samples/other/{sample_id}"])
+def test_a_route_that_names_no_server_for_its_reads_is_found(built, path, server):
+    """A new GET of a resource reads from a replica, or is named. A write that goes to a replica is found as well."""
+    assert [] == wrong_servers(built)
+
+    dependencies = [] if server is None else [Depends(server)]
+    built.router.routes.append(APIRoute(path, empty_response, dependencies=dependencies))
+    written = APIRoute(path, empty_response, methods=["POST"], dependencies=[Depends(get_read_database)])
+    built.router.routes.append(written)
+
+    assert [
+        f"['GET'] {path}: must declare ReadDatabaseDependency, or stand in FROM_PRIMARY",
+        f"['POST'] {path}: must declare DatabaseDependency",
+    ] == wrong_servers(built)
 
 
 async def test_every_route_wants_a_token_with_its_scope(authenticating, issuer, signing_key):

@@ -59,6 +59,7 @@ FILES = {
     "docs/operations/observe.md",
     "docs/operations/openshift.md",
     "docs/operations/recovery.md",
+    "docs/operations/replicas.md",
     "docs/operations/secrets.md",
     "docs/operations/slo.md",
     "docs/operations/tracing.md",

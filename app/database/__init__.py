@@ -1,5 +1,6 @@
 """The database of one worker: it runs one statement, or several in a transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, Protocol
@@ -17,7 +18,7 @@ from app.database.hanging_writes import HangingWrites
 from app.database.lanes import slow
 from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
 from app.database.sharing import sharing
-from app.database.statements import StatementCompiler, named
+from app.database.statements import CompiledStatement, StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
 from app.errors import DatabaseUnavailableError, PoolExhaustedError, SlowRequestsBusyError, StatementTimeoutError
@@ -26,6 +27,7 @@ __all__ = (
     "Database",
     "PoolObserver",
     "PoolState",
+    "ReadDatabase",
     "StatementRunner",
     "Transaction",
     "connect",
@@ -59,6 +61,14 @@ class StatementRunner(Protocol):
         ...
 
 
+class ReadDatabase(StatementRunner, Protocol):
+    """Runs the statements of a request that only reads: a `Database`, or a `replicas.Reader`."""
+
+    @property
+    def primary(self) -> "Database":
+        """The server that takes writes, for what a replica cannot answer."""
+
+
 class Database:
     """The connections of one worker. A request holds one only while its statement runs.
 
@@ -75,6 +85,12 @@ class Database:
         self._writes = HangingWrites()
         self._compiler = StatementCompiler()
         self._executor = Executor(pool, slow_seconds=slow_seconds, observer=observer)
+        self._check_turn = asyncio.Lock()
+
+    @property
+    def primary(self) -> "Database":
+        """This database itself: see `ReadDatabase`."""
+        return self
 
     @property
     def state(self) -> PoolState:
@@ -135,8 +151,12 @@ class Database:
         """Replace every connection before it is used again, at most once a second."""
         self._pool.replace_all()
 
+    def drop_connections(self) -> None:
+        """Close every connection now, and fail the requests that wait for one: the server does not answer."""
+        self._pool.drop_all()
+
     async def check(self, statement: ClauseElement) -> Sequence[asyncpg.Record]:
-        """Run a statement that checks the database, and fetch all its rows. One check can run at a time.
+        """Run a statement that checks the database, and fetch all its rows. One check runs at a time.
 
         It takes the first connection that comes free, before all requests that wait: a check that
         waits in their queue would say how busy this worker is, and nothing about the database.
@@ -146,7 +166,10 @@ class Database:
             DatabaseUnavailableError: The server is out of reach, or answers neither the statement nor its cancellation.
             RequestError: As `run` does, but for what is raised because the worker is busy.
         """
-        compiled = self._compiler.compile(statement)
+        async with self._check_turn:
+            return await self._check(self._compiler.compile(statement))
+
+    async def _check(self, compiled: CompiledStatement) -> Sequence[asyncpg.Record]:
         connection = await self._pool.acquire_first()
         try:
             return await self._executor.fetch(connection, compiled, {}, NONE_KNOWN, seconds=self._check_seconds)

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Final, NoReturn, Protocol
 
 from app.database.lanes import Client, Lane, Waiter
-from app.errors import OverloadedError, PoolExhaustedError, SlowRequestsBusyError
+from app.errors import DatabaseUnavailableError, OverloadedError, PoolExhaustedError, SlowRequestsBusyError
 
 REFUSAL_SECONDS: Final = 0.005
 """The least time between two refusals. A client that retries at once would otherwise be refused so often
@@ -133,6 +133,13 @@ class Admission:
                 self.free -= 1
                 waiter.lane.take(waiter.client)
                 waiter.slot.set_result(True)
+
+    def fail_waiters(self) -> None:
+        """End each wait with a DatabaseUnavailableError."""
+        for waiter in tuple(self._waiters):
+            self._forget(waiter)
+            if not waiter.slot.done():
+                waiter.slot.set_exception(DatabaseUnavailableError())
 
     def _may_take(self, client: Client, lane: Lane) -> bool:
         """Whether this client may use one more connection now."""

@@ -7,13 +7,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from app.database_url import DatabaseHost, DatabaseUrl
+from app.database_url import WRITING, DatabaseHost, DatabaseUrl
 
 _HOST_FAILURES: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 """For these the next host is tried: a server that is away, that starts or stops, or that closes the connection."""
-
-WRITING: Final = ("read-write", "primary")
-"""The kinds of servers that take writes, as `target_session_attrs` says them."""
 
 
 class NoWritableServerError(ConnectionError):

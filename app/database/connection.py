@@ -15,10 +15,10 @@ import structlog
 from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
-from app.database.connecting import WRITING, HostOrder, connect
+from app.database.connecting import HostOrder, connect
 from app.database.failures import DRIVER_ERRORS, connect_failure, loggable
 from app.database.peer import PARAMETERS_REFUSED, check_peer
-from app.database_url import DatabaseHost, DatabaseUrl
+from app.database_url import WRITING, DatabaseHost, DatabaseUrl
 from app.errors import DatabaseSetupError, StartupError
 
 log = structlog.get_logger(__name__)

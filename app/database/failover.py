@@ -59,7 +59,7 @@ class _Watch:
         while True:
             await asyncio.sleep(SUSPECT_SECONDS if self._suspects else INTERVAL_SECONDS)
             silent = self._silent_hosts()
-            unanswered = {host for host in silent if not await _answers(host)}
+            unanswered = {host for host in silent if not await answers(host, ANSWER_SECONDS)}
             # Twice: a server that is only busy may be late once.
             for host in unanswered & self._suspects:
                 if await self._connector.another_takes_writes(host):
@@ -87,10 +87,10 @@ class _Watch:
             connection.terminate()
 
 
-async def _answers(host: DatabaseHost) -> bool:
-    """Whether the server answers at all. One that is busy does."""
+async def answers(host: DatabaseHost, seconds: float) -> bool:
+    """Whether the server answers at all within this time. One that is busy does."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             if host.is_socket:
                 reader, writer = await asyncio.open_unix_connection(f"{host.name}/.s.PGSQL.{host.port}")
             else:

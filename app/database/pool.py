@@ -158,6 +158,14 @@ class Pool:
         if now > self._replaced_at + REPLACE_SECONDS:
             self._replaced_at = now
 
+    def drop_all(self) -> None:
+        """Close every connection now, and fail the requests that wait for one. Those that run a statement fail, too."""
+        self._admission.fail_waiters()
+        for connection in self.connections:
+            connection.terminate()
+        while self._idle:
+            self._discard(self._idle.pop())
+
     async def close(self) -> None:
         """Close the idle connections now, and each other one when it is released."""
         self._is_closed = True

@@ -5,7 +5,7 @@ import pwd
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,12 @@ _HOST_NAME: Final = re.compile(r"[\w.-]+")
 _CHANNEL_BINDINGS: Final = ("prefer", "disable", "require")
 
 _SESSION_ATTRIBUTES: Final = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+
+WRITING: Final = ("read-write", "primary")
+"""The kinds of servers that take writes, as `target_session_attrs` says them."""
+
+MOST_REPLICAS: Final = 3
+"""The most hosts that a URL of replicas may name. Each has its own connections and its own series in the metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,23 @@ class DatabaseUrl:
             is_balanced=choice(parameters, "load_balance_hosts", "disable", "random") == "random",
             connect_seconds=min(int(connect_timeout), _LONGEST_CONNECT_SECONDS) if int(connect_timeout) > 0 else None,
         )
+
+    @classmethod
+    def parse_replicas(cls, text: str, environment: Mapping[str, str] = os.environ) -> "DatabaseUrl":
+        """Read a URL whose hosts are replicas, each a server of its own.
+
+        Raises:
+            ValueError: As `parse` does.
+        """
+        url = cls.parse(text, environment)
+        wanted = read_parameters(text, environment).get("target_session_attrs", "any")
+        if wanted in WRITING:
+            raise ValueError(f"must not have target_session_attrs={wanted}: replicas take no writes, so leave it out")
+        if len(set(url.hosts)) < len(url.hosts):
+            raise ValueError("must name each host once")
+        if len(url.hosts) > MOST_REPLICAS:
+            raise ValueError(f"must have at most {MOST_REPLICAS} hosts")
+        return replace(url, session_attributes="any")
 
     def attempts(self) -> Iterator[tuple[DatabaseHost, str]]:
         """The hosts in the order to try them, each with the kind of server that it has to be."""

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, Self
 import structlog
 
 from app.database import Database
+from app.database.replicas import Replicas
 from app.errors import (
     AuthUnavailableError,
     DatabasePermissionDeniedError,
@@ -59,23 +60,33 @@ class Checks:
     auth_keys: str | None = None
     """`ok`, or `auth_unavailable` while access tokens cannot be verified. None without authentication."""
 
+    by_replica: bool = False
+    """Whether the worker is ready only because a replica answers reads: the primary is away or takes no writes."""
+
+    primary_away: bool = False
+    """Whether it has not answered at all then."""
+
     @property
     def passed(self) -> bool:
-        """Whether requests can be answered."""
+        """Whether requests can be answered, or at least those that read."""
         return self._database_passed and self.auth_keys in {None, "ok"}
 
     @property
     def _database_passed(self) -> bool:
-        return self.database == "ok" and self.schema in (SchemaState.CURRENT, SchemaState.AHEAD)
+        return (self.database == "ok" or self.by_replica) and self.schema in (SchemaState.CURRENT, SchemaState.AHEAD)
 
     def to_dict(self) -> dict[str, Any]:
         """The results by name. Without authentication there is none about it."""
-        return {name: value for name, value in asdict(self).items() if name != "auth_keys" or value is not None}
+        results = asdict(self)
+        del results["by_replica"], results["primary_away"]
+        if self.auth_keys is None:
+            del results["auth_keys"]
+        return results
 
     @property
     def reachable(self) -> bool:
         """Whether the database has answered, even if the worker may not use it."""
-        return self.database not in (DatabaseUnavailableError.code, _UNCHECKED, _FAILED)
+        return not self.primary_away and self.database not in (DatabaseUnavailableError.code, _UNCHECKED, _FAILED)
 
     @property
     def usable_schema(self) -> str:
@@ -97,8 +108,10 @@ class ReadinessObserver(Protocol):
     worker: str
     """The worker's slot."""
 
-    def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
-        """Receive a result; `schema_state` is a `SchemaState`, or `unknown`."""
+    def set_readiness(
+        self, *, ready: bool, database_reachable: bool, schema_state: str, read_only: bool = False
+    ) -> None:
+        """Receive a result; `schema_state` is a `SchemaState`, or `unknown`; `read_only` as `Checks.by_replica`."""
 
 
 class Readiness:
@@ -110,13 +123,16 @@ class Readiness:
         revisions: Revisions,
         observer: ReadinessObserver,
         last_report: LastReport,
+        *,
         tokens: TokenChecks | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._database = database
         self._revisions = revisions
         self._observer = observer
         self._last_report = last_report
         self._tokens = tokens
+        self._replicas = replicas
         self._checked = asyncio.Event()
         self._checks = self._failed(_UNCHECKED)
         self._report()
@@ -154,6 +170,7 @@ class Readiness:
             result, cause = self._failed(_FAILED), type(error).__qualname__
             if result != self._checks:
                 log.exception("readiness_check_failed")
+        result = self._with_replicas(result)
         if self._tokens is not None:
             result = replace(result, auth_keys="ok" if self._tokens.is_available else AuthUnavailableError.code)
         if result != self._checks:
@@ -163,6 +180,21 @@ class Readiness:
         if result.database != _UNCHECKED:
             self._checked.set()
         return result
+
+    def _with_replicas(self, result: Checks) -> Checks:
+        """The result where a replica answers reads, so that the worker has to receive requests: it is `read_only`."""
+        if result.database not in (DatabaseUnavailableError.code, _READ_ONLY) or self._replicas is None:
+            return result
+        if (replica := self._replicas.answering) is None:
+            return result
+        return replace(
+            result,
+            database=_READ_ONLY,
+            schema=replica.schema_state,
+            revision_found=replica.revision,
+            by_replica=True,
+            primary_away=not result.reachable,
+        )
 
     def _log(self, cause: str | None) -> None:
         """Write a change. The line is at debug if another worker of the instance has reported the same."""
@@ -180,7 +212,10 @@ class Readiness:
     def _report(self) -> None:
         checks = self._checks
         self._observer.set_readiness(
-            ready=checks.passed, database_reachable=checks.reachable, schema_state=checks.usable_schema
+            ready=checks.passed,
+            database_reachable=checks.reachable,
+            schema_state=checks.usable_schema,
+            read_only=checks.by_replica,
         )
 
     def _compare(self, schema: Schema) -> tuple[Checks, str | None]:

@@ -57,6 +57,16 @@ def expected_versions(if_match: Sequence[str] | None, resource_id: int) -> list[
     return versions
 
 
+def newest_named(if_none_match: Sequence[str]) -> dict[int, datetime]:
+    """Return the newest version that `If-None-Match` names of each resource, by the resource's id."""
+    versions: dict[int, datetime] = {}
+    for opaque in _tags(if_none_match):
+        if own_tag := _OWN_TAG.fullmatch(opaque):
+            resource_id, version = int(own_tag[1]), EPOCH + int(own_tag[2]) * MICROSECOND
+            versions[resource_id] = max(version, versions.get(resource_id, EPOCH))
+    return versions
+
+
 def is_not_modified(if_none_match: Sequence[str] | None, resource: Versioned) -> bool:
     """Return whether `If-None-Match` names the resource's current version. The comparison is weak."""
     if if_none_match is None:

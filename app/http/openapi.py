@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 
 from app import TITLE
-from app.dependencies import get_database, get_rate_limits
+from app.dependencies import get_database, get_rate_limits, get_read_database
 from app.errors import (
     AuthenticationRequiredError,
     AuthUnavailableError,
@@ -212,7 +212,7 @@ def _possible_errors(operation: dict[str, Any], route: RouteContext, settings: S
     dependencies = {dependency.call for dependency in _dependencies(route.dependant)}
     if get_rate_limits in dependencies and settings.rate_limit_enabled:
         yield QuotaTooSmallError(500, settings.rate_limit_write)
-    if get_database in dependencies:
+    if dependencies & {get_database, get_read_database}:
         yield from _database_errors(names)
     if getattr(route.response_class, "value", route.response_class) is NdjsonResponse:
         yield StreamsBusyError()

@@ -107,6 +107,22 @@ class Metrics:
         self._pool_opened = self._counter("database_pool_connections_opened_total", "Connections opened.")
         self._pool_closed = self._counter("database_pool_connections_closed_total", "Connections closed or lost.")
 
+        self._replica_usable = self._gauge(
+            "database_replica_usable",
+            "Workers that read from the replica, by the number of its host in DATABASE_REPLICA_URL.",
+            "replica",
+        )
+        self._replica_lag = self._gauge(
+            "database_replica_lag_seconds",
+            "How far the replica lags behind the primary at most, as the worker with the oldest knowledge sees it.",
+            "replica",
+            mode="max",
+        )
+        self._reads = self._counter(
+            "database_reads_total", "Reads sent to a replica, or to the primary instead.", "server", "reason"
+        )
+        self._read_children: dict[tuple[str, str], Counter] = {}
+
         self._statement_duration = Histogram(
             "database_statement_duration_seconds",
             "Time of a statement on its connection, without the wait for the connection.",
@@ -221,6 +237,10 @@ class Metrics:
             "draining.",
         )
         self._is_draining = False
+        self._read_only = self._worker_gauge(
+            "worker_read_only",
+            "1 if the worker is ready only because a replica answers reads, and its writes fail.",
+        )
         self._database_reachable = self._worker_gauge(
             "worker_database_reachable", "1 if the database answered the last check of the worker."
         )
@@ -279,6 +299,23 @@ class Metrics:
         """A connection was closed, by this side or the server."""
         self._pool_closed.inc()
 
+    def replicas_opened(self, numbers: Iterable[str], reasons: Mapping[str, Iterable[str]]) -> None:
+        """Reads go to replicas from now on. Each series exists before it grows, so that an alert sees that."""
+        for number in numbers:
+            self.set_replica(number, usable=False, lag_seconds=0)
+        for server, of_server in reasons.items():
+            for reason in of_server:
+                self._read_children[server, reason] = self._reads.labels(server, reason)
+
+    def read_answered(self, server: str, reason: str) -> None:
+        """A read was sent to a server for a reason, both of which `replicas_opened` has named."""
+        self._read_children[server, reason].inc()
+
+    def set_replica(self, number: str, *, usable: bool, lag_seconds: float) -> None:
+        """Set whether this worker reads from a replica, and how far that lags at most."""
+        self._replica_usable.labels(number).set(usable)
+        self._replica_lag.labels(number).set(lag_seconds)
+
     def sample_in_progress(self) -> None:
         """Set the gauge of requests in progress to its current value."""
         self._in_progress.set(self.in_progress)
@@ -324,8 +361,11 @@ class Metrics:
         if succeeded:
             self._auth_fetched.labels(self.worker).set_to_current_time()
 
-    def set_readiness(self, *, ready: bool, database_reachable: bool, schema_state: str) -> None:
+    def set_readiness(
+        self, *, ready: bool, database_reachable: bool, schema_state: str, read_only: bool = False
+    ) -> None:
         """Set what the worker's check of the database has found; `schema_state` is one of `SCHEMA_STATES`."""
+        self._read_only.set(read_only)
         self._ready.set(ready and not self._is_draining)
         self._database_reachable.set(database_reachable)
         for known in SCHEMA_STATES:

@@ -14,7 +14,7 @@ from app.auth.scopes import access_token, owner_of
 from app.crud import item as items
 from app.crud import item_batch, item_feed, item_idempotency, item_page
 from app.dataclasses.item import ItemData
-from app.dependencies import DatabaseDependency, RateLimitsDependency
+from app.dependencies import DatabaseDependency, RateLimitsDependency, ReadDatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.http import cursors
 from app.http.etags import etag, expected_versions, is_not_modified, with_etag
@@ -131,7 +131,7 @@ async def create_items(
 @router.get("", dependencies=[_READ], response_model=ItemList, responses=_LISTED)
 async def list_items(
     request: Request,
-    database: DatabaseDependency,
+    database: ReadDatabaseDependency,
     page: Annotated[PageNumber | None, Query()] = None,
     per_page: PerPage = _PER_PAGE,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the previous page.", max_length=64)] = None,
@@ -209,7 +209,7 @@ async def list_items(
     )
     if sort == "updated_at":
         position = item_feed.position_after(updated_after) if cursor is None else cursors.decode_change(cursor)
-        result = await item_feed.changed_after(database, position, limit=per_page)
+        result = await item_feed.changed_after(database.primary, position, limit=per_page)
     elif cursor is None:
         result = await item_page.page(
             database,
@@ -232,7 +232,7 @@ async def list_items(
     return pagination.response(result.items, result)
 
 
-async def _list_chosen(request: Request, database: DatabaseDependency, ids: str) -> Response:
+async def _list_chosen(request: Request, database: ReadDatabaseDependency, ids: str) -> Response:
     """The items with these ids, as one page that has no number."""
     if len(request.query_params.getlist("ids")) > 1:
         raise InvalidFieldError("ids", "Send one `ids`, with commas between the ids")
@@ -261,7 +261,7 @@ router.include_router(item_export.router)  # before the routes whose paths have 
 
 
 @router.get("/{item_id}", dependencies=[_READ], response_model=ItemRead, responses=_CONDITIONAL)
-async def read_item(item_id: ItemId, database: DatabaseDependency, if_none_match: IfNoneMatch = None) -> Response:
+async def read_item(item_id: ItemId, database: ReadDatabaseDependency, if_none_match: IfNoneMatch = None) -> Response:
     """Read one item."""
     item = await items.get(database, item_id)
     if is_not_modified(if_none_match, item):

@@ -1,7 +1,7 @@
 """The settings: name, default and meaning of everything an operator may change."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, cast
 
@@ -24,6 +24,7 @@ from app.settings.values import (
     LogFormat,
     LogLevel,
     Port,
+    ReplicaAddress,
     RootPath,
     Seconds,
     StorageUri,
@@ -65,6 +66,16 @@ class Settings(TracingSettings):
     database_pooler: Annotated[DatabasePooler, AnyCase] = DatabasePooler.NONE
     """`pgbouncer` when DATABASE_URL is the address of a PgBouncer in transaction mode; `pgbouncer-prepared`
     when that PgBouncer is version 1.21 or newer and sets `max_prepared_statements` to 100 or more."""
+
+    database_replica_url: ReplicaAddress = None
+    """The address of one or more streaming replicas that answer reads. Each host is one server, and gets as many
+    connections as DATABASE_URL. By default the primary answers all requests."""
+
+    database_replica_url_file: Path | None = None
+    """A file that contains DATABASE_REPLICA_URL, such as a mounted secret."""
+
+    database_replica_lag_seconds: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+    """How far a replica may lag behind the primary. The primary answers instead of one that lags further."""
 
     migration_database_url: DatabaseAddress = None
     """The address that `alembic` connects to: PostgreSQL itself, as the role that owns the tables.
@@ -229,6 +240,14 @@ class Settings(TracingSettings):
             raise StartupError("DATABASE_URL is not set: write it as postgresql://user:password@host:5432/name.")
         return url
 
+    def read_database_replica_url(self) -> DatabaseUrl | None:
+        """The address of the replicas, None without any. DATABASE_REPLICA_URL_FILE is read again each time.
+
+        Raises:
+            StartupError: The file is no longer right.
+        """
+        return self._read_again("database_replica_url", DatabaseUrl.parse_replicas)
+
     def read_migration_database_url(self) -> DatabaseUrl:
         """The address that migrations connect to.
 
@@ -237,12 +256,12 @@ class Settings(TracingSettings):
         """
         return self._read_again("migration_database_url") or self.read_database_url()
 
-    def _read_again(self, name: str) -> DatabaseUrl | None:
+    def _read_again(self, name: str, parse: Callable[[str], DatabaseUrl] = DatabaseUrl.parse) -> DatabaseUrl | None:
         file: Path | None = getattr(self, f"{name}_file")
         if file is None:
             return cast(DatabaseUrl | None, getattr(self, name))
         text = read_secret(file, f"{name}_file")
         try:
-            return DatabaseUrl.parse(text)
+            return parse(text)
         except ValueError as error:
             raise StartupError(f"{name.upper()} {error}.") from None

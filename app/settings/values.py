@@ -67,6 +67,15 @@ DatabaseAddress = Annotated[
 """The address of a PostgreSQL."""
 
 
+def _parse_replica_url(value: Any) -> DatabaseUrl | None:
+    return value if value is None or isinstance(value, DatabaseUrl) else DatabaseUrl.parse_replicas(str(value))
+
+
+ReplicaAddress = Annotated[
+    DatabaseUrl | None, NoDecode, PlainValidator(_parse_replica_url), PlainSerializer(lambda url: url and repr(url))
+]
+"""The address of replicas."""
+
 _STORAGE_FORM: Final = "must be a URL like redis://:password@host:6379/0"
 
 _STORAGE_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")

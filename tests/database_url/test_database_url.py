@@ -253,3 +253,26 @@ def test_files_below_home_are_used_where_they_are(monkeypatch, tmp_path):
     (tmp_path / ".pgpass").write_text("*:*:*:*:pw\n")
 
     assert tmp_path / ".pgpass" == parse("postgresql://u@h/d").password_file
+
+
+def test_replicas_are_servers_of_any_kind():
+    """Each host is one server, of which a worker finds out whether it is a standby, also of several hosts."""
+    for attributes in ("", "?target_session_attrs=any", "?target_session_attrs=prefer-standby"):
+        url = DatabaseUrl.parse_replicas(f"postgresql://u@h1,h2/d{attributes}", {})
+        assert ["h1", "h2"] == [host.name for host in url.hosts]
+        assert "any" == url.session_attributes
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "reason"),
+    [
+        ("h1,h2/d?target_session_attrs=read-write", {}, "must not have target_session_attrs=read-write"),
+        ("h/d", {"PGTARGETSESSIONATTRS": "primary"}, "must not have target_session_attrs=primary"),
+        ("h1,h2:5432,h1/d", {}, "must name each host once"),
+        (",".join(f"h{number}" for number in range(4)) + "/d", {}, "must have at most 3 hosts"),
+    ],
+)
+def test_replicas_that_cannot_work_are_refused(url, environment, reason):
+    """Servers that take writes, a server that would get two pools, and too many."""
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        DatabaseUrl.parse_replicas(f"postgresql://u@{url}", environment)

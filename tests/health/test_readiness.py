@@ -28,7 +28,7 @@ class Reports(list[tuple[bool, bool, str]]):
 
     worker = "0"
 
-    def set_readiness(self, *, ready, database_reachable, schema_state):
+    def set_readiness(self, *, ready, database_reachable, schema_state, read_only=False):
         """Record the result."""
         self.append((ready, database_reachable, schema_state))
 

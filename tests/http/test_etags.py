@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.http.etags import etag, expected_versions, is_not_modified
+from app.http.etags import etag, expected_versions, is_not_modified, newest_named
 from tests.answers import problem
 from tests.sample.dataclasses import Sample
 
@@ -31,6 +31,14 @@ def test_a_tag_names_its_version(lines):
     """The tag is found alone, in a list, on a line of its own, and as a proxy weakens it."""
     assert [CREATED] == expected_versions([line.format(TAG) for line in lines], 7)
     assert is_not_modified([line.format(TAG) for line in lines], SAMPLE)
+
+
+def test_the_newest_version_that_is_named_counts():
+    """For each resource by itself. What this service did not make names none."""
+    later = CREATED + timedelta(microseconds=1)
+    assert {7: later, 8: CREATED} == newest_named([f'{LATER}, "a", {TAG}', f"W/{OTHER}"])
+    assert {} == newest_named(["*"])
+    assert [{}] * len(MALFORMED) == [newest_named([line]) for line in MALFORMED]
 
 
 def test_every_version_is_allowed_by_a_star_and_without_a_condition():

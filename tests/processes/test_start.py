@@ -54,6 +54,8 @@ REFUSED = {
     "bind": (("--bind", "127.0.0.1:1"), {}, "HOST and PORT"),
     "no database": ((), {"DATABASE_URL": "", "HOST": "0.0.0.0"}, "DATABASE_URL is not set"),
     "budget": ((), {"DATABASE_CONNECTIONS": "1"}, "DATABASE_CONNECTIONS"),
+    "replicas alone": ((), {"DATABASE_REPLICA_URL": "postgresql://a@b/c", "DATABASE_URL": ""}, "needs DATABASE_URL"),
+    "lag alone": ((), {"DATABASE_REPLICA_LAG_SECONDS": "2"}, "does nothing without DATABASE_REPLICA_URL"),
 }
 """Options of Gunicorn and settings that the service does not start with, and what the message must name."""
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.auth.scopes import access_token, owner_of
-from app.dependencies import DatabaseDependency
+from app.dependencies import DatabaseDependency, ReadDatabaseDependency
 from app.errors import InvalidFieldError
 from app.http import cursors
 from app.http.etags import etag, expected_versions, is_not_modified
@@ -73,7 +73,7 @@ async def create_sample(
 )
 async def list_samples(
     request: Request,
-    database: DatabaseDependency,
+    database: ReadDatabaseDependency,
     page: Annotated[PageNumber | None, Query()] = None,
     per_page: PerPage = 20,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=64)] = None,
@@ -94,7 +94,9 @@ async def list_samples(
 @router.get(
     "/{sample_id}", dependencies=[_READ], response_model=SampleRead, responses=_ONE | {304: {"description": "Current."}}
 )
-async def read_sample(sample_id: SampleId, database: DatabaseDependency, if_none_match: IfNoneMatch = None) -> Response:
+async def read_sample(
+    sample_id: SampleId, database: ReadDatabaseDependency, if_none_match: IfNoneMatch = None
+) -> Response:
     """Read one sample."""
     sample = await crud.get(database, sample_id)
     if is_not_modified(if_none_match, sample):

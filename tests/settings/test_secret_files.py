@@ -85,7 +85,7 @@ def test_the_content_of_a_file_is_checked(environment, tmp_path, content):
     assert "hunter2" not in str(refused.value)
 
 
-@pytest.mark.parametrize("setting", ["database_url", "migration_database_url"])
+@pytest.mark.parametrize("setting", ["database_url", "database_replica_url", "migration_database_url"])
 def test_a_rotated_secret_is_read_again(environment, tmp_path, setting):
     """The URL is that of the file as it is now. A file that is no longer right is refused in one sentence."""
     file = tmp_path / "database"
