@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterable
 from math import inf
+from pathlib import Path
 from typing import Final
 
 from app.connection_budget import share
 from app.errors import StartupError
-from app.settings.shared_memory import temporary_folder
 
 VARIABLE: Final = "CONNECTION_LEASES"
 """The environment variable with the descriptor that workers inherit, and the process id of the master."""
@@ -51,19 +51,19 @@ class LeaseFile:
     before that: a process that closes any descriptor of a file loses its locks on it.
     """
 
-    def __init__(self) -> None:
-        """Create the file.
+    def __init__(self, folder: Path) -> None:
+        """Create the file in this folder, which should be in shared memory.
 
         Raises:
             StartupError: There is no room for it.
         """
         try:
-            self._file = tempfile.TemporaryFile(dir=temporary_folder(), buffering=0)  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
             # Written now: later there might be no room.
             self._file.write(bytes(_FILE_BYTES))
         except OSError as error:
             raise StartupError(
-                f"The file of the connection leases cannot be written in {temporary_folder()}: {error.strerror}. "
+                f"The file of the connection leases cannot be written in {folder}: {error.strerror}. "
                 f"Give the service a writable folder there with {_FILE_BYTES // 1024 + 1} KiB."
             ) from None
         self._descriptor = self._file.fileno()

@@ -12,16 +12,18 @@ import pytest
 
 from app.connection_leases import VARIABLE, LeaseFile, worker_connections
 from app.errors import StartupError
+from app.settings.shared_memory import temporary_folder
 from tests.paths import ROOT
 
 MASTER = """
 import json, os, signal, socket, time
 from app import connection_leases
 from app.connection_leases import LeaseFile, worker_connections
+from app.settings.shared_memory import temporary_folder
 
 connection_leases.REST_SECONDS = 0.5
 BUDGET = 5
-file = LeaseFile()
+file = LeaseFile(temporary_folder())
 sockets = []
 
 class Worker:
@@ -133,4 +135,4 @@ def test_a_file_without_room_is_refused(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
 
     with pytest.raises(StartupError, match=r"in /\S+: No space left on device\. .* \d+ KiB\.$"):
-        LeaseFile()
+        LeaseFile(temporary_folder())

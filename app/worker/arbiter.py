@@ -17,6 +17,7 @@ from gunicorn.errors import ConfigError, HaltServer
 from gunicorn.glogging import Logger
 
 from app.connection_leases import LeaseFile
+from app.settings.shared_memory import temporary_folder
 from app.worker.events import Event, Events
 from app.worker.exit_status import ExitStatus
 from app.worker.stage import Stage, StageTable
@@ -96,7 +97,7 @@ class RollingArbiter(Arbiter):
         arbiter.__class__ = cls
         arbiter.stages = StageTable()
         arbiter.events = Events()
-        arbiter.leases = LeaseFile()
+        arbiter.leases = LeaseFile(temporary_folder())
 
     def free_slot(self) -> int:
         """The lowest number that no living worker has."""
