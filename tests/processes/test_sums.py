@@ -98,7 +98,8 @@ def test_too_many_connections_of_one_client_leave_others_served(database_url, se
 @pytest.mark.slow
 def test_with_64_descriptors_idle_connections_leave_others_served(database_url):
     """The workers accept fewer connections than are set, and never stop to accept."""
-    with with_descriptors(service(database_url, workers=2), 64) as server, ExitStack() as stack:
+    running = service(database_url, workers=2, DATABASE_CONNECTIONS="6")
+    with with_descriptors(running, 64) as server, ExitStack() as stack:
         server.serving(workers=2)
         with others_are_served(server):
             for _ in range(300):
