@@ -218,10 +218,10 @@ class Pool:
 
     async def _open_new(self) -> Connection:
         """Open a connection, once the sessions in whose place it is have ended in the server."""
-        if self._closing:
-            await asyncio.wait(self._closing)
         self._opening += 1
         try:
+            if self._closing:
+                await asyncio.wait(self._closing)
             connection = await self._connect()
         finally:
             self._opening -= 1

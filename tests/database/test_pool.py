@@ -236,3 +236,32 @@ async def test_a_connection_that_is_being_opened_is_one_of_the_sessions():
     opened.set()
     release(pool, await waiting)
     assert 0 == pool.state.open
+
+
+async def test_a_connection_that_replaces_a_closing_one_is_one_of_the_sessions():
+    """A pool that becomes smaller meanwhile closes another one, and never counts fewer sessions than there will be."""
+    ended = asyncio.Event()
+
+    class Ending(OpenConnection):
+        async def end(self, _seconds):
+            await ended.wait()
+
+    async def connect():
+        return Ending()
+
+    pool = make_pool(size=3, connect=connect)
+    connections = [await acquire(pool) for _ in range(3)]
+    connections[0].expires_at = float("-inf")
+    release(pool, connections[0])
+    replacing = asyncio.create_task(acquire(pool))
+    await asyncio.sleep(0)
+    release(pool, connections[1])
+    release(pool, connections[2])
+
+    pool.resize(2)
+    assert (1, 4) == (pool.state.open, pool.sessions)
+    ended.set()
+    while not replacing.done():
+        assert pool.sessions >= 2
+        await asyncio.sleep(0)
+    assert 2 == pool.sessions == pool.state.open
