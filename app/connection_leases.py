@@ -39,6 +39,7 @@ _MOST_LEASES: Final = 10_000
 """The greatest DATABASE_CONNECTIONS."""
 
 _SERVERS: Final = 4
+"""The primary, and as many replicas as DATABASE_REPLICA_URL may name."""
 
 _MARKS_AT: Final = _SLOTS * _PART.size
 _FILE_BYTES: Final = _MARKS_AT + _SERVERS * _MOST_LEASES * _MARK.size

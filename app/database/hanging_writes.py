@@ -36,7 +36,7 @@ class HangingWrites:
             self._hang = False
 
     def hang(self, connections: int) -> bool:
-        """Whether long writes have used half of this many connections, and have not been over since."""
+        """Whether long writes use half of this many connections, or did, and writes have hung since then."""
         now = perf_counter()
         if long := sum(now - started > LONG_SECONDS for started in self._started.values()):
             self._long_at = now

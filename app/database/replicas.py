@@ -1,4 +1,4 @@
-"""Reads from replicas: which server answers a read, and when the primary is asked instead."""
+"""Reads from replicas: which server answers a read, and when the primary answers instead."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ FAILED: Final = "failed"
 EMPTY: Final = "empty"
 OLDER: Final = "older"
 UNUSABLE: Final = (NO_STANDBY, AWAY, ANOTHER_CLUSTER, SCHEMA_BEHIND, LAGGING)
-"""Why a replica is not asked. The one that comes last is nearest to being usable."""
+"""Why a replica is not used. Of several replicas, the reason that comes last here is counted."""
 
 ASKING_PRIMARY: Final = (*UNUSABLE, NO_CACHE, FAILED, EMPTY, OLDER)
 """Why the primary answers."""
@@ -53,7 +53,7 @@ _ON_REPLICA_ONLY: Final = (
     DatabaseSetupError,
     DatabaseRefusedError,
 )
-"""Failures for which the primary is asked. Not a pool without a free connection, nor a statement that takes too long:
+"""Failures after which the primary answers. Not a pool without a free connection, nor a statement that takes too long:
 the primary would get the load that is too much for the replica."""
 
 _PRESENT: Final = object()
@@ -118,7 +118,7 @@ class Replica:
         self._pending.append(sample)
 
     def forget(self) -> None:
-        """Another primary leads, and positions of the one before mean nothing any more.
+        """Another primary leads, and positions of the one before do not count any more.
 
         This replica may have received what the new primary lacks, so it has to replay something newer than that.
         """
@@ -242,7 +242,7 @@ class Reader:
     ) -> Sequence[asyncpg.Record]:
         """Run one statement and fetch all its rows; arguments and errors are those of `Database.run`.
 
-        An answer of the replica that may be wrong because of its lag is asked of the primary: one without a row, and
+        The primary repeats a statement whose answer may be wrong because of the replica's lag: one without a row, and
         one with an older version than the client has.
         """
         replica, reason = (None, NO_CACHE) if self._wants_primary else self._replicas.choose()

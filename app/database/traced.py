@@ -19,7 +19,7 @@ from app.errors import RequestError
 class TracedDatabase(Database):
     """A `Database` that makes a span for each statement and each transaction of a request that is traced.
 
-    A span has the statement's name, and no values. That it got its connection is an event.
+    A span has the statement's name, and no values. It has an event when its statement gets a connection.
     """
 
     def __init__(self, *args: Any, tracer: Tracer, observer: StatementObserver, **limits: Any) -> None:
@@ -78,7 +78,7 @@ class _Running:
         self._has_connection = False
 
     def statement_ran(self, name: str, seconds: float) -> None:
-        """A statement has ended, this long after it was given its connection or followed another one on it."""
+        """A statement has ended that ran for so long. The first one of the span shows when it got its connection."""
         began = time_ns() - int(seconds * 1e9)
         if not self._has_connection:
             self._has_connection = True

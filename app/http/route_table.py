@@ -25,7 +25,7 @@ class RouteTable:
         self._by_prefix: dict[tuple[str, str], tuple[Route, str]] = {}
         """By method and the path before the last segment, with the name of the parameter."""
         self._paths = frozenset(getattr(route, "path", "") for route in routes)
-        """Those without parameters are no values of a parameter."""
+        """A path without parameters is not a value of another route's parameter."""
         for index, route in enumerate(routes):
             if isinstance(route, Route) and route.binding is not None and type(route).handle is Route.handle:
                 for method in route.methods or ():

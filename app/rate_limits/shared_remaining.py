@@ -1,4 +1,4 @@
-"""What the workers of a host last left in each client's quota, readable without a lock."""
+"""What was left of each client's quota after its last request, readable without a lock."""
 
 import os
 from functools import lru_cache
@@ -29,7 +29,7 @@ def place_of(key: bytes) -> Place:
 class SharedRemaining:
     """One number for each key, in a file of 256 KiB. Only the holder of the counters' lock writes.
 
-    It is read by a system call and not through a memory map: a file that another program has cut off would end the
+    It is read by a system call and not through a memory map: a file that another program has truncated would end the
     process by SIGBUS.
     """
 

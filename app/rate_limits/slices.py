@@ -1,4 +1,4 @@
-"""Slices of a client's quota: counted up front by one worker, so that not each request asks the shared counters."""
+"""Slices of a client's quota: counted in advance by one worker, so that not every request uses the shared counters."""
 
 import time
 from collections import OrderedDict
@@ -34,14 +34,14 @@ class Counters(Protocol):
         """Count a request, or refuse it."""
 
     def remaining(self, place: Place) -> int | None:
-        """What the counters had left after the last request that asked them. None if it is not known."""
+        """What the counters had left after the last request that used them. None if it is not known."""
 
     def give_back(self, key: bytes, unspent: Ahead) -> None:
         """Remove requests that were counted ahead and not sent."""
 
 
 class _Slice:
-    """What a worker may admit for one client and quota without asking."""
+    """What a worker may admit for one client and quota without the shared counters."""
 
     __slots__ = ("ends_at", "left", "place", "reset_at", "size")
 
@@ -61,8 +61,8 @@ class Slices:
     """Admits a client's requests from a slice of its quota.
 
     A slice is counted when it is taken, so the workers together never admit more than the limit. It ends after a tenth
-    of a second or less, and the next request that asks gives back what is left. A client that sends slowly gets no
-    slice; each slice that it has spent in time is followed by one of twice the size.
+    of a second or less, and the next request that uses the counters gives back what is left. A client that sends slowly
+    gets no slice. Each slice that is used up in time is followed by one of twice the size.
     """
 
     def __init__(self, counters: Counters, workers: int) -> None:

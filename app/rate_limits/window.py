@@ -12,7 +12,7 @@ _CLOCK_TOLERANCE_SECONDS: Final = 1.0
 _SLICE_SECONDS: Final = 0.1
 
 _SHARE_OF_REMAINING: Final = 64
-"""Counted ahead is at most this part of what remains, so that nothing is near the limit."""
+"""At most one part in this many of what remains is counted ahead, so that nothing is counted ahead near the limit."""
 
 Log = tuple[float, ...]
 """The admitted requests of one client, oldest first: the window's length in seconds, the start time of the

@@ -122,12 +122,12 @@ class Settings(TracingSettings):
     """`json`, or `console` for people to read. By default `console` on a terminal, else `json`."""
 
     rate_limit_read: Limit = "6000/minute"
-    """The number of reading requests that one client may send in a period. Never more are admitted. If it is 200
-    or more for each worker, up to 1 % may be refused while other workers hold them."""
+    """The number of reading requests that one client may send in a period. Never more are admitted. If it is at least
+    200 times the number of workers, up to 1 % fewer may be admitted, because workers reserve requests in advance."""
 
     rate_limit_write: Limit = "600/minute"
-    """The number of writing requests that one client may send in a period, exact as RATE_LIMIT_READ is. A request that
-    does the work of several counts as several."""
+    """The number of writing requests that one client may send in a period, counted as for RATE_LIMIT_READ. A request
+    that does the work of several counts as several."""
 
     rate_limit_export: Limit = "10/minute"
     """The number of exports that one client may begin in a period, on each host. Each is a reading request as well."""

@@ -109,7 +109,8 @@ class TracingSettings(FromEnvironment):
     """A file that contains OTEL_EXPORTER_OTLP_HEADERS, such as a mounted secret."""
 
     otel_exporter_otlp_certificate: Annotated[Path, AfterValidator(_check_readable)] | None = None
-    """A file with the certificates that the collector's must descend from. By default those that `certifi` ships."""
+    """A file with the certificates of the authorities that may sign the collector's. By default those that `certifi`
+    ships."""
 
     otel_exporter_otlp_compression: Literal["none", "gzip"] = "none"
     """`gzip` compresses what is sent to the collector."""

@@ -95,7 +95,7 @@ class _Losses:
             self._unreported = 0
 
     def remember_cause(self, record: logging.LogRecord) -> bool:
-        """Keep what the exporter says for the log line about its spans, in place of a line for each batch."""
+        """Keep the message of the exporter for the log line about dropped spans, and suppress its own line."""
         self._cause = record.getMessage()
         return False
 

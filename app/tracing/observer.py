@@ -1,10 +1,10 @@
-"""Who is told what became of the spans."""
+"""What receives the numbers of exported and dropped spans."""
 
 from typing import Protocol
 
 
 class SpanObserver(Protocol):
-    """Receives what became of the spans, for the metrics. Its methods are called in several threads."""
+    """Receives the numbers of exported and dropped spans, for the metrics. Several threads call its methods."""
 
     def spans_exported(self, spans: int) -> None:
         """The collector has taken so many spans."""

@@ -18,7 +18,7 @@ from app.settings.tracing import pairs
 from app.tracing.sampling import NextIds, RequestSampler
 
 _LONGEST_VALUE: Final = 1024
-"""A client chooses the path and the host, and a span waits in memory."""
+"""Clients choose the path and the host, and spans wait in memory: longer values are shortened."""
 
 _INSTANCE: Final = "service.instance.id"
 

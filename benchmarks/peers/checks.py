@@ -18,7 +18,7 @@ _PAGE = {"items", "page", "per_page", "total", "pages"}
 _NEW = {"name": "Kettle", "description": None, "price": 34.5}
 _ID = "checked-by-the-benchmark"
 _COUNTER = re.compile(r'^\w*requests_total\{[^\n]*"/items/[:{][^\n]*\} (\d+)', re.MULTILINE)
-_PATIENCE_SECONDS = 5.0
+_WAIT_SECONDS = 5.0
 
 
 def check_answers(server: Server, side: Side) -> None:
@@ -89,7 +89,7 @@ def _lines(server: Server, text: str) -> int:
 
 def _wait(condition: Callable[[], bool], otherwise: str) -> None:
     """Wait for what comes a moment after the answer: lines are written together."""
-    until = time.monotonic() + _PATIENCE_SECONDS
+    until = time.monotonic() + _WAIT_SECONDS
     while not condition():
         assert time.monotonic() < until, otherwise
         time.sleep(0.05)
