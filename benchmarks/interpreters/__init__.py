@@ -87,8 +87,7 @@ def _servers(release: str, python: str, urls: tuple[str, str]) -> tuple[Server, 
     floor = uvicorn(
         f"{FLOOR}, {release}", "floor:with_reset", urls[0], python=python, folder=ROOT / "benchmarks" / "request"
     )
-    # Half of the connections are kept free for a reload.
-    return floor, service(f"{SERVICE}, {release}", urls[1], python=python, DATABASE_CONNECTIONS="20")
+    return floor, service(f"{SERVICE}, {release}", urls[1], python=python, DATABASE_CONNECTIONS="10")
 
 
 def _report(samples: Samples, builds: dict[str, str]) -> Report:

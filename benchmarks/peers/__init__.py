@@ -33,7 +33,7 @@ service; the template's way and the common pattern count all items. CPU is the u
 from `/proc`. Ratios are paired within a round: the tables show their median and their quartiles. Memory is what is
 resident after the load, each page counted once; this service has a second process, Gunicorn's master, that is counted.
 asyncpg's pool resets every returned connection in an additional round trip; a second floor does not. Go with pgx is
-not measured: packages of Python and npm bring the toolchain, and not the modules.
+not measured: its toolchain can be installed as a Python package, but its modules cannot.
 """
 
 

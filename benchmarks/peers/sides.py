@@ -61,7 +61,7 @@ SIDES = (
         start=lambda _, url, limit: service(
             SERVICE,
             url,
-            DATABASE_CONNECTIONS="20",  # half of them are kept free for a reload
+            DATABASE_CONNECTIONS="10",
             RATE_LIMIT_READ=f"{limit}/minute",
             RATE_LIMIT_WRITE=f"{limit}/minute",
         ),
@@ -70,7 +70,7 @@ SIDES = (
             "structlog, one line, written by a thread",
             "yes",
             "prometheus-client, for all workers together",
-            "exact over all workers of the host",
+            "of all workers of the host",
             "Pydantic",
             "orjson, ETag",
             "to send a request, for a connection, for a statement; keep-alive 75 s",
