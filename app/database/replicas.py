@@ -110,6 +110,7 @@ class Replica:
         self.current_at = float("-inf")
         """It contains all that was committed until this time, by `perf_counter`."""
         self._received = 0
+        self._received_at = float("-inf")
         self._floor = 0
         self._pending = deque[PrimarySample](maxlen=_MOST_SAMPLES)
 
@@ -125,9 +126,19 @@ class Replica:
         self._pending.clear()
         self._floor = self._received
 
-    def replayed(self, position: int, *, received: int) -> None:
-        """Note how far the replica is."""
+    def forget_if_beyond(self, sample: PrimarySample) -> None:
+        """Forget all positions if the replica had received more than the primary has had since.
+
+        It follows an earlier primary. A worker that starts after the failover sees no change of the timeline.
+        """
+        if self._received > sample.flushed and self._received_at < sample.at:
+            self.forget()
+            self.current_at = float("-inf")
+
+    def replayed(self, position: int, *, received: int, at: float) -> None:
+        """Note how far the replica was at this time."""
         self._received = max(position, received)
+        self._received_at = at
         while self._pending and self._pending[0].flushed <= position:
             sample = self._pending.popleft()
             if sample.flushed > self._floor:
@@ -179,6 +190,7 @@ class Replicas:
             for replica in self.replicas:
                 replica.forget()
         for replica in self.replicas:
+            replica.forget_if_beyond(sample)
             replica.expect(sample)
 
     def verdict(self, replica: Replica, now: float) -> str:

@@ -174,7 +174,7 @@ class _ReplicaCheck:
         if row["cluster"] != (self._replicas.cluster or row["cluster"]):
             replica.problem = ANOTHER_CLUSTER
             return
-        replica.replayed(row["replayed"], received=row["received"])
+        replica.replayed(row["replayed"], received=row["received"], at=now)
         if now >= self._schema_at + SCHEMA_SECONDS:
             schema = await read_schema(replica.database)
             self._schema_at = now

@@ -223,12 +223,12 @@ def test_the_lag_is_the_age_of_the_newest_position_that_is_replayed():
         replicas.primary_answered(sample_at(at, flushed))
     assert LAGGING == replicas.verdict(replica, 10.5)  # before the first answer nothing is known
 
-    replica.replayed(250, received=900)
+    replica.replayed(250, received=900, at=10.6)
 
     assert 10.25 == replica.current_at
     assert "fresh" == replicas.verdict(replica, 11.25)
     assert LAGGING == replicas.verdict(replica, 11.26)
-    replica.replayed(250, received=900)
+    replica.replayed(250, received=900, at=10.6)
     assert 10.25 == replica.current_at
 
 
@@ -237,7 +237,7 @@ def test_an_idle_primary_leaves_no_replica_behind():
     replica, replicas = one_replica()
     for number in range(8):
         replicas.primary_answered(sample_at(10.0 + number, 100))
-        replica.replayed(100, received=100)
+        replica.replayed(100, received=100, at=10.1 + number)
         assert 10.0 + number == replica.current_at
 
 
@@ -264,18 +264,41 @@ def test_a_replica_that_is_beyond_a_new_primary_lags(change):
     """It has received what the new primary never had. Positions up to there say nothing about the new ones."""
     replica, replicas = one_replica()
     replicas.primary_answered(sample_at(10.0, 500))
-    replica.replayed(500, received=700)
+    replica.replayed(500, received=700, at=10.1)
     for at, flushed in [(20.0, 600), (21.0, 700)]:
         replicas.primary_answered(
             sample_at(at, **{"flushed": flushed} | change if at == 20.0 else {"flushed": flushed})
         )
-        replica.replayed(700, received=700)
-        assert 10.0 == replica.current_at
+        replica.replayed(700, received=700, at=at + 0.1)
+        assert replica.current_at <= 10.0
 
     replicas.primary_answered(replace(sample_at(22.0, 800), **{k: v for k, v in change.items() if k == "timeline"}))
-    replica.replayed(800, received=800)
+    replica.replayed(800, received=800, at=22.1)
 
     assert 22.0 == replica.current_at
+
+
+def test_a_replica_that_is_ahead_of_the_primary_follows_an_earlier_one():
+    """A worker that starts after the failover sees no change of the timeline."""
+    replica, replicas = one_replica()
+    for at in (10.0, 10.25):
+        replicas.primary_answered(sample_at(at, 600))
+        replica.replayed(700, received=700, at=at + 0.1)
+    assert LAGGING == replicas.verdict(replica, 10.4)
+
+    replicas.primary_answered(sample_at(20.0, 800))
+    replica.replayed(800, received=800, at=20.1)
+    assert 20.0 == replica.current_at
+
+
+def test_a_replica_may_answer_later_than_the_primary():
+    """Then it may have received what was written meanwhile."""
+    replica, replicas = one_replica()
+    replica.replayed(700, received=700, at=10.1)
+    replicas.primary_answered(sample_at(10.0, 600))
+    replica.replayed(700, received=700, at=10.2)
+
+    assert 10.0 == replica.current_at
 
 
 async def test_each_host_has_connections_of_its_own(database_url):
