@@ -69,6 +69,19 @@ async def test_counters_survive_the_replacement_of_a_worker(tmp_path):
         assert [True, True, True, False] == await read(changed, 4)
 
 
+async def test_a_worker_stops_if_the_counters_from_which_it_has_slices_are_damaged(tmp_path):
+    """It gives nothing back, and closes the counters."""
+    limits = RateLimits(Settings.load(_env_file=None, web_concurrency=1))
+    async with limits.opened(tmp_path):
+        for client in ("a", "b"):
+            for _ in range(8):
+                await limits.hit(limits.quota("GET"), client)
+        os.truncate(tmp_path / "counters", 0)
+
+    with pytest.raises(RuntimeError):
+        await limits.hit(limits.quota("GET"), "a")
+
+
 async def test_a_worker_counts_alone_if_the_folder_cannot_be_used(tmp_path):
     """The worker serves, logs the failure, reports itself as degraded and holds the limit by itself."""
     (tmp_path / "file").write_text("")
