@@ -12,7 +12,7 @@ from app.connection_leases import Leases
 from app.database.clients import current_client
 from app.database.connection import Connector
 from app.database.executor import Executor, StatementObserver
-from app.database.failover import leaving_frozen_hosts
+from app.database.failover import answers, leaving_frozen_hosts
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.hanging_writes import HangingWrites
 from app.database.lanes import slow
@@ -76,10 +76,13 @@ class Database:
     `Connection.execute` takes twice the CPU time.
     """
 
-    def __init__(self, pool: Pool, *, statement_seconds: float, observer: StatementObserver) -> None:
+    def __init__(
+        self, pool: Pool, *, statement_seconds: float, through_pgbouncer: bool, observer: StatementObserver
+    ) -> None:
         slow_seconds = statement_seconds / SLOW_STATEMENT_SHARE
         self._check_seconds = min(CHECK_SECONDS, statement_seconds)
         self._pool = pool
+        self._through_pgbouncer = through_pgbouncer
         self._quick = pool.lane(is_slow=False)
         self._slow = pool.lane(is_slow=True)
         self._writes = HangingWrites()
@@ -154,6 +157,16 @@ class Database:
     def drop_connections(self) -> None:
         """Close every connection now, and fail the requests that wait for one: the server does not answer."""
         self._pool.drop_all()
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether a server that it is connected to answers at all within this time. One that is busy does.
+
+        False also through PgBouncer, which answers by itself.
+        """
+        if self._through_pgbouncer:
+            return False
+        hosts = {connection.host for connection in self._pool.connections}
+        return any(await asyncio.gather(*(answers(host, seconds) for host in hosts)))
 
     async def check(self, statement: ClauseElement) -> Sequence[asyncpg.Record]:
         """Run a statement that checks the database, and fetch all its rows. One check runs at a time.
@@ -243,6 +256,11 @@ async def connect(
     async with sharing(pool, connections) if isinstance(connections, Leases) else nullcontext():
         try:
             async with leaving_frozen_hosts(pool, connector):
-                yield create(pool, statement_seconds=statement_seconds, observer=observer)
+                yield create(
+                    pool,
+                    statement_seconds=statement_seconds,
+                    through_pgbouncer=through_pgbouncer,
+                    observer=observer,
+                )
         finally:
             await pool.close()

@@ -113,13 +113,15 @@ class _PrimaryCheck:
             at = perf_counter()
             asking = asyncio.ensure_future(replicas.primary.check(_flushed))
             try:
-                if not await _ends(asking, self._answer_seconds):
-                    replicas.primary_is_silent = True
+                while not await _ends(asking, self._answer_seconds):
+                    replicas.primary_is_silent = not await replicas.primary.answers(ANSWER_SECONDS)
                 row = (await asking)[0]
                 replicas.primary_answered(
                     PrimarySample(at=at, flushed=row["flushed"], timeline=row["timeline"], cluster=row["cluster"])
                 )
                 self._has_crashed = False
+            except StatementTimeoutError:
+                replicas.primary_is_silent = False  # it works and is busy
             except RequestError:
                 replicas.primary_is_silent = True
             except Exception:

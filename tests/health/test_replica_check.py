@@ -6,6 +6,7 @@ from time import perf_counter
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from app.database import replicas as reads
@@ -22,6 +23,9 @@ from tests.health.test_readiness import Reports
 from tests.replication import frozen, primary_and_standby, url_of
 
 pytestmark = pytest.mark.slow
+
+
+SLEEP = text("SELECT pg_sleep(3)")
 
 
 class Observer:
@@ -55,7 +59,7 @@ def servers():
 async def watched(primary_url, replica_url, revisions=None):
     """A worker's replicas, which are checked."""
     async with (
-        connected(primary_url) as primary,
+        connected(primary_url, statement_seconds=5.0) as primary,
         reads.opened(
             _connected,
             lambda: DatabaseUrl.parse_replicas(replica_url),
@@ -161,6 +165,26 @@ async def test_a_replica_without_the_schema_is_not_asked(servers):
     primary, standby = servers
     async with watched(url_of(primary), url_of(standby), Behind()) as replicas:
         await until(replicas, reads.SCHEMA_BEHIND)
+
+
+async def test_a_busy_primary_is_not_silent(servers):
+    """While all connections of the worker are in use, a replica that lags is not used."""
+    primary, standby = servers
+    async with watched(url_of(primary), url_of(standby)) as replicas:
+        await until(replicas, reads.FRESH)
+        await run(standby.url, "SELECT pg_wal_replay_pause()")
+        try:
+            await replicas.primary.run(INSERT, {})
+            waits = asyncio.gather(
+                *(replicas.primary.run(SLEEP, {}) for _ in range(replicas.primary.state.size)), return_exceptions=True
+            )
+            while not waits.done():
+                assert reads.PRIMARY_SILENT != replicas.verdict(replicas.replicas[0], perf_counter())
+                await asyncio.sleep(0.01)
+            assert reads.LAGGING == replicas.verdict(replicas.replicas[0], perf_counter())
+            await waits
+        finally:
+            await run(standby.url, "SELECT pg_wal_replay_resume()")
 
 
 async def test_reads_and_readiness_outlive_the_primary(servers):
