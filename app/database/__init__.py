@@ -21,7 +21,7 @@ from app.database.sharing import sharing
 from app.database.statements import CompiledStatement, StatementCompiler, named
 from app.database.transaction import Transaction, transaction_on
 from app.database_url import DatabaseUrl
-from app.errors import DatabaseUnavailableError, PoolExhaustedError, SlowRequestsBusyError, StatementTimeoutError
+from app.errors import DatabaseUnavailableError, OverloadedError, SlowRequestsBusyError, StatementTimeoutError
 
 __all__ = (
     "Database",
@@ -136,7 +136,7 @@ class Database:
         except SlowRequestsBusyError as error:
             if compiled.is_slow:
                 raise
-            raise PoolExhaustedError(by_own_share=error.by_own_share) from None
+            raise OverloadedError(by_own_share=error.by_own_share) from None
         succeeded = False
         if compiled.may_write:
             self._writes.begin(connection)

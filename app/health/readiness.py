@@ -186,7 +186,9 @@ class Readiness:
         if result.database not in (DatabaseUnavailableError.code, _READ_ONLY) or self._replicas is None:
             return result
         if (replica := self._replicas.answering) is None:
-            return result
+            return replace(
+                result, by_replica=False
+            )  # the last result, which is kept while the database is busy, may say so
         return replace(
             result,
             database=_READ_ONLY,
