@@ -1,8 +1,8 @@
 """Asks the primary and its replicas several times a second how far they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -43,7 +43,8 @@ LOG_SECONDS: Final = 5.0
 """The least time between two lines about one replica."""
 
 FIRST_SECONDS: Final = 2.0
-"""How long it may take after the start until it is known how far a replica lags."""
+"""How long it may take after the start until it is known how far a replica lags. A worker serves when it is known, or
+after this time: its reads would wait for a primary that is silent."""
 
 _CLUSTER: Final = "(SELECT system_identifier FROM pg_control_system()) || '/' || current_database() AS cluster"
 
@@ -88,10 +89,14 @@ async def checking_replicas(
     if replicas is None:
         yield
         return
-    checks: list[Callable[[], Awaitable[None]]] = [_PrimaryCheck(replicas).run]
-    checks += [_ReplicaCheck(replicas, replica, revisions, folder).run for replica in replicas.replicas]
-    tasks = [asyncio.ensure_future(check()) for check in checks]
+    checks: list[_PrimaryCheck | _ReplicaCheck] = [_PrimaryCheck(replicas)]
+    checks += [_ReplicaCheck(replicas, replica, revisions, folder) for replica in replicas.replicas]
+    tasks = [asyncio.ensure_future(check.run()) for check in checks]
     try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                for check in checks:
+                    await check.has_ended_once.wait()
         yield
     finally:
         for task in tasks:
@@ -104,6 +109,8 @@ class _PrimaryCheck:
         self._replicas = replicas
         self._answer_seconds = replicas.lag_seconds / 2
         """Whether the primary is silent is known before the replicas seem to lag."""
+        self.has_ended_once = asyncio.Event()
+        """Whether it is known if the primary is silent."""
         self._has_crashed = False
 
     async def run(self) -> None:
@@ -115,6 +122,7 @@ class _PrimaryCheck:
             try:
                 while not await _ends(asking, self._answer_seconds):
                     replicas.primary_is_silent = not await replicas.primary.answers(ANSWER_SECONDS)
+                    self.has_ended_once.set()
                 row = (await asking)[0]
                 replicas.primary_answered(
                     PrimarySample(at=at, flushed=row["flushed"], timeline=row["timeline"], cluster=row["cluster"])
@@ -131,6 +139,7 @@ class _PrimaryCheck:
                 self._has_crashed = True
             finally:
                 asking.cancel()
+            self.has_ended_once.set()
             await asyncio.sleep(_interval(replicas))
 
 
@@ -140,6 +149,8 @@ class _ReplicaCheck:
         self._replica = replica
         self._revisions = revisions
         self._last_report = LastReport(folder, f"replica-{replica.number}")
+        self.has_ended_once = asyncio.Event()
+        """Whether it is known if the replica answers."""
         self._started_at = perf_counter()
         self._schema_at = float("-inf")
         self._logged: str | None = None
@@ -163,6 +174,7 @@ class _ReplicaCheck:
                     log.exception("replica_check_failed", server="replica")
                 self._has_crashed = True
             self._report(cause)
+            self.has_ended_once.set()
             await asyncio.sleep(_interval(self._replicas))
 
     async def _check(self) -> None:

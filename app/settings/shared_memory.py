@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from app.errors import StartupError
+
 _LINUX_FOLDER: Final = Path("/dev/shm")  # noqa: S108  # nosec B108  # each user of it makes a private folder inside
 
 
@@ -14,5 +16,14 @@ def shared_memory_folder() -> Path | None:
 
 
 def temporary_folder() -> Path:
-    """The folder in shared memory, or else the system's folder for temporary files."""
-    return shared_memory_folder() or Path(tempfile.gettempdir())
+    """The folder in shared memory, or else the system's folder for temporary files.
+
+    Raises:
+        StartupError: There is none that this process may write to.
+    """
+    try:
+        return shared_memory_folder() or Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise StartupError(
+            f"No folder for temporary files is writable: make {_LINUX_FOLDER} or /tmp writable, or set TMPDIR."
+        ) from None

@@ -5,9 +5,13 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
+from http import HTTPStatus
+from io import BytesIO
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
+import requests
 import structlog
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,6 +25,9 @@ from app.tracing.observer import SpanObserver
 
 FLUSH_SECONDS: Final = 2.0
 """How long a worker that stops waits for the collector. `graceful_timeout` in gunicorn.conf.py leaves three seconds."""
+
+ANSWER_BYTES: Final = 65_536
+"""How much is read of the collector's answer. If there is more, the connection is closed."""
 
 REPORT_SECONDS: Final = 60.0
 """The least time between two log lines about spans that were dropped."""
@@ -57,7 +64,30 @@ def _exporter(settings: Settings) -> OTLPSpanExporter:
         timeout=settings.otel_exporter_otlp_timeout / 1000,
         compression=Compression(settings.otel_exporter_otlp_compression),
         certificate_file=str(certificate) if certificate else None,
+        session=_CollectorSession(),
     )
+
+
+class _CollectorSession(requests.Session):
+    """Reads a bounded part of an answer, of which only the status counts, and takes a redirection for a failure."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request.
+
+        Raises:
+            requests.RequestException: No answer came in time, or it leads to another address.
+        """
+        response = super().send(request, **options | {"stream": True})
+        if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
+            response.close()
+            raise requests.exceptions.InvalidURL(f"the collector answers {response.status_code}, a redirection")
+        left = ANSWER_BYTES
+        while left > 0 and (part := response.raw.read1(left)):
+            left -= len(part)
+        if left <= 0:
+            response.close()
+        response.raw = BytesIO()  # nothing reads the rest
+        return response
 
 
 async def _flush(processor: BatchSpanProcessor) -> None:
@@ -91,7 +121,8 @@ class _Losses:
         self._unreported += spans
         if monotonic() >= self._report_at:
             self._report_at = monotonic() + REPORT_SECONDS
-            log.warning("spans_dropped", reason=reason, spans=self._unreported, cause=self._cause)
+            # Outside of the request that is handled at this moment, whose ids the line would have.
+            Context().run(log.warning, "spans_dropped", reason=reason, spans=self._unreported, cause=self._cause)
             self._unreported = 0
 
     def remember_cause(self, record: logging.LogRecord) -> bool:

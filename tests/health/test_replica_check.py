@@ -197,6 +197,9 @@ async def test_reads_and_readiness_outlive_the_primary(servers):
         with frozen(primary):
             assert await until(replicas, reads.PRIMARY_SILENT) < 5
             assert ["ok"] * 20 == await outcomes(*(replicas.reader([], []).run(COUNT, {}) for _ in range(20)))
+            async with watched(url_of(primary), url_of(standby)) as of_new_worker:
+                assert ["ok"] == await outcomes(of_new_worker.reader([], []).run(COUNT, {}))
+                assert [("replica", "primary_silent")] == of_new_worker.observer.reads
         await asyncio.sleep(1.5)
         assert ["ok"] * 20 == await outcomes(*(replicas.reader([], []).run(COUNT, {}) for _ in range(20)))
         checks = await worker.check()

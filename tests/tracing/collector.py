@@ -3,7 +3,7 @@
 import gzip
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -44,6 +44,10 @@ class Collector(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 200
         """What it answers. The spans of another answer are not kept."""
+        self.answer_bytes = 0
+        """How long the body of its answer is besides the message."""
+        self.written_bytes = 0
+        """How much of that its client has taken."""
         self.answers = threading.Event()
         """Cleared: it takes requests, and does not answer them."""
         self.answers.set()
@@ -75,9 +79,12 @@ class _Handler(BaseHTTPRequestHandler):
         answer = ExportTraceServiceResponse().SerializeToString()
         self.send_response(self.server.status)
         self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(answer) + self.server.answer_bytes))
         self.end_headers()
         self.wfile.write(answer)
+        with suppress(OSError):  # the client has closed the connection
+            while self.server.written_bytes < self.server.answer_bytes:
+                self.server.written_bytes += self.wfile.write(bytes(100_000))
 
     def log_message(self, *_: object) -> None:
         """Write nothing."""

@@ -45,7 +45,7 @@ async def test_exported_spans_are_counted(traced_settings, collector):
     assert ("/v1/traces", "a b", "gzip") == (path, headers["x-team"], headers["content-encoding"])
 
 
-@pytest.mark.parametrize("status", [400, 429, 503])
+@pytest.mark.parametrize("status", [302, 400, 429, 503])
 async def test_a_collector_that_refuses(traced_settings, collector, status):
     """One warning a minute names the reason and the cause."""
     collector.status = status
@@ -60,6 +60,16 @@ async def test_a_collector_that_refuses(traced_settings, collector, status):
     assert ("warning", "export_failed", 2) == (line["level"], line["reason"], line["spans"])
     assert line["cause"].startswith("Failed to export spans batch")
     assert not [line for line in logged if line.get("logger", "").startswith("opentelemetry")]
+
+
+async def test_a_long_answer_is_not_read(traced_settings, collector):
+    """It is closed after 64 KiB, and the spans count as exported."""
+    collector.answer_bytes = 50_000_000
+    async with opened(traced_settings.model_copy(update=SOON)) as client:
+        await client.get("/samples")
+        assert {"exported": 2} == await eventually_counted(client, "exported", 2)
+
+    assert collector.written_bytes < 50_000_000
 
 
 async def test_a_collector_that_is_away(traced_settings):
