@@ -13,6 +13,8 @@ from tests.paths import ROOT
 VERSION, REVISION = "1.2.3", "0123abc"
 
 
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Node]) -> None:
     """Run the tests with containers first and in one process. They take the longest; others run beside them."""
     items.sort(key=lambda test: "images" not in getattr(test, "fixturenames", ()))

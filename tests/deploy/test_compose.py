@@ -29,11 +29,14 @@ UNKNOWN_HERE = {
     "auth_keys_fetched_timestamp_seconds",
     "auth_requests_total",
     "connection_budget_connections",
+    "database_reads_total",
+    "database_replica_lag_seconds",
+    "database_replica_usable",
     "idempotency_purge_last_run_timestamp_seconds",
     "kube_job_failed",
 }
-"""There is no issuer of tokens here, the service does not read the server's limits through PgBouncer, the first
-idempotency keys are deleted minutes later, and the jobs of Kubernetes exist there only."""
+"""There is no issuer of tokens here, and no replica. The service does not read the server's limits through PgBouncer.
+The first idempotency keys are deleted minutes later, and the jobs of Kubernetes exist there only."""
 
 JSON = (("Content-Type", "application/json"),)
 PATH, BODY = creation()
