@@ -122,8 +122,11 @@ class _Losses:
         if monotonic() >= self._report_at:
             self._report_at = monotonic() + REPORT_SECONDS
             # Outside of the request that is handled at this moment, whose ids the line would have.
-            Context().run(log.warning, "spans_dropped", reason=reason, spans=self._unreported, cause=self._cause)
+            Context().run(self._report, reason)
             self._unreported = 0
+
+    def _report(self, reason: str) -> None:
+        log.warning("spans_dropped", reason=reason, spans=self._unreported, cause=self._cause)
 
     def remember_cause(self, record: logging.LogRecord) -> bool:
         """Keep the message of the exporter for the log line about dropped spans, and suppress its own line."""

@@ -27,7 +27,7 @@ VALUES = {
     "1.24": {"none": REFUSED, "pgbouncer": SERVED, "pgbouncer-prepared": SERVED},
 }
 IGNORE = {"ignore_startup_parameters": "statement_timeout,idle_in_transaction_session_timeout,jit,"
-          "default_transaction_isolation"}  # fmt: skip
+          "default_transaction_isolation,client_connection_check_interval"}  # fmt: skip
 
 
 @pytest.fixture

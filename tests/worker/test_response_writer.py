@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -28,7 +28,7 @@ async def written(*bodies: bytes, status: int = 200, method: str = "GET", header
     """What is written for a response with these headers, whose body has these parts."""
     transport = Writes()
     cycle = ResponseWriter(
-        scope={"type": "http", "method": method},  # type: ignore[typeddict-item]
+        scope=cast(Any, {"type": "http", "method": method}),
         transport=transport,
         flow=FlowControl(transport),
         logger=logging.getLogger(),
