@@ -39,8 +39,8 @@ class AdmissionObserver(Protocol):
 class Admission:
     """Lets up to `size` requests use a connection each, and others wait, all equally long at most. The size may change.
 
-    With several clients, the last free connection is for one that uses none, so that none of them uses all; with a
-    pool of one connection they take turns. Slow statements have a part of the connections, so that others never
+    The last free connection is for a client that uses none, so that one client alone cannot use all of them; with a
+    pool of one connection clients take turns. Slow statements have a part of the connections, so that others never
     wait for them, unless the pool has one connection only.
 
     Not a semaphore with `asyncio.timeout` around it: that sets up and takes down a timer for
@@ -149,12 +149,12 @@ class Admission:
         if client is None:
             return True
         held = lane.held_by(client)
+        if free_in_lane == 1 and held:
+            return False
         if lane is self.slow:
-            if free_in_lane == 1 and held:
-                return False
             # What a client does besides its slow statements never waits for them.
-            return self.free > 1 or not held + self.quick.held_by(client)
-        return self.free > 1 or not held or not self._has_several_clients()
+            held += self.quick.held_by(client)
+        return self.free > 1 or not held
 
     def _next(self) -> Waiter | None:
         """The waiter whose turn it is, if there is a connection that it may use."""
@@ -209,11 +209,8 @@ class Admission:
 
     def _crowds_others(self, client: Client, lane: Lane) -> bool:
         """Whether this client has more than half of the waiting requests, and is one of several clients."""
-        return self._has_several_clients() and lane.is_crowded_by(client)
-
-    def _has_several_clients(self) -> bool:
-        """Whether requests of more than one client have come within the last minute."""
-        return perf_counter() - self._client_changed_at < _SEVERAL_CLIENTS_SECONDS
+        is_one_of_several = perf_counter() - self._client_changed_at < _SEVERAL_CLIENTS_SECONDS
+        return is_one_of_several and lane.is_crowded_by(client)
 
     def _waits_for_itself(self, waiter: Waiter) -> bool:
         """Whether a waiter has no connection because of what else its client sends.

@@ -51,14 +51,6 @@ class Requests:
         return self.admission.quick.waiting + self.admission.slow.waiting
 
 
-async def requests_after_one_of(client, size):
-    """Requests of several clients: one of this client has come and left."""
-    requests = Requests(size=size)
-    await requests.ask(client)
-    await requests.leave(client)
-    return requests
-
-
 async def test_clients_take_turns():
     """A released connection goes to the next client, however many requests of another wait already."""
     requests = Requests(size=1)
@@ -89,22 +81,10 @@ async def test_the_client_that_uses_fewer_connections_comes_first():
     assert [("d", "quick")] == await requests.leave("b")
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 10])
-async def test_a_client_alone_may_use_all_connections(size):
-    """Nobody else would have the last one. The first request of another client gets the next one that comes free."""
-    requests = Requests(size=size)
-    await requests.ask(*["a"] * size)
-    assert [("a", "quick")] * size == requests.admitted
-
-    await requests.ask("b")
-
-    assert [("b", "quick")] == await requests.leave("a")
-
-
 @pytest.mark.parametrize(("size", "at_most"), [(1, 1), (2, 1), (5, 4), (10, 9)])
-async def test_one_of_several_clients_leaves_a_connection_free(size, at_most):
+async def test_one_client_leaves_a_connection_free(size, at_most):
     """With two connections or more, the last free one is for clients that hold none."""
-    requests = await requests_after_one_of("b", size)
+    requests = Requests(size=size)
     await requests.ask(*["a"] * 12)
     assert [("a", "quick")] * at_most == requests.admitted
 
@@ -153,7 +133,7 @@ async def test_other_statements_do_not_wait_for_slow_ones(size):
 @pytest.mark.parametrize("kinds", [("slow", "quick"), ("quick", "slow")])
 async def test_one_client_cannot_use_all_connections_with_both_kinds(size, kinds):
     """Its slow statements count, too."""
-    requests = await requests_after_one_of("b", size)
+    requests = Requests(size=size)
     for kind in kinds:
         await requests.ask(*["a"] * 12, kind=kind)
 
