@@ -39,7 +39,7 @@ test: install ## Run all tests except the long ones; about 9 minutes on two core
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
 	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
 
-test-long: install ## Run the long tests, which take 25 minutes and need every program of .ci/programs.txt
+test-long: install ## Run the long tests, which take 30 minutes and need every program of .ci/programs.txt
 	$(PYTEST) -m slow --numprocesses=auto --dist=loadgroup --ignore=$(SERVERS)
 	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
 

@@ -186,9 +186,8 @@ class Readiness:
         if result.database not in (DatabaseUnavailableError.code, _READ_ONLY) or self._replicas is None:
             return result
         if (replica := self._replicas.answering) is None:
-            return replace(
-                result, by_replica=False
-            )  # the last result, which is kept while the database is busy, may say so
+            # The result is the last one while the database is busy. A replica may have answered then.
+            return replace(result, by_replica=False)
         return replace(
             result,
             database=_READ_ONLY,

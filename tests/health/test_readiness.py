@@ -1,11 +1,12 @@
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from sqlalchemy import text
 from structlog.testing import LogCapture, capture_logs
 
-from app.errors import PoolExhaustedError
+from app.errors import DatabaseUnavailableError, PoolExhaustedError, StatementTimeoutError
 from app.health import readiness
 from app.health.last_report import LastReport
 from app.health.readiness import Checks, Readiness
@@ -43,6 +44,29 @@ def short_times(monkeypatch):
 def readiness_of(database, reports=None, last_report=ALONE):
     """The readiness of a worker with this database."""
     return Readiness(database, Revisions(), Reports() if reports is None else reports, last_report)
+
+
+class Failing:
+    """A database whose checks fail, each with the next of these errors."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+
+    async def check(self, _statement):
+        """Fail."""
+        raise self.errors.pop(0)
+
+
+async def test_a_busy_primary_does_not_keep_a_worker_ready_whose_replica_is_gone():
+    """The last result stays while the primary is busy, but a replica that has answered then may be gone."""
+    replicas = SimpleNamespace(answering=SimpleNamespace(schema_state="current", revision=HEAD))
+    database = Failing(DatabaseUnavailableError(), StatementTimeoutError(), StatementTimeoutError())
+    worker = Readiness(database, Revisions(), Reports(), ALONE, replicas=replicas)
+
+    assert ("read_only", True) == ((checks := await worker.check()).database, checks.passed)
+    assert (await worker.check()).passed
+    replicas.answering = None
+    assert ("read_only", False) == ((checks := await worker.check()).database, checks.passed)
 
 
 async def test_a_migrated_database_is_ready(database):
