@@ -1,5 +1,6 @@
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
@@ -59,8 +60,8 @@ class Failing:
 
 async def test_a_busy_primary_does_not_keep_a_worker_ready_whose_replica_is_gone():
     """The last result stays while the primary is busy, but a replica that has answered then may be gone."""
-    replicas = SimpleNamespace(answering=SimpleNamespace(schema_state="current", revision=HEAD))
-    database = Failing(DatabaseUnavailableError(), StatementTimeoutError(), StatementTimeoutError())
+    replicas: Any = SimpleNamespace(answering=SimpleNamespace(schema_state="current", revision=HEAD))
+    database: Any = Failing(DatabaseUnavailableError(), StatementTimeoutError(), StatementTimeoutError())
     worker = Readiness(database, Revisions(), Reports(), ALONE, replicas=replicas)
 
     assert ("read_only", True) == ((checks := await worker.check()).database, checks.passed)
