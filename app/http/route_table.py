@@ -55,13 +55,15 @@ class RouteTable:
 
 
 def _may_take(route: BaseRoute, method: str, path: str) -> bool:
-    """Whether a route may take requests with this method that are for a route with this path."""
+    """Whether a route may take requests with this method that the table would find for a route with this path."""
     if isinstance(route, WebSocketRoute):
         return False
     if not isinstance(route, StarletteRoute):
         return True
     if route.methods is not None and method not in route.methods:
         return False
+    if not route.param_convertors:  # the table never takes its path for one with a parameter
+        return route.path == path
     if any(not isinstance(convertor, _WITHIN_A_SEGMENT) for convertor in route.param_convertors.values()):
         return True
     segments, others = route.path.split("/"), path.split("/")
