@@ -25,7 +25,7 @@ from app.metrics.instruments import Metrics
 from app.middleware import problems
 from app.middleware.authentication import OPEN_PATHS, Authentication
 from app.middleware.cors import CrossOrigin, Preflights
-from app.middleware.forwarded import ForwardedCheck
+from app.middleware.forwarded import Forwarded
 from app.middleware.hosts import HostCheck, OpsPort
 from app.middleware.lifecycle import Lifecycle
 from app.middleware.rate_limit import RateLimit
@@ -150,7 +150,7 @@ def _middleware(
         log=RequestLog(metrics.worker),
         metrics=RequestMetrics(metrics),
         headers=ResponseHeaders(resources),
-        forwarded=ForwardedCheck(settings.forwarded_allow_ips, metrics),
+        forwarded=Forwarded(settings.forwarded_allow_ips, metrics),
         authentication=authentication,
         rate_limit=RateLimit(rate_limits, settings.ops_port),
         checks=checks,

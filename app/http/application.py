@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, _IncludedRouter, iter_route_contexts
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import StartupError
 from app.http.dispatcher import Dispatcher
@@ -45,12 +45,21 @@ class Application(FastAPI):
         self._own_handlers = dict(self.exception_handlers)
         self._max_body_bytes = max_body_bytes
         self._open_paths = open_paths
+        self._has_telemetry = self._native_telemetry.enabled()
         self._completed_document: dict[str, Any] | None = None
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
         """Add a middleware inside of this service's own: its responses are logged, counted and limited as all are."""
         super().add_middleware(middleware_class, *args, **kwargs)
         self.user_middleware.insert(self._own_middleware, self.user_middleware.pop(0))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. What FastAPI and Starlette do in `__call__` for a request without telemetry."""
+        if self.middleware_stack is None or scope["type"] != "http" or self.root_path or self._has_telemetry:
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return FastAPI's OpenAPI document, with the errors and headers that all routes share."""

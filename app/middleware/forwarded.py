@@ -1,7 +1,7 @@
-"""Reports an `X-Forwarded-For` that was ignored, because the peer is not trusted."""
+"""The client of a request that came through a proxy, by `X-Forwarded-For` and `X-Forwarded-Proto`."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.types import Scope
@@ -10,40 +10,47 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.metrics.instruments import Metrics
 from app.settings.addresses import with_mapped_networks
 
-_HEADER: Final = b"x-forwarded-for"
+_FOR: Final = b"x-forwarded-for"
+
+HEADERS: Final = (_FOR, b"x-forwarded-proto")
 
 log = structlog.get_logger(__name__)
 
 
-class ForwardedCheck:
-    """Compares the client of a request with its `X-Forwarded-For`.
+class Forwarded:
+    """Takes the client's address and the scheme from the headers of a proxy that FORWARDED_ALLOW_IPS names.
 
-    Uvicorn takes the client's address from this header if FORWARDED_ALLOW_IPS names the peer, and ignores the header
-    otherwise, because every client can write one. If the peer is a proxy after all, all of its clients share the
-    proxy's address and its quota: each such request is counted, and the first one of a worker is logged.
+    Uvicorn's middleware does it. Headers of another peer are ignored, because every client can write them. If that
+    peer is a proxy after all, all of its clients share its address and its quota: each such request is counted, and
+    the first one of a worker is logged.
     """
 
     def __init__(self, trusted: Sequence[str], metrics: Metrics) -> None:
-        networks = list(with_mapped_networks(tuple(trusted)))
-        self._trusted = ProxyHeadersMiddleware(None, networks).trusted_hosts  # type: ignore[arg-type]
+        self._apply: Any = ProxyHeadersMiddleware(_do_nothing, list(with_mapped_networks(tuple(trusted))))
         self._metrics = metrics
         self._has_logged = False
 
-    def check(self, scope: Scope) -> None:
-        """Report the request if its `X-Forwarded-For` was ignored. Call it for a request that has one."""
-        client = scope["client"]
-        # Uvicorn's client from the header has the port 0, and so has a peer on a Unix socket, whose address is local.
-        if client is None or (client[1] == 0 and client[0] != "127.0.0.1"):
-            return
-        values = b", ".join(value for name, value in scope["headers"] if name == _HEADER).decode("latin-1")
-        forwarded = self._trusted.get_trusted_client_address(values)
-        if not forwarded[0] or forwarded == tuple(client):
+    async def apply(self, scope: Scope) -> None:
+        """Set the client and the scheme of a request that has one of the headers, or report that it was ignored."""
+        peer = scope["client"]
+        await self._apply(scope, None, None)
+        if scope["client"] is peer and peer is not None:
+            self._check(scope, peer)
+
+    def _check(self, scope: Scope, peer: Any) -> None:
+        values = b", ".join(value for name, value in scope["headers"] if name == _FOR).decode("latin-1")
+        forwarded = self._apply.trusted_hosts.get_trusted_client_address(values)
+        if not forwarded[0] or forwarded == tuple(peer):  # applied by the server
             return
         self._metrics.forwarded_for_ignored.inc()
         if not self._has_logged:
             self._has_logged = True
             log.warning(
                 "forwarded_for_ignored",
-                peer=client[0],
+                peer=peer[0],
                 advice="If this peer is your proxy, add its address to FORWARDED_ALLOW_IPS.",
             )
+
+
+async def _do_nothing(_scope: Any, _receive: Any, _send: Any) -> None:
+    """The application that the middleware calls."""

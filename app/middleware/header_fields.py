@@ -5,13 +5,15 @@ from typing import Final
 
 from starlette.types import Scope
 
+from app.middleware import forwarded
+
 HeaderFields = dict[bytes, list[bytes]]
 """The values of each field, in their order."""
 
 Check = Callable[[Scope, HeaderFields], None]
 """Raises a `RequestError` to refuse a request."""
 
-_READ: Final = frozenset({b"host", b"x-request-id", b"traceparent", b"x-forwarded-for"})
+_READ: Final = frozenset({b"host", b"x-request-id", b"traceparent", *forwarded.HEADERS})
 
 
 def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> HeaderFields:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import ShuttingDownError
 from app.logs.rendering import current_request
 from app.middleware import problems
-from app.middleware.forwarded import ForwardedCheck
+from app.middleware.forwarded import HEADERS, Forwarded
 from app.middleware.head import answer_head
 from app.middleware.header_fields import Check, read_fields
 from app.middleware.rate_limit import RateLimit
@@ -50,7 +50,7 @@ class Lifecycle:
         log: RequestLog,
         metrics: RequestMetrics,
         headers: ResponseHeaders,
-        forwarded: ForwardedCheck | None = None,
+        forwarded: Forwarded | None = None,
         authentication: Callable[[ASGIApp], ASGIApp] | None = None,
         rate_limit: RateLimit | None = None,
         checks: Sequence[Check] = (),
@@ -71,8 +71,8 @@ class Lifecycle:
             await self._authenticated(scope, receive, send)
             return
         fields = read_fields(scope["headers"])
-        if b"x-forwarded-for" in fields and self._forwarded is not None:
-            self._forwarded.check(scope)
+        if self._forwarded is not None and not fields.keys().isdisjoint(HEADERS):
+            await self._forwarded.apply(scope)
         state = scope.setdefault("state", {})
         trace_id, span_id = state.get(TRACE) or (trace_id_of(fields), None)
         ids = request_id_of(fields), trace_id, span_id
@@ -84,7 +84,10 @@ class Lifecycle:
         self._metrics.begin()
         started = perf_counter()
         try:
-            await self._answered(scope, response)
+            try:
+                await self._authenticated(scope, response.receive, response.send)
+            except BaseException as error:  # noqa: BLE001  # it is answered or raised again
+                await self._answer_failure(scope, response, error)
         except Exception as error:  # there is no outer middleware that could answer
             crashed = True
             state[FAILURE_CODE] = problems.INTERNAL_ERROR_CODE
@@ -101,24 +104,20 @@ class Lifecycle:
                 self._log.write(scope, ids, status, ended - started, response.sent_bytes)
                 current_request.reset(token)
 
-    async def _answered(self, scope: Scope, response: ResponseRecorder) -> None:
+    async def _answer_failure(self, scope: Scope, response: ResponseRecorder, error: BaseException) -> None:
         """Answer an exception with a problem document, unless the response has started. Step 6."""
-        receive, send = response.receive, response.send
-        try:
-            await self._authenticated(scope, receive, send)
-        except ClientDisconnect:
-            return  # The client has disconnected, so there is no one to answer.
-        except asyncio.CancelledError:
+        if isinstance(error, ClientDisconnect):
+            return  # There is no one to answer.
+        if isinstance(error, asyncio.CancelledError):
             # The server cancels the requests that still run at the end of GRACEFUL_SECONDS, and a request that
             # only reads when its client disconnects.
             if not response.has_started and CLIENT_DISCONNECTED not in scope["state"]:
-                error = ShuttingDownError(write_in_doubt=scope["method"] in _WRITES)
-                await problems.respond(scope, error, receive, send)
-            raise
-        except Exception as error:
-            if response.has_started:  # The server closes the connection.
-                raise
-            await problems.respond(scope, error, receive, send)
+                refusal = ShuttingDownError(write_in_doubt=scope["method"] in _WRITES)
+                await problems.respond(scope, refusal, response.receive, response.send)
+            raise error
+        if response.has_started or not isinstance(error, Exception):  # The server closes the connection.
+            raise error
+        await problems.respond(scope, error, response.receive, response.send)
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the application answer a request that is within its quota and passes the checks. Steps 3 to 5."""

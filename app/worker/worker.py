@@ -26,6 +26,7 @@ class Worker(UvicornWorker):
         "lifespan": "on",
         "limit_max_requests": None,
         "loop": "uvloop",
+        "proxy_headers": False,
         "reset_contextvars": True,
         "server_header": False,
         "ws": "none",

@@ -1,30 +1,23 @@
 import pytest
 from structlog.testing import capture_logs
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.metrics.instruments import Metrics
-from app.middleware.forwarded import ForwardedCheck
-from app.settings.addresses import with_mapped_networks
+from app.middleware.forwarded import Forwarded
 
 TRUSTED = ("10.0.0.0/8",)
 
 
 class Server:
-    """Uvicorn's middleware and the check behind it, as a request passes them."""
+    """What requests pass through."""
 
     def __init__(self, trusted=TRUSTED) -> None:
         self.metrics = Metrics()
-        self.check = ForwardedCheck(trusted, self.metrics)
-        self.proxies = ProxyHeadersMiddleware(self.app, list(with_mapped_networks(trusted)))
-
-    async def app(self, scope, receive, send):
-        """Check the request."""
-        self.check.check(scope)
+        self.forwarded = Forwarded(trusted, self.metrics)
 
     async def ignored(self, peer, *forwarded: str) -> float:
         """Send a request from this peer, and return how many were reported so far."""
         headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
-        await self.proxies({"type": "http", "client": peer, "headers": headers}, None, None)  # type: ignore[arg-type]
+        await self.forwarded.apply({"type": "http", "client": peer, "headers": headers})
         return float(self.metrics.registry.get_sample_value("forwarded_for_ignored_total") or 0)
 
 
@@ -62,3 +55,14 @@ async def test_the_header_of_a_trusted_peer_is_not_reported(peer, forwarded):
 async def test_a_peer_on_a_unix_socket_is_reported_unless_it_is_trusted(trusted, count):
     """Its address is 127.0.0.1, and its port is 0."""
     assert count == await Server(trusted).ignored(("127.0.0.1", 0), "203.0.113.9")
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"), [("10.0.0.1", ("203.0.113.9", "https")), ("192.0.2.1", ("192.0.2.1", "http"))]
+)
+async def test_the_headers_of_a_trusted_peer_are_applied(peer, expected):
+    """Those of any other peer are not."""
+    headers = [(b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-proto", b"https")]
+    scope = {"type": "http", "client": (peer, 5), "scheme": "http", "headers": headers}
+    await Server().forwarded.apply(scope)
+    assert expected == (scope["client"][0], scope["scheme"])
