@@ -1,7 +1,10 @@
-"""The keys of `scope["state"]` through which the server and the application inform each other."""
+"""The keys of the scope through which the server and the application inform each other, most of its `state`."""
 
 from collections.abc import Mapping
 from typing import Any, Final
+
+WHOLE_RESPONSE: Final = "http.response.whole"
+"""From the server, an ASGI extension: `http.response.start` may have the key `body`, and is then the whole response."""
 
 ANSWER_REFUSED: Final = "answer_refused"
 """From the lifespan: the ASGI application that answers the requests that the server refuses."""

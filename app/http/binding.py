@@ -71,9 +71,9 @@ class Binding:
             if len(body) > _LONG_BODY_BYTES:
                 await asyncio.sleep(0)  # parsing and validating are two parts, between which others run
             receive = repeated(body, receive)
-        else:
-            receive = limited(receive, limit_bytes)
-        request = Request(scope, receive, send) if self._needs_request else None
+        request = None
+        if self._needs_request:
+            request = Request(scope, limited(receive, limit_bytes), send)
         for name, dependency, takes_request in self._dependencies:
             value = await (dependency(request) if takes_request else dependency())
             if name is not None:

@@ -8,9 +8,11 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from opentelemetry.trace import get_current_span
 from starlette._utils import get_route_path
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 from app.http.route_table import RouteTable
+from app.state_keys import WHOLE_RESPONSE
 
 
 class Dispatcher:
@@ -46,12 +48,27 @@ class Dispatcher:
             response = await route.call(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # it is handled or raised again
             await self._handling(_raising(error))(scope, receive, send)
+            return
+        if WHOLE_RESPONSE in scope.get("extensions", ()) and _is_whole(response):
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": response.status_code,
+                    "headers": response.raw_headers,
+                    "body": response.body,
+                }
+            )
         else:
             await response(scope, receive, send)
 
     def _handling(self, app: ASGIApp) -> ASGIApp:
         """This application, with the handlers of exceptions that are declared."""
         return ExceptionMiddleware(app, self._handlers)
+
+
+def _is_whole(response: Response) -> bool:
+    """Whether the response does nothing but send its head and its body."""
+    return type(response).__call__ is Response.__call__ and response.background is None
 
 
 def _raising(error: Exception) -> ASGIApp:

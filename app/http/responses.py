@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
+
+_JSON: Final = "application/json"
+_JSON_TYPE: Final = (b"content-type", _JSON.encode())
 
 
 def json_response(
@@ -18,8 +21,23 @@ def json_response(
 def rendered_response(
     body: bytes, *, headers: Mapping[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
-    """Return a response with JSON that has been rendered already."""
-    return Response(body, status_code=status, headers=headers, media_type="application/json")
+    """Return a response with JSON that has been rendered already. The headers are others than those of its content."""
+    return _JsonResponse(body, headers or {}, status)
+
+
+class _JsonResponse(Response):
+    """A response whose headers are made in one step: Starlette looks for those of the content among the given ones."""
+
+    def __init__(self, body: bytes, headers: Mapping[str, str], status: HTTPStatus) -> None:
+        self.status_code = status
+        self.media_type = _JSON
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            *[(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+            (b"content-length", b"%d" % len(body)),
+            _JSON_TYPE,
+        ]
 
 
 def render(content: Any) -> bytes:

@@ -1,7 +1,7 @@
 """A FastAPI route that calls simple endpoints by a `Binding`, and reads every body by the same rules."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from fastapi._body_limit import validate_max_body_size
 from fastapi.routing import APIRoute, request_response
@@ -96,15 +96,19 @@ class Route(APIRoute):
         response = await self.call(scope, receive, send)
         await response(scope, receive, send)
 
-    async def call(self, scope: Scope, receive: Receive, send: Send) -> Response:
-        """Call the endpoint by its binding, which it must have, and return its response.
+    def call(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Response]:
+        """Call the endpoint by its binding, which it must have, and return its response when it is awaited.
 
         Raises:
             InsufficientScopeError: As `handle` does.
         """
+        if self.needed_scopes or self._keeps_long_body or BODY_INCOMPLETE in scope.get("state", ()):
+            return self._begin_and_call(scope, receive, send)
+        return self.binding.call(scope, receive, send, self.limit_bytes)  # type: ignore[union-attr]
+
+    async def _begin_and_call(self, scope: Scope, receive: Receive, send: Send) -> Response:
         receive = await self._begin(scope, receive)
-        binding = cast(Binding, self.binding)
-        return await binding.call(scope, receive, send, self.limit_bytes)
+        return await self.binding.call(scope, receive, send, self.limit_bytes)  # type: ignore[union-attr]
 
     async def _begin(self, scope: Scope, receive: Receive) -> Receive:
         """Check the scopes, and return the `receive` by which the endpoint gets its body."""

@@ -11,7 +11,7 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
 
     async def send_without_body(message: Message) -> None:
         scope["method"] = "HEAD"
-        if message["type"] == "http.response.body":
+        if "body" in message:
             message["body"] = b""
         await send(message)
 

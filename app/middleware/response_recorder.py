@@ -51,6 +51,5 @@ class ResponseRecorder:
         if message["type"] == "http.response.start":
             self._status = self._status or message["status"]
             message["headers"] = self._headers.complete(self._path, message.get("headers", ()), self._state)
-        else:
-            self.sent_bytes += len(message.get("body", b""))
+        self.sent_bytes += len(message.get("body", b""))
         await self._send(message)

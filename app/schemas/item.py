@@ -69,7 +69,7 @@ Active = Annotated[bool, Strict()]
 
 def _whole_number(value: Any) -> Any:
     # Python also parses `1_000`, `+1` and the digits of other scripts.
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,19}", value):
+    if isinstance(value, str) and not _WHOLE_NUMBER.fullmatch(value):
         raise ValueError("Input should be a whole number, written with 1 to 19 digits")
     return value
 
@@ -106,6 +106,7 @@ ActiveFilter = Annotated[
     ),
 ]
 
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,19}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
 

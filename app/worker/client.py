@@ -37,9 +37,9 @@ class LimitedClient(ClientTimeouts):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave no reference cycle: the garbage collector may run only after thousands of connections."""
+        self.cycle = None  # it knows already, so Uvicorn need not tell it
         super().connection_lost(exc)
         self._response_transport.release()
-        self.cycle = None
 
     @property
     def phase(self) -> Phase:

@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.errors import RequestRefusedError
-from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED, REFUSAL
+from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED, REFUSAL, WHOLE_RESPONSE
 from app.worker.client import LimitedClient
 from app.worker.head import (
     MAX_LINE_BYTES,
@@ -27,6 +27,8 @@ from app.worker.parts import RequestParts
 from app.worker.response import RequestCycle, RequestCycle10, await_refusal
 
 _CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
+
+_EXTENSIONS: Any = {WHOLE_RESPONSE: {}}
 
 _WHITE_SPACE = b" \t"
 
@@ -113,6 +115,7 @@ class Connection(LimitedClient):
     def on_message_begin(self) -> None:
         """Start the timeout for the whole request."""
         super().on_message_begin()
+        self.scope["extensions"] = _EXTENSIONS
         self._receiving = True
         self._head_complete = False
         self._head_bytes = 0
@@ -179,7 +182,7 @@ class Connection(LimitedClient):
             access_logger=self.access_logger,
             access_log=False,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
+            message_event=None,  # type: ignore[arg-type]  # made when it is needed
             expect_100_continue=self.expect_100_continue and version != "1.0",
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
@@ -197,7 +200,7 @@ class Connection(LimitedClient):
             cycle.is_long = True
         if kept > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        cycle.message_event.set()
+        cycle.notify()
 
     def on_message_complete(self) -> None:
         """Note that the request has arrived completely."""
@@ -206,7 +209,7 @@ class Connection(LimitedClient):
         self._receiving = self._line_checked = False
         if self.cycle is not None:
             self.cycle.more_body = False
-            self.cycle.message_event.set()
+            self.cycle.notify()
 
     def on_response_complete(self) -> None:
         """Start the next request, or wait for it."""
@@ -231,7 +234,7 @@ class Connection(LimitedClient):
                 self._forget_request()
             if self._half_closed:
                 self.close()
-            else:
+            elif self.flow.read_paused:
                 self.flow.resume_reading()
         else:
             cycle, app = self.pipeline[-1]
@@ -252,7 +255,8 @@ class Connection(LimitedClient):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        self._end_with_last_response()
+        if self._half_closed or self.server_state.draining:
+            self._end_with_last_response()
         # Not a copy of this context: asyncio could leak variables from one request to the next
         # (python/cpython#140947).
         self._task = self.loop.create_task(cycle.run_asgi(app), context=contextvars.Context())
@@ -260,17 +264,12 @@ class Connection(LimitedClient):
         self.tasks.add(self._task)
 
     def _end_with_last_response(self) -> None:
-        """While draining, and for a client that sends nothing more, let the last response say `Connection: close`.
+        """Let the last response say `Connection: close`: while draining, and for a client that sends nothing more.
 
         A response that has started has already said that the connection is kept.
         """
         cycle = self._running
-        if (
-            cycle is not None
-            and not self.pipeline
-            and not cycle.response_started
-            and (self._half_closed or self.server_state.draining)
-        ):
+        if cycle is not None and not self.pipeline and not cycle.response_started:
             cycle.keep_alive = False
 
     def _parse(self, data: bytes) -> None:

@@ -57,6 +57,9 @@ class RequestCycle(ResponseWriter):
     refusal: RequestRefusedError | None = None
     """Why the rest of the request was refused."""
 
+    has_news = False
+    """Something has arrived that `receive` has not told."""
+
     @property
     def is_safe(self) -> bool:
         """Whether the request only reads."""
@@ -85,8 +88,11 @@ class RequestCycle(ResponseWriter):
         if self.refusal is None and not self.disconnected and not self.response_complete:
             self.continue_request()
             self.transport.resume_reading()
-            await self.message_event.wait()
-            self.message_event.clear()
+            if not self.has_news:
+                self.message_event = self.message_event or asyncio.Event()
+                await self.message_event.wait()
+                self.message_event.clear()
+            self.has_news = False
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         if self.refusal is not None:
@@ -95,6 +101,12 @@ class RequestCycle(ResponseWriter):
         self.handed_on_bytes += len(self.body)
         self.body = bytearray()
         return message
+
+    def notify(self) -> None:
+        """Have `receive` look again at what has arrived."""
+        self.has_news = True
+        if self.message_event is not None:
+            self.message_event.set()
 
     def continue_request(self) -> None:
         """Send `100 Continue` if the client waits for it."""
@@ -107,12 +119,12 @@ class RequestCycle(ResponseWriter):
         """Have the application answer this refusal, as soon as it asks for the rest of the request."""
         self.refusal = refusal
         self.keep_alive = False
-        self.message_event.set()
+        self.notify()
 
     def disconnect(self) -> None:
         """The client is gone. What the application sends is dropped."""
         self.disconnected = True
-        self.message_event.set()
+        self.notify()
 
     async def _answer_failure(self, error: BaseException) -> None:
         if self.disconnected and isinstance(error, asyncio.CancelledError):

@@ -1,5 +1,6 @@
 """Writes a response to its connection: the head of a short one together with its body."""
 
+import asyncio
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,8 +21,12 @@ class ResponseWriter(RequestResponseCycle):
     """Uvicorn's cycle, which writes the head and the body of a response by one system call where it can.
 
     A head with a Content-Length waits for the first part of the body, which an application sends at once. The head of
-    a stream is written immediately, because its first part may take long.
+    a stream is written immediately, because its first part may take long. With WHOLE_RESPONSE head and body are one
+    message.
     """
+
+    message_event: asyncio.Event | None  # type: ignore[assignment]
+    """Set when `receive` must look again. None until it waits for the first time."""
 
     _head: bytes | None = None
     """The head, while it waits for the body."""
@@ -49,7 +54,11 @@ class ResponseWriter(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         head = self._render_head(message["status"], [*self.default_headers, *message.get("headers", ())])
-        if self.chunked_encoding is False and self.expected_content_length:
+        body = message.get("body")
+        if body is not None:
+            self._head = head
+            self._write_body(body, is_last=True)
+        elif self.chunked_encoding is False and self.expected_content_length:
             self._head = head
         else:
             self.transport.write(head)
@@ -105,7 +114,8 @@ class ResponseWriter(RequestResponseCycle):
             if self.expected_content_length != 0:
                 raise RuntimeError("Response content shorter than Content-Length")
             self.response_complete = True
-            self.message_event.set()
+            if self.message_event is not None:
+                self.message_event.set()
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()

@@ -12,7 +12,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.worker.limits import State
 from app.worker.response import RequestCycle, ResponseTransport
-from app.worker.waits import APPLICATION, CLOSE, HALF_CLOSED, READER, REST_OF_REQUEST, Wait, current_wait, wait_seconds
+from app.worker.waits import (
+    APPLICATION,
+    CLOSE,
+    FIRST_REQUEST,
+    HALF_CLOSED,
+    LAST_REQUEST,
+    NEXT_REQUEST,
+    READER,
+    REST_OF_REQUEST,
+    Wait,
+    wait_seconds,
+)
 
 _RESPONSE_BEGINNING = b"HTTP/1.1 "
 
@@ -154,18 +165,7 @@ class ClientTimeouts(HttpToolsProtocol):
 
     def _update_deadline(self) -> None:
         """Derive the deadline from the state. It stays as it is while the connection waits for the same."""
-        flow = self.flow
-        closing = self._closing
-        wait = current_wait(
-            unread=flow.write_paused or (closing and self.transport.get_write_buffer_size() > 0),
-            closing=closing,
-            receiving=self._receiving,
-            busy=self._running is not None,
-            may_be_gone=self._half_closed and self._may_be_gone(),
-            read_paused=flow.read_paused,
-            draining=self.server_state.draining,
-            is_new=not self._has_answered,
-        )
+        wait = self._current_wait()
         previous = self._wait
         if wait is previous:
             return
@@ -182,6 +182,21 @@ class ClientTimeouts(HttpToolsProtocol):
         self.deadline = now + wait_seconds(wait, self.limits)
         if wait is READER or wait is CLOSE:
             self._unsent_bytes = self.transport.get_write_buffer_size()
+
+    def _current_wait(self) -> Wait:
+        flow = self.flow
+        if flow.write_paused:
+            return READER
+        if self._closing:
+            return READER if self.transport.get_write_buffer_size() else CLOSE
+        is_busy = self._running is not None
+        if self._receiving and not (is_busy and flow.read_paused):
+            return REST_OF_REQUEST
+        if is_busy:
+            return HALF_CLOSED if self._half_closed and self._may_be_gone() else APPLICATION
+        if self.server_state.draining:
+            return LAST_REQUEST
+        return NEXT_REQUEST if self._has_answered else FIRST_REQUEST
 
     def _start_request_time(self) -> None:
         """Give a request that begins to arrive its own time."""

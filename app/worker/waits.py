@@ -1,4 +1,4 @@
-"""What a connection waits for, derived from its state, and for how long."""
+"""What a connection may wait for, and for how long."""
 
 import math
 from enum import Enum, auto
@@ -36,42 +36,6 @@ class Wait(Enum):
 
 # On Python 3.11 it takes ten times as long to look up a member of an Enum as a global name.
 FIRST_REQUEST, NEXT_REQUEST, LAST_REQUEST, REST_OF_REQUEST, APPLICATION, HALF_CLOSED, READER, CLOSE = Wait
-
-
-def current_wait(
-    *,
-    unread: bool,
-    closing: bool,
-    receiving: bool,
-    busy: bool,
-    may_be_gone: bool,
-    read_paused: bool,
-    draining: bool,
-    is_new: bool,
-) -> Wait:
-    """Return what a connection in this state waits for.
-
-    Args:
-        unread: The write buffer is full, or the connection closes and not everything is sent.
-        closing: Nothing more is answered.
-        receiving: A request has begun to arrive and has not arrived completely.
-        busy: The application answers a request.
-        may_be_gone: That request only reads, its response has not begun, and the client has sent its last byte.
-        read_paused: Nothing is read, because the application must first take what has arrived.
-        draining: The worker drains.
-        is_new: No request was answered yet.
-    """
-    if unread:
-        return READER
-    if closing:
-        return CLOSE
-    if receiving and not (busy and read_paused):
-        return REST_OF_REQUEST
-    if busy:
-        return HALF_CLOSED if may_be_gone else APPLICATION
-    if draining:
-        return LAST_REQUEST
-    return FIRST_REQUEST if is_new else NEXT_REQUEST
 
 
 def wait_seconds(wait: Wait, limits: Limits) -> float:
