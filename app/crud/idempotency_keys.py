@@ -1,8 +1,25 @@
-"""The names under which idempotency keys are stored, and how expired ones are deleted."""
+"""The names under which idempotency keys are stored, which answer a key keeps, and how expired ones are deleted."""
+
+from typing import Final
 
 from sqlalchemy import text
 
 from app.database import StatementRunner, named, slow
+
+KEEP_FIRST_ANSWER: Final = """
+    ON CONFLICT (key) DO UPDATE SET
+        fingerprint = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
+            THEN excluded.fingerprint ELSE known.fingerprint END,
+        answer = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
+            THEN excluded.answer ELSE known.answer END,
+        created_at = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
+            THEN excluded.created_at ELSE known.created_at END
+"""
+"""How `INSERT INTO idempotency_keys AS known` ends: the first answer to a key stays for 24 hours.
+
+`ON CONFLICT DO UPDATE` waits for a first request that is still running and then, unlike `DO NOTHING`, returns what that
+one has stored.
+"""
 
 # The lock ends with the statement, so it works behind PgBouncer, too. A key that a request uses again at this moment is
 # skipped. An expired key counts as unused, deleted or not: see docs/decisions/0004-idempotency-in-one-statement.md.

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import ARRAY, Boolean, Float, Text, bindparam, text
 
-from app.crud.idempotency_keys import stored_key
+from app.crud.idempotency_keys import KEEP_FIRST_ANSWER, stored_key
 from app.crud.item import CONSTRAINT_ERRORS
 from app.crud.item_idempotency import KEY_PREFIX
 from app.database import StatementRunner, named
@@ -58,14 +58,7 @@ _create_once = named(
     INSERT INTO idempotency_keys AS known (key, fingerprint, answer, created_at)
     SELECT :key, :fingerprint,
         jsonb_build_object('first_id', min(id), 'batch', jsonb_agg(to_jsonb(proposed) ORDER BY id)), min(created_at)
-    FROM proposed
-    ON CONFLICT (key) DO UPDATE SET
-        fingerprint = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
-            THEN excluded.fingerprint ELSE known.fingerprint END,
-        answer = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
-            THEN excluded.answer ELSE known.answer END,
-        created_at = CASE WHEN excluded.created_at - known.created_at > interval '24 hours'
-            THEN excluded.created_at ELSE known.created_at END
+    FROM proposed {KEEP_FIRST_ANSWER}
     RETURNING fingerprint, answer
 ), created AS (
     INSERT INTO items (id, name, description, price, is_active, created_at, updated_at)
