@@ -158,6 +158,10 @@ class Database:
         """Close every connection now, and fail the requests that wait for one: the server does not answer."""
         self._pool.drop_all()
 
+    async def close(self) -> None:
+        """Close the idle connections now, and each other one when it is released. It may be called again."""
+        await self._pool.close()
+
     async def answers(self, seconds: float) -> bool:
         """Whether a server that it is connected to answers at all within this time. One that is busy does.
 

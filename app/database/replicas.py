@@ -1,5 +1,6 @@
 """Reads from replicas: which server answers a read, and when the primary answers instead."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -301,6 +302,8 @@ async def opened(
 ) -> AsyncIterator[Replicas | None]:
     """The replicas of one worker, each with connections of its own; None without a URL. Nothing is connected yet.
 
+    At the end of the block the connections are closed, those to the primary as well.
+
     Args:
         connect: Opens a database by what reads its URL, with the limits of the primary, and a number for its budget.
         read_url: Returns the address of the replicas. It is called again when one of them refuses the login.
@@ -322,7 +325,11 @@ async def opened(
             )
             for number, host in enumerate(url.hosts, 1)
         ]
-        yield Replicas(primary, replicas, lag_seconds=lag_seconds, observer=observer, named_versions=named_versions)
+        try:
+            yield Replicas(primary, replicas, lag_seconds=lag_seconds, observer=observer, named_versions=named_versions)
+        finally:
+            # At the same time: each takes two seconds if its server is frozen.
+            await asyncio.gather(primary.close(), *(replica.database.close() for replica in replicas))
 
 
 def _reading(read_url: Callable[[], DatabaseUrl | None], host: DatabaseHost) -> Callable[[], DatabaseUrl]:

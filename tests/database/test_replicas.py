@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from app.database import pool
 from app.database.replicas import LAGGING, NO_STANDBY, PRIMARY_SILENT, PrimarySample, Replica, Replicas, opened
 from app.database_url import DatabaseUrl
 from app.errors import DatabaseUnavailableError, PoolExhaustedError, StartupError, StatementTimeoutError
@@ -310,11 +312,10 @@ async def test_each_host_has_connections_of_its_own(database_url):
     async def connect(read_url, number):
         read.append(read_url)
         assert len(read) == number
-        yield None
+        yield AsyncMock()
 
-    primary: Any = None
     async with opened(
-        connect, lambda: urls[0], primary, lag_seconds=1.0, observer=Reads(), named_versions=newest_named
+        connect, lambda: urls[0], AsyncMock(), lag_seconds=1.0, observer=Reads(), named_versions=newest_named
     ) as replicas:
         assert replicas
         assert ["1", "2"] == [replica.number for replica in replicas.replicas]
@@ -324,3 +325,25 @@ async def test_each_host_has_connections_of_its_own(database_url):
         assert "a" == read[0]().hosts[0].name
         with pytest.raises(StartupError, match="names other hosts than at the start"):
             read[1]()
+
+
+async def test_pools_of_frozen_servers_are_closed_at_the_same_time(database_url, monkeypatch):
+    """The end of a worker does not take a time for each."""
+    monkeypatch.setattr(pool, "CLOSE_SECONDS", 3.0)
+    async with proxied(database_url) as proxy, connected(proxy.url) as primary:
+        host = proxy.url.partition("@")[2].partition("/")[0]
+        url = DatabaseUrl.parse_replicas(proxy.url.replace(host, f"{host},{host.replace('127.0.0.1', 'localhost')}"))
+        async with opened(
+            lambda read_url, _: connected(read_url()),
+            lambda: url,
+            primary,
+            lag_seconds=1.0,
+            observer=Reads(),
+            named_versions=newest_named,
+        ) as replicas:
+            assert replicas
+            databases = [primary, *(replica.database for replica in replicas.replicas)]
+            assert ["ok"] * 3 == await outcomes(*(sleep(database, 0.01) for database in databases))
+            proxy.freeze()
+            started = perf_counter()
+    assert 3 <= perf_counter() - started < 6
