@@ -63,17 +63,17 @@ class Binding:
             TypeError: The endpoint returned something other than the Response that it declares.
         """
         arguments = self._defaults.copy()
-        document = None
+        document, body = None, b""
         if self._body is not None:
             has_content_type = self._body_rules.check_headers(scope["headers"], limit_bytes)
             body = await read_body(receive, limit_bytes)
             document = self._body_rules.parse_json(body, has_content_type=has_content_type)
             if len(body) > _LONG_BODY_BYTES:
                 await asyncio.sleep(0)  # parsing and validating are two parts, between which others run
-            receive = repeated(body, receive)
         request = None
         if self._needs_request:
-            request = Request(scope, limited(receive, limit_bytes), send)
+            receive = limited(receive, limit_bytes) if self._body is None else repeated(body, receive)
+            request = Request(scope, receive, send)
         for name, dependency, takes_request in self._dependencies:
             value = await (dependency(request) if takes_request else dependency())
             if name is not None:

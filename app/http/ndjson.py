@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import RequestError, ShuttingDownError, root_cause
-from app.http.etags import Versioned, with_etag
+from app.http.etags import Versioned, with_etags
 from app.http.responses import render
 from app.http.streams import Streams
 from app.rate_limits.clients import client_of_scope
@@ -141,6 +141,6 @@ async def _lines(rows: Sequence[Versioned]) -> list[bytes]:
     """Return the rows as lines, some in each piece. Other requests run between two pieces."""
     pieces = []
     for first in range(0, len(rows), _PIECE_ROWS):
-        pieces.append(b"\n".join([render(with_etag(row)) for row in rows[first : first + _PIECE_ROWS]]))
+        pieces.append(b"\n".join([render(row) for row in with_etags(rows[first : first + _PIECE_ROWS])]))
         await asyncio.sleep(0)
     return pieces

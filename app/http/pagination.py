@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app.errors import InvalidFieldError, PageTooLargeError
 from app.http import cursors
-from app.http.etags import Versioned, with_etag
+from app.http.etags import Versioned, with_etags
 from app.http.responses import render, rendered_response
 
 MAX_OFFSET = 10_000
@@ -85,7 +85,7 @@ class Pagination:
         """Return the response body, with the members that every list has."""
         has_page_number = info.total is not None and self.has_other_pages
         return {
-            self.resource: [with_etag(row) for row in rows],
+            self.resource: with_etags(rows),
             "page": (self.page or 1) if has_page_number else None,
             "per_page": self.per_page,
             "total": info.total,
@@ -99,12 +99,14 @@ class Pagination:
         kept = len(rows)
         while kept > 1 and body_bytes > MAX_PAGE_BYTES:
             kept -= 1
-            body_bytes -= len(render(with_etag(rows[kept]))) + len(",")
+            body_bytes -= len(render(*with_etags(rows[kept : kept + 1]))) + len(",")
         return rows[:kept]
 
     def links(self, body: dict[str, Any]) -> str:
         """Return the `Link` header (RFC 8288). Its targets are relative, because a client chooses the Host header."""
-        query = urlencode({"per_page": self.per_page, **self.filters})
+        query = f"per_page={self.per_page}"
+        if self.filters:
+            query += f"&{urlencode(self.filters)}"
         targets = {"first": query}
         if body["page"] is not None:
             page, pages = body["page"], body["pages"]

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 import orjson
-import structlog
 from fastapi import APIRouter, Header, Query, Request, Security
 from pydantic import Field
 from starlette.responses import Response
@@ -17,7 +16,7 @@ from app.dataclasses.item import ItemData
 from app.dependencies import DatabaseDependency, RateLimitsDependency, ReadDatabaseDependency
 from app.errors import InvalidFieldError, ItemNotFoundError
 from app.http import cursors
-from app.http.etags import etag, expected_versions, is_not_modified, with_etag
+from app.http.etags import etag, expected_versions, is_not_modified, with_etags
 from app.http.id_lists import PATTERN, parse_ids
 from app.http.openapi import ETAG, MERGE_PATCH_TOO, error_responses, header
 from app.http.pagination import Pagination
@@ -39,8 +38,6 @@ from app.schemas.item import (
     Search,
     Time,
 )
-
-log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/items", tags=["items"])
 
@@ -88,7 +85,6 @@ async def create_item(
             fingerprint=_fingerprint(data),
             owner=owner_of(request),
         )
-    log.debug("item_created", item_id=item.id, is_replay=is_replay)
     headers = {"Location": f"{_path(request)}/{item.id}", "ETag": etag(item)}
     if is_replay:
         headers["Idempotency-Replayed"] = "true"
@@ -123,9 +119,8 @@ async def create_items(
         created, is_replay = await item_batch.create_many_once(
             database, rows, key=idempotency_key[0], fingerprint=_fingerprint(data), owner=owner_of(request)
         )
-    log.debug("items_created", count=len(rows), is_replay=is_replay)
     headers = {"Idempotency-Replayed": "true"} if is_replay else {}
-    return json_response({"items": [with_etag(item) for item in created]}, headers=headers, status=HTTPStatus.CREATED)
+    return json_response({"items": with_etags(created)}, headers=headers, status=HTTPStatus.CREATED)
 
 
 @router.get("", dependencies=[_READ], response_model=ItemList, responses=_LISTED)
@@ -276,7 +271,6 @@ async def replace_item(
     """Replace all fields of an item. Optional fields that are absent get their defaults."""
     versions = expected_versions(if_match, item_id)
     item = await items.change(database, item_id, body.to_data().to_dict(), versions=versions)
-    log.debug("item_replaced", item_id=item_id)
     return json_response(item, headers={"ETag": etag(item)})
 
 
@@ -295,7 +289,6 @@ async def change_item(
     if not changes:
         raise InvalidFieldError("body", "Send at least one field to change")
     item = await items.change(database, item_id, changes, versions=expected_versions(if_match, item_id))
-    log.debug("item_changed", item_id=item_id)
     return json_response(item, headers={"ETag": etag(item)})
 
 
@@ -310,10 +303,8 @@ async def delete_item(
     versions = expected_versions(if_match, item_id)
     if permanent:
         await items.delete_permanently(database, item_id, versions=versions)
-        log.debug("item_deleted", item_id=item_id)
     else:
         await items.deactivate(database, item_id, versions=versions)
-        log.debug("item_deactivated", item_id=item_id)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

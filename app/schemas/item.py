@@ -3,7 +3,6 @@
 import json
 import re
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -42,8 +41,7 @@ class _Visible:
 
 
 def _two_decimals(price: float) -> float:
-    exponent = Decimal(repr(price)).normalize().as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -2:
+    if round(price, 2) != price:
         raise ValueError("A price has at most two decimals")
     return price + 0.0  # turns -0.0 into 0.0
 
