@@ -37,7 +37,7 @@ class Output:
 
     def write(self, line: bytes) -> None:
         """Queue a line that ends in a newline."""
-        if self.backlog_bytes > CAPACITY_BYTES:
+        if self._queued - self._taken > CAPACITY_BYTES:
             self.dropped += 1
             return
         self._queued += len(line)

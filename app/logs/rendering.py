@@ -27,7 +27,7 @@ _ELLIPSIS_BYTES: Final = len("…".encode())
 
 _MAX_INTEGER: Final = 1 << 63
 
-_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+_OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 current_request: ContextVar[tuple[str, str | None, str | None] | None] = ContextVar("current_request", default=None)
 """The ids of the current request, of its trace and of its span."""
@@ -67,10 +67,14 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 def render_json(_logger: WrappedLogger, method: str, event: EventDict) -> bytes:
     """One JSON object on one line."""
-    line = {"event": event.pop("event", ""), "level": method, "timestamp": datetime.now(UTC), **event}
+    return render_line({"event": event.pop("event", ""), "level": method, "timestamp": datetime.now(UTC), **event})
+
+
+def render_line(line: dict[str, Any]) -> bytes:
+    """All fields of a line, in their order, as JSON."""
     try:
         rendered = orjson.dumps(line, default=str, option=_OPTIONS)
-    except TypeError:  # The event contains a lone surrogate, or a number beyond 64 bits.
+    except TypeError:  # It contains a lone surrogate, a number beyond 64 bits, or a key that is not a text.
         rendered = orjson.dumps(_plain(line), option=_OPTIONS)
     return rendered if len(rendered) <= LINE_BYTES else _shorten(_plain(line))
 

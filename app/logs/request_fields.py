@@ -22,7 +22,8 @@ MAX_FIELDS: Final = 16
 MAX_CHARACTERS: Final = 200
 """A longer text is shortened to this."""
 
-_KEY: Final = "log_fields"
+ADDED_FIELDS: Final = "log_fields"
+"""The key of the fields that were added to a request, in its state. Absent if there are none."""
 
 
 def add_log_fields(request: HTTPConnection, /, **fields: str | float | bool | None) -> None:
@@ -35,7 +36,7 @@ def add_log_fields(request: HTTPConnection, /, **fields: str | float | bool | No
     """
     if taken := fields.keys() & _RESERVED:
         raise ValueError(f"request_served has these fields already: {', '.join(sorted(taken))}")
-    added = request.scope["state"].setdefault(_KEY, {})
+    added = request.scope["state"].setdefault(ADDED_FIELDS, {})
     if len(added.keys() | fields.keys()) > MAX_FIELDS:
         raise ValueError(f"A request can add {MAX_FIELDS} fields to its line")
     for name, value in fields.items():
@@ -44,10 +45,4 @@ def add_log_fields(request: HTTPConnection, /, **fields: str | float | bool | No
 
 def set_principal_fields(state: dict[str, Any], fields: Mapping[str, str | float | bool | None]) -> None:
     """Begin the added fields with what authentication has found: who sends the request, or why its token is refused."""
-    state[_KEY] = dict(fields)
-
-
-def added_fields(state: dict[str, Any]) -> dict[str, Any]:
-    """The fields that were added to a request with this state."""
-    fields: dict[str, Any] = state.get(_KEY) or {}
-    return fields
+    state[ADDED_FIELDS] = dict(fields)
