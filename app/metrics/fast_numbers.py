@@ -1,15 +1,12 @@
 """Counters and histograms of prometheus_client, increased by the event loop at a fraction of the library's cost."""
 
+# ruff: noqa: SLF001  # the values are inside of the library's counters and histograms
 from bisect import bisect_left
-from collections.abc import Callable
-from struct import Struct
 from typing import Any, Final
 
 from prometheus_client import Counter, Histogram
-from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.values import MutexValue
 
-_pack: Final = Struct("d").pack
 _BYTES: Final = 8
 
 
@@ -20,45 +17,42 @@ class FastCounter:
     new value to the same place, so that nothing is lost when the process is killed.
     """
 
-    __slots__ = ("_add",)
+    __slots__ = ("_number", "_value")
 
     def __init__(self, counter: Counter) -> None:
-        self._add = _adder(counter._value)  # noqa: SLF001
+        self._value, self._number = _places(counter._value)
 
     def increase(self) -> None:
         """Add 1."""
-        self._add(1)
+        value = self._value
+        value._value = self._number[0] = value._value + 1
 
 
 class FastHistogram:
     """A histogram that only the thread of the event loop adds to."""
 
-    __slots__ = ("_add_to_buckets", "_add_to_sum", "_bounds")
+    __slots__ = ("_bounds", "_buckets", "_sum")
 
     def __init__(self, histogram: Histogram) -> None:
-        self._bounds = histogram._upper_bounds  # noqa: SLF001
-        self._add_to_buckets = [_adder(bucket) for bucket in histogram._buckets]  # noqa: SLF001
-        self._add_to_sum = _adder(histogram._sum)  # noqa: SLF001
+        self._bounds = histogram._upper_bounds
+        self._buckets = [_places(bucket) for bucket in histogram._buckets]
+        self._sum = _places(histogram._sum)
 
-    def observe(self, value: float) -> None:
+    def observe(self, seconds: float) -> None:
         """Add a value."""
-        self._add_to_sum(value)
-        self._add_to_buckets[bisect_left(self._bounds, value)](1)
+        value, number = self._sum
+        value._value = number[0] = value._value + seconds
+        value, number = self._buckets[bisect_left(self._bounds, seconds)]
+        value._value = number[0] = value._value + 1
 
 
-def _adder(value: Any) -> Callable[[float], None]:
-    """Return what adds to a value of the library, in memory or in a mapped file."""
+def _places(value: Any) -> tuple[Any, "memoryview[float]"]:
+    """Return both places of a number: the value of the library, and its 8 bytes in the mapped file.
 
-    def add(amount: float) -> None:
-        value._value += amount  # noqa: SLF001
-
-    def add_in_file(amount: float) -> None:
-        value._value = total = value._value + amount  # noqa: SLF001
-        file._m[start:end] = _pack(total)  # noqa: SLF001  # one assignment: a scrape never reads a part of it
-
+    The processor writes them at once, so a scrape never reads a part of them. They stay the same when the file grows,
+    although the library maps it again. A value that is in memory only gets 8 bytes that nobody reads.
+    """
     if isinstance(value, MutexValue):
-        return add
-    file: MmapedDict = value._file  # noqa: SLF001
-    start = file._positions[value._key]  # noqa: SLF001
-    end = start + _BYTES
-    return add_in_file
+        return value, memoryview(bytearray(_BYTES)).cast("d")
+    start = value._file._positions[value._key]
+    return value, memoryview(value._file._m)[start : start + _BYTES].cast("d")

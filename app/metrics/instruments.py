@@ -249,18 +249,22 @@ class Metrics:
 
     def request_answered(self, method: str, handler: str, status: int, code: str, seconds: float) -> None:
         """Count a request: its method, the template of its route, the exact status, the code of its failure or ""."""
+        children = self._children.get((method, handler, status, code)) or self._bounded(method, handler, status, code)
+        if children is not None:
+            children[0].increase()
+            if children[1] is not None:
+                children[1].observe(seconds)
+
+    def _bounded(
+        self, method: str, handler: str, status: int, code: str
+    ) -> tuple[FastCounter, FastHistogram | None] | None:
+        """The counter and the histogram of these labels, within bounds. None if there is no space for new ones."""
         labels = method if method in METHODS else "other", handler, status, code and self._bounded_code(code)
-        children = self._children.get(labels)
-        if children is None:
-            if not self._has_space():
-                return
+        if labels not in self._children and self._has_space():
             # A client that waits for itself only says nothing about how fast the service is.
             duration = None if code == CLIENT_SHARE else FastHistogram(self._duration.labels(*labels[:2]))
-            children = FastCounter(self._requests.labels(*labels)), duration
-            self._children[labels] = children
-        children[0].increase()
-        if children[1] is not None:
-            children[1].observe(seconds)
+            self._children[labels] = FastCounter(self._requests.labels(*labels)), duration
+        return self._children.get(labels)
 
     def statement_ran(self, name: str, seconds: float) -> None:
         """A statement with this name ran for so long, whether it succeeded or failed. There are few names."""
