@@ -122,8 +122,8 @@ class Lifecycle:
     async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the application answer a request that is within its quota and passes the checks. Steps 3 to 5."""
         if scope["type"] == "http":
-            if self._rate_limit is not None:
-                await self._rate_limit.count(scope)
+            if self._rate_limit is not None and (counting := self._rate_limit.count(scope)) is not None:
+                await counting
             fields = scope["state"][HEADER_FIELDS]
             for check in self._checks:
                 check(scope, fields)

@@ -1,5 +1,7 @@
 """Counts each request against the quota of its client, before anything else is done for it."""
 
+from collections.abc import Awaitable
+
 from starlette.types import Scope
 
 from app.database import current_client
@@ -8,6 +10,8 @@ from app.health import paths
 from app.middleware.hosts import at_port
 from app.rate_limits.clients import client_of_scope
 from app.rate_limits.limits import RateLimits
+from app.rate_limits.quotas import Quota
+from app.rate_limits.window import Decision
 
 
 class RateLimit:
@@ -24,28 +28,40 @@ class RateLimit:
         self._limits = limits
         self._ops_port = ops_port
 
-    async def count(self, scope: Scope) -> None:
+    def count(self, scope: Scope) -> Awaitable[None] | None:
         """Count the request. `scope["state"]["rate_limit_headers"]` has the headers for its response.
+
+        Returns:
+            What to await, if Redis is asked.
 
         Raises:
             RateLimitedError: The client has used up its quota.
         """
-        if self._is_probe(scope):
-            return
+        if scope["path"] in paths.PROBES and self._is_probe(scope):
+            return None
         # The database shares its connections between the clients, also if their requests are not limited.
         client = client_of_scope(scope)
         current_client.set(client)
         if not self._limits.enabled:
-            return
+            return None
         quota = self._limits.quota(scope["method"])
-        decision = await self._limits.hit(quota, client)
+        decision = self._limits.hit_at_once(quota, client)
+        if decision is None:
+            return self._wait(scope, quota, client)
+        self._apply(scope, quota, decision)
+        return None
+
+    async def _wait(self, scope: Scope, quota: Quota, client: str) -> None:
+        self._apply(scope, quota, await self._limits.hit(quota, client))
+
+    @staticmethod
+    def _apply(scope: Scope, quota: Quota, decision: Decision) -> None:
         scope["state"]["rate_limit_headers"] = quota.headers(decision)
         if not decision.admitted:
             raise RateLimitedError(quota.retry_seconds(decision))
 
     def _is_probe(self, scope: Scope) -> bool:
-        """Whether the request reads a probe at a port where it is served."""
-        path = scope["path"]
-        if path not in paths.PROBES or scope["method"] not in {"GET", "HEAD"}:
+        """Whether the request for the path of a probe reads it, at a port where it is served."""
+        if scope["method"] not in {"GET", "HEAD"}:
             return False
-        return self._ops_port is None or path == paths.LIVE or at_port(scope, self._ops_port)
+        return self._ops_port is None or scope["path"] == paths.LIVE or at_port(scope, self._ops_port)

@@ -9,7 +9,6 @@ import structlog
 
 from app.rate_limits.process_counters import ProcessCounters
 from app.rate_limits.shared_memory_counters import SharedMemoryCounters
-from app.rate_limits.shared_remaining import Place
 from app.rate_limits.window import Ahead, Decision
 
 _LINE_INTERVAL_SECONDS: Final = 10.0
@@ -40,6 +39,8 @@ class HostCounters:
         self._flags = frozenset[str]()
         self.is_open = False
         """Whether requests can be counted."""
+        self.remaining = self._shared.remaining
+        """As that of `SharedMemoryCounters`. Do not ask it while this worker counts alone."""
 
     def open(self, folder: Path | None) -> None:
         """Open the counters in a folder that the workers share; without a folder, this process counts alone."""
@@ -91,10 +92,6 @@ class HostCounters:
             self._own.undo_hit(key, cost)
             return
         self._change_shared(self._shared.undo_hit, key, cost)
-
-    def remaining(self, place: Place) -> int | None:
-        """As `SharedMemoryCounters.remaining`. None while this worker counts alone."""
-        return None if self._counts_alone else self._shared.remaining(place)
 
     def give_back(self, key: bytes, unspent: Ahead) -> None:
         """Remove requests that were counted ahead and not sent."""

@@ -96,10 +96,20 @@ class RateLimits:
         """The quota that a request with this method uses."""
         return self._read if method in READ_METHODS else self._write
 
-    async def hit(self, quota: Quota, client: str) -> Decision:
-        """Count a request of a client, as `client_of` names it, or refuse it."""
-        decision = await self._count(quota, client)
+    def hit_at_once(self, quota: Quota, client: str) -> Decision | None:
+        """Count a request of a client, as `client_of` names it, or refuse it. None if Redis has to be asked."""
+        if self._redis is not None:
+            return None
+        decision = self._slices.hit(quota.key(client), quota.limit, quota.window_seconds)
         self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
+        return decision
+
+    async def hit(self, quota: Quota, client: str) -> Decision:
+        """Count a request of a client, or refuse it, and ask Redis if it is used."""
+        decision = self.hit_at_once(quota, client)
+        if decision is None:
+            decision = await self._count(quota, client)
+            self._metrics.rate_limit_decided(quota.name, "admitted" if decision.admitted else "refused")
         return decision
 
     async def count_as(self, scope: Scope, cost: int) -> None:

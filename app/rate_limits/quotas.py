@@ -28,12 +28,11 @@ class Quota:
 
     def headers(self, decision: Decision) -> list[tuple[bytes, bytes]]:
         """`RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10."""
-        return [self._policy, (b"ratelimit", self._state % (decision.remaining, self.reset_seconds(decision)))]
-
-    def reset_seconds(self, decision: Decision) -> int:
-        """Whole seconds after which the client has more quota."""
-        # Requests that were counted ahead leave the counters up to a tenth of a second later.
-        return min(max(1, ceil(decision.reset_seconds)), self.window_seconds)
+        seconds = ceil(decision.reset_seconds)
+        if not 1 <= seconds <= self.window_seconds:
+            # Requests that were counted ahead leave the counters up to a tenth of a second later.
+            seconds = min(max(1, seconds), self.window_seconds)
+        return [self._policy, (b"ratelimit", self._state % (decision.remaining, seconds))]
 
     def retry_seconds(self, decision: Decision) -> int:
         """Whole seconds after which a refused request is admitted, if the client sends nothing until then."""

@@ -14,7 +14,7 @@ from typing import Final
 import lmdb
 import structlog
 
-from app.rate_limits.shared_remaining import Place, SharedRemaining, place_of
+from app.rate_limits.shared_remaining import SharedRemaining, place_of
 from app.rate_limits.window import (
     Ahead,
     Decision,
@@ -77,6 +77,8 @@ class SharedMemoryCounters:
         self._environment: lmdb.Environment | None = None
         self._file = self._lock_file = -1
         self._remaining = SharedRemaining()
+        self.remaining = self._remaining.read
+        """What was left after the last request that was counted, without a lock. None if it is not known."""
         self._size = 0
         self._next_check = 0.0
         # Synchronous handlers run in threads, and all threads of a process share one file lock.
@@ -184,10 +186,6 @@ class SharedMemoryCounters:
         with self._transaction() as transaction:
             if transaction and (stored := transaction.get(key)):
                 transaction.put(key, _seal(give_back(_unseal(stored), time.monotonic(), unspent)))
-
-    def remaining(self, place: Place) -> int | None:
-        """What was left after the last request that was counted, without a lock. None if it is not known."""
-        return self._remaining.read(place)
 
     def set_flag(self, name: str, on: bool) -> bool:
         """Set or clear a flag that all workers share. True for the one caller that changes it."""

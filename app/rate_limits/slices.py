@@ -73,6 +73,7 @@ class Slices:
             workers: How many there are.
         """
         self._counters = counters
+        self._remaining = counters.remaining
         self._workers = workers
         self._slices = OrderedDict[bytes, _Slice]()
 
@@ -81,7 +82,7 @@ class Slices:
         held = self._slices.get(key)
         now = time.monotonic()
         if held is not None and held.left >= cost - counted and now < held.ends_at:
-            remaining = self._counters.remaining(held.place)
+            remaining = self._remaining(held.place)
             if remaining is not None:
                 held.left -= cost - counted
                 return Decision(True, remaining + held.left, held.reset_at - now)

@@ -49,7 +49,9 @@ class Outer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count the request and pass it on."""
         scope.setdefault("state", {})
-        await self._part.count(scope)
+        counting = self._part.count(scope)
+        if counting is not None:
+            await counting
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -185,7 +187,7 @@ async def test_a_probe_is_exempt_only_at_the_port_that_serves_it(recorded, port,
                 "client": ("192.0.2.2", 1),
                 "state": {},
             }
-            await part.count(scope | {"server": ("127.0.0.1", port)})
+            assert part.count(scope | {"server": ("127.0.0.1", port)}) is None
             found += [path] if recorded.decisions else []
             recorded.decisions.clear()
     assert counted == found
@@ -345,6 +347,15 @@ async def test_limits_can_be_switched_off(recorded):
             assert 200 == answer.status_code
             assert "ratelimit-policy" not in answer.headers
     assert [] == recorded.decisions
+
+
+async def test_with_redis_a_request_past_the_limit_is_refused():
+    """A request waits for Redis, here for one that cannot be reached, and then counts on this host."""
+    limits = declare(rate_limit_storage_uri="redis://127.0.0.1:1", rate_limit_read="1/minute")
+    async with limits.opened(), connect(application(limits)) as client:
+        assert '"read";r=0;t=60' == (await client.get("/samples")).headers["ratelimit"]
+        with pytest.raises(RateLimitedError):
+            await client.get("/samples")
 
 
 async def test_a_request_without_a_lifespan_fails():
