@@ -87,7 +87,9 @@ class Database:
         self._slow = pool.lane(is_slow=True)
         self._writes = HangingWrites()
         self._compiler = StatementCompiler()
-        self._executor = Executor(pool, slow_seconds=slow_seconds, observer=observer)
+        self._executor = Executor(
+            pool, statement_seconds=statement_seconds, slow_seconds=slow_seconds, observer=observer
+        )
         self._check_turn = asyncio.Lock()
 
     @property

@@ -66,27 +66,50 @@ class Admission:
         self._last_client: Client = None
         self._client_changed_at = float("-inf")
 
-    async def enter(self, client: Client, lane: Lane) -> None:
-        """Return when this client may use a connection. Each return is followed by one call of `leave`.
+    def enter_now(self, client: Client, lane: Lane) -> bool:
+        """Let this client use a connection if it may now; otherwise it has to `wait`.
 
         Args:
-            client: Who asks; None for the service itself.
+            client: Who asks; None for the service itself. Each use of a connection is followed by one call of `leave`.
             lane: The kind of its statement.
+        """
+        if client is not None and client != self._last_client:
+            if self._last_client is not None:
+                self._client_changed_at = perf_counter()
+            self._last_client = client
+        if not self._may_take(client, lane):
+            return False
+        self.free -= 1
+        lane.take(client)
+        return True
+
+    async def wait(self, client: Client, lane: Lane) -> None:
+        """Return when this client may use a connection. The arguments are those of `enter_now`.
 
         Raises:
             OverloadedError: Too many requests wait already.
             PoolExhaustedError: No connection came free in time.
             SlowRequestsBusyError: Either of these, for a slow statement.
         """
-        if client is not None and client != self._last_client:
-            if self._last_client is not None:
-                self._client_changed_at = perf_counter()
-            self._last_client = client
-        if self._may_take(client, lane):
-            self.free -= 1
-            lane.take(client)
-        else:
-            await self._wait(client, lane)
+        if not self._make_room(client, lane):
+            await self._refuse(lane, perf_counter(), by_own_share=self._crowds_others(client, lane))
+        slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(client, lane, perf_counter(), slot)
+        self._waiters[waiter] = None
+        lane.add(waiter)
+        if self._timer is None:
+            self._start_timer(self._wait_seconds)
+        try:
+            admitted = await slot
+        except asyncio.CancelledError:
+            self._forget(waiter)
+            if not slot.cancelled() and slot.exception() is None and slot.result():
+                # The slot was given at the moment of the cancellation.
+                self.leave(client, lane)
+            raise
+        if not admitted:
+            await self._refuse(lane, waiter.started, by_own_share=waiter.by_own_share)
+        self._observer.pool_waited(perf_counter() - waiter.started)
 
     async def enter_first(self) -> None:
         """Return when the check of the database may use a connection: before every waiter, however long that takes.
@@ -109,10 +132,11 @@ class Admission:
             self._check = None
 
     def leave(self, client: Client, lane: Lane) -> None:
-        """Give the connection to the waiter whose turn it is, or make it free. The arguments are those of `enter`."""
+        """Give the connection to the waiter whose turn it is, or make it free."""
         self.free += 1
         lane.give_back(client)
-        self._admit()
+        if self._waiters or self._check is not None:
+            self._admit()
 
     def resize(self, size: int) -> None:
         """Let this many requests use a connection from now on. Those that use one already go on."""
@@ -146,7 +170,7 @@ class Admission:
         free_in_lane = lane.size - lane.in_use
         if self.free <= 0 or free_in_lane <= 0:
             return False
-        if client is None:
+        if client is None or (self.free > 1 and free_in_lane > 1):
             return True
         held = lane.held_by(client)
         if free_in_lane == 1 and held:
@@ -171,27 +195,6 @@ class Admission:
         if waiter in self._waiters:
             del self._waiters[waiter]
             waiter.lane.remove(waiter)
-
-    async def _wait(self, client: Client, lane: Lane) -> None:
-        if not self._make_room(client, lane):
-            await self._refuse(lane, perf_counter(), by_own_share=self._crowds_others(client, lane))
-        slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(client, lane, perf_counter(), slot)
-        self._waiters[waiter] = None
-        lane.add(waiter)
-        if self._timer is None:
-            self._start_timer(self._wait_seconds)
-        try:
-            admitted = await slot
-        except asyncio.CancelledError:
-            self._forget(waiter)
-            if not slot.cancelled() and slot.exception() is None and slot.result():
-                # The slot was given at the moment of the cancellation.
-                self.leave(client, lane)
-            raise
-        if not admitted:
-            await self._refuse(lane, waiter.started, by_own_share=waiter.by_own_share)
-        self._observer.pool_waited(perf_counter() - waiter.started)
 
     def _make_room(self, client: Client, lane: Lane) -> bool:
         """Whether one more request of this client may wait. Another one may be refused instead."""

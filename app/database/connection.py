@@ -3,7 +3,7 @@
 import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -12,12 +12,14 @@ from typing import Any, Final, cast
 
 import asyncpg
 import structlog
+from asyncpg.protocol import NO_TIMEOUT
 from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
 from app.database.connecting import HostOrder, connect
 from app.database.failures import DRIVER_ERRORS, connect_failure, loggable
 from app.database.peer import PARAMETERS_REFUSED, check_peer
+from app.database.statement_timer import StatementTimer
 from app.database_url import WRITING, DatabaseHost, DatabaseUrl
 from app.errors import DatabaseSetupError, StartupError
 
@@ -54,6 +56,7 @@ class Connection(asyncpg.Connection):
     __slots__ = ("_statement_numbers", "expires_at", "host", "opened_at", "statement_prefix")
 
     _protocol: DriverProtocol | None
+    _stmt_cache: Any
     _transport: Any
     host: DatabaseHost
     """The host of the URL that it is connected to."""
@@ -69,9 +72,21 @@ class Connection(asyncpg.Connection):
         behind a pooler a statement could run another process's statement of the same name."""
         self._statement_numbers = count(1)
 
-    def is_in_transaction(self) -> bool:
-        """Whether a transaction is open. A closed connection has none."""
-        return not self.is_closed() and super().is_in_transaction()
+    async def run(self, sql: str, values: Sequence[Any], timer: StatementTimer) -> list[asyncpg.Record]:
+        """Run a statement within the timer's time, and fetch all its rows. It raises what `fetch` raises.
+
+        A prepared statement skips the layers of `fetch`, which are five coroutines and a timer for each statement.
+        One whose plan is stale is prepared again when the caller repeats it.
+        """
+        prepared = self._stmt_cache.get((sql, asyncpg.Record, False))
+        if prepared is None or self._protocol is None:
+            return await self.fetch(sql, *values, timeout=timer.seconds)
+        with timer:
+            try:
+                return await self._protocol.bind_execute(prepared, values, "", 0, False, NO_TIMEOUT)
+            except (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError):
+                await self.reload_schema_state()
+                raise
 
     @property
     def executions(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, Protocol
 
 import asyncpg
 
-from app.database.connection import Connection
+from app.database.connection import ANSWER_SECONDS, Connection
 from app.database.failures import (
     DRIVER_ERRORS,
     NONE_KNOWN,
@@ -18,6 +18,7 @@ from app.database.failures import (
     statement_failure,
 )
 from app.database.pool import Pool
+from app.database.statement_timer import StatementTimer
 from app.database.statements import CompiledStatement
 from app.errors import SlowStatementTimeoutError, StatementTimeoutError
 
@@ -32,17 +33,21 @@ class StatementObserver(Protocol):
 class Executor:
     """Runs what it is given on a connection. A connection whose state is unknown afterwards is closed."""
 
-    def __init__(self, pool: Pool, *, slow_seconds: float, observer: StatementObserver) -> None:
+    def __init__(
+        self, pool: Pool, *, statement_seconds: float, slow_seconds: float, observer: StatementObserver
+    ) -> None:
         """Run statements.
 
         Args:
             pool: The pool of the connections.
+            statement_seconds: How long a statement may run in the server.
             slow_seconds: How long a statement of the slow lane may run.
             observer: Receives the durations.
         """
         self._pool = pool
         self._observer = observer
-        self._slow_seconds = slow_seconds
+        self._timer = StatementTimer(statement_seconds + ANSWER_SECONDS)
+        self._slow_timer = StatementTimer(slow_seconds)
 
     async def fetch(
         self,
@@ -63,14 +68,17 @@ class Executor:
         A statement whose plan is stale, because the schema has changed, is retried once outside a transaction.
         """
         values = statement.values(parameters)
+        timer = self._timer
         if statement.is_slow:
-            seconds = self._slow_seconds
+            timer, seconds = self._slow_timer, self._slow_timer.seconds
+        elif seconds is not None:
+            timer = StatementTimer(seconds)
         may_retry = not in_transaction
         while True:
             executions = connection.executions
             started = perf_counter()
             try:
-                return await connection.fetch(statement.sql, *values, timeout=seconds)
+                return await connection.run(statement.sql, values, timer)
             except DRIVER_ERRORS as error:
                 if seconds is not None and isinstance(error, TimeoutError):
                     if statement.is_slow and not statement.may_write:

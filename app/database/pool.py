@@ -124,8 +124,13 @@ class Pool:
             PoolExhaustedError: No connection came free in time.
             DatabaseUnavailableError: A new connection could not be opened.
         """
-        await self._admission.enter(client, lane)
-        return await self._take(client, lane)
+        if not self._admission.enter_now(client, lane):
+            await self._admission.wait(client, lane)
+        try:
+            return self._take_idle() or await self._open_new()
+        except BaseException:
+            self._admission.leave(client, lane)
+            raise
 
     async def acquire_first(self) -> Connection:
         """Take a connection for the check of the database, before all requests that wait for one.
@@ -136,7 +141,11 @@ class Pool:
             DatabaseUnavailableError: A new connection could not be opened.
         """
         await self._admission.enter_first()
-        return await self._take(None, self._admission.quick)
+        try:
+            return self._take_idle() or await self._open_new()
+        except BaseException:
+            self._admission.leave(None, self._admission.quick)
+            raise
 
     def release(self, connection: Connection, client: Client, lane: Lane) -> None:
         """Return a connection that `acquire` gave. A closed one, or one inside a transaction, is not used again.
@@ -149,8 +158,7 @@ class Pool:
             self._cancelling.add(task)
             task.add_done_callback(self._cancelling.discard)
         else:
-            self._release(connection)
-            self._admission.leave(client, lane)
+            self._release(connection, client, lane)
 
     def replace_all(self) -> None:
         """Replace every connection that is open now before it is used again, at most once in REPLACE_SECONDS."""
@@ -180,20 +188,20 @@ class Pool:
                 # The server does not answer: the network may have lost the other connections, too.
                 self.replace_all()
         finally:
-            self._release(connection)
-            self._admission.leave(client, lane)
+            self._release(connection, client, lane)
 
-    def _release(self, connection: Connection) -> None:
+    def _release(self, connection: Connection, client: Client, lane: Lane) -> None:
         if self._is_closed:
             connection.terminate()  # The worker stops, and waits for no session.
         if connection.is_closed() or connection.is_in_transaction() or self._has_too_many:
             self._discard(connection)
-            return
-        self._idle.append(connection)
-        if (oldest := self._idle[0]).expires_at < perf_counter():
-            # It is used last, and under a low load never again.
-            self._idle.remove(oldest)
-            self._discard(oldest)
+        else:
+            self._idle.append(connection)
+            if (oldest := self._idle[0]).expires_at < perf_counter():
+                # It is used last, and under a low load never again.
+                self._idle.remove(oldest)
+                self._discard(oldest)
+        self._admission.leave(client, lane)
 
     def _take_idle(self) -> Connection | None:
         """The usable connection that was used last. Asking the driver takes no round trip, unlike a pre-ping."""
@@ -208,13 +216,6 @@ class Pool:
                 connection.terminate()
             self._discard(connection)
         return None
-
-    async def _take(self, client: Client, lane: Lane) -> Connection:
-        try:
-            return self._take_idle() or await self._open_new()
-        except BaseException:
-            self._admission.leave(client, lane)
-            raise
 
     async def _open_new(self) -> Connection:
         """Open a connection, once the sessions in whose place it is have ended in the server."""

@@ -95,11 +95,13 @@ class Metrics:
         self._slow_waiting = self._gauge(
             "database_pool_slow_waiting", "Requests that wait for a connection for a slow statement."
         )
-        self._pool_wait = Histogram(
-            "database_pool_wait_seconds",
-            "Wait for a connection, of the requests that had to wait and got one.",
-            buckets=DURATION_BUCKETS,
-            registry=self.registry,
+        self._pool_wait = FastHistogram(
+            Histogram(
+                "database_pool_wait_seconds",
+                "Wait for a connection, of the requests that had to wait and got one.",
+                buckets=DURATION_BUCKETS,
+                registry=self.registry,
+            )
         )
         self._pool_timeouts = self._counter(
             "database_pool_timeouts_total", "Requests that got no connection in time, apart from slow ones."
@@ -121,7 +123,7 @@ class Metrics:
         self._reads = self._counter(
             "database_reads_total", "Reads sent to a replica, or to the primary instead.", "server", "reason"
         )
-        self._read_children: dict[tuple[str, str], Counter] = {}
+        self._read_children: dict[tuple[str, str], FastCounter] = {}
 
         self._statement_duration = Histogram(
             "database_statement_duration_seconds",
@@ -153,7 +155,7 @@ class Metrics:
         self._auth_fetches = self._counter(
             "auth_key_fetches_total", "Fetches of the keys of the issuer of access tokens.", "outcome"
         )
-        self._auth_children: dict[str, Counter] = {}
+        self._auth_children: dict[str, FastCounter] = {}
         self._auth_fetched = self._gauge(
             "auth_keys_fetched_timestamp_seconds",
             "When a worker last fetched the issuer's keys, in Unix time; 0 if it never did.",
@@ -309,11 +311,11 @@ class Metrics:
             self.set_replica(number, usable=False, lag_seconds=0)
         for server, of_server in reasons.items():
             for reason in of_server:
-                self._read_children[server, reason] = self._reads.labels(server, reason)
+                self._read_children[server, reason] = FastCounter(self._reads.labels(server, reason))
 
     def read_answered(self, server: str, reason: str) -> None:
         """A read was sent to a server for a reason, both of which `replicas_opened` has named."""
-        self._read_children[server, reason].inc()
+        self._read_children[server, reason].increase()
 
     def set_replica(self, number: str, *, usable: bool, lag_seconds: float) -> None:
         """Set whether this worker reads from a replica, and how far that lags at most."""
@@ -351,13 +353,13 @@ class Metrics:
     def auth_opened(self, outcomes: Iterable[str]) -> None:
         """Requests need access tokens from now on. Each series exists before it grows, so that an alert sees that."""
         self._auth_fetched.labels(self.worker).set(0)
-        self._auth_children = {outcome: self._auth_requests.labels(outcome) for outcome in outcomes}
+        self._auth_children = {outcome: FastCounter(self._auth_requests.labels(outcome)) for outcome in outcomes}
         for outcome in ("ok", "failed"):
             self._auth_fetches.labels(outcome)
 
     def auth_decided(self, outcome: str) -> None:
         """A request that needs an access token was accepted or refused; one of the outcomes of `auth_opened`."""
-        self._auth_children[outcome].inc()
+        self._auth_children[outcome].increase()
 
     def auth_keys_fetched(self, *, succeeded: bool) -> None:
         """The issuer was asked for its keys just now."""

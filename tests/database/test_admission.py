@@ -11,6 +11,12 @@ from app.errors import OverloadedError, PoolExhaustedError, SlowRequestsBusyErro
 from tests.databases import PoolEvents
 
 
+async def enter(admission, client, lane):
+    """Use a connection now, or after a wait, as the pool does."""
+    if not admission.enter_now(client, lane):
+        await admission.wait(client, lane)
+
+
 class Requests:
     """Requests that ask an `Admission`, each in a task of its own, and hold what they get until they are told."""
 
@@ -28,7 +34,7 @@ class Requests:
         """One request of each of these clients; returns their tasks."""
 
         async def request(client):
-            await self.admission.enter(client, self.lane(kind))
+            await enter(self.admission, client, self.lane(kind))
             self.admitted.append((client, kind))
 
         tasks = [asyncio.create_task(request(client)) for client in clients]
@@ -339,7 +345,7 @@ async def test_every_wait_has_the_same_limit():
         await asyncio.sleep(delay)
         started = now()
         try:
-            await requests.admission.enter("a", requests.lane(kind))
+            await enter(requests.admission, "a", requests.lane(kind))
         except PoolExhaustedError as error:
             errors.append(type(error))
         waits.append(now() - started)
@@ -387,7 +393,7 @@ async def test_no_connection_is_lost(size):
 
     async def request(client, kind):
         lane = requests.lane(kind)
-        await admission.enter(client, lane)
+        await enter(admission, client, lane)
         try:
             assert admission.quick.in_use + admission.slow.in_use == size - admission.free <= size
             assert admission.slow.in_use <= admission.slow.size

@@ -1,9 +1,10 @@
 import asyncio
 import re
+from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Select, literal_column, select, text
 
 from app import NAME
 from app.database.pool import REPLACE_SECONDS
@@ -203,6 +204,20 @@ async def test_no_request_fails_when_a_plan_becomes_stale(database, sql):
     assert ["ok"] * 9 == await outcomes(*(database.run(everything, {}) for _ in range(9)))
 
     assert "two" in (await database.run(everything, {}))[0]
+
+
+async def test_no_read_fails_when_a_type_changes(database_url, sql):
+    """The driver finds it when the rows arrive, knows the type anew, and the statement runs again."""
+    await sql.execute("CREATE TYPE pair AS (x int, y int)")
+    pair: Select[Any] = select(
+        literal_column("""jsonb_populate_record(CAST(NULL AS pair), '{"x": 1, "y": 2, "z": 3}')""")
+    )
+    async with connected(database_url, connections=1) as database:
+        assert (1, 2) == (await database.run(pair, {}))[0][0]
+        await sql.execute("ALTER TYPE pair ADD ATTRIBUTE z int")
+
+        assert (1, 2, 3) == (await database.run(pair, {}))[0][0]
+        assert 1 == database.state.open
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM nothing", "SELECT nothing FROM samples", "SELECT nothing()"])

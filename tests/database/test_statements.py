@@ -111,6 +111,27 @@ async def test_a_statement_past_its_time_is_cancelled(database_url):
         await assert_all_connections_work(database)
 
 
+async def test_a_prepared_statement_without_an_answer_is_cancelled(database_url):
+    """Half a second after its time, by the client, in case that the server does not cancel it."""
+    async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.3) as database:
+        await assert_all_connections_work(database)
+        proxy.freeze()
+
+        found = await asyncio.gather(*(outcome(database.run(ONE, {})) for _ in range(3)))
+
+        assert ["statement_timeout"] * 3 == [code for code, _ in found]
+        assert all(0.79 < seconds < 1.1 for _, seconds in found), found
+
+
+async def test_a_prepared_statement_runs_without_the_layers_of_the_driver(database_url, monkeypatch):
+    """A new version of the driver may keep its statements elsewhere, and each would then cost a third more."""
+    async with connected(database_url, connections=1) as database:
+        await database.run(ONE, {})
+        monkeypatch.delattr("asyncpg.Connection.fetch")
+
+        assert 1 == (await database.run(ONE, {}))[0][0]
+
+
 async def test_a_wait_for_a_connection_is_bounded(database_url, sql):
     """A request that gets no connection in time is 503; the limit on connections is never exceeded."""
     events = PoolEvents()
@@ -172,10 +193,13 @@ async def test_a_cancelled_request_returns_its_connection(database, sql):
 ACTIVE = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'"
 
 
-async def test_a_slow_statement_past_its_time_is_cancelled(database_url, sql):
+@pytest.mark.parametrize("is_prepared", [False, True])
+async def test_a_slow_statement_past_its_time_is_cancelled(database_url, sql, is_prepared):
     """A fifth of a statement's time; then it is 504 with a sentence of its own, and cancelled in the server."""
     async with connected(database_url, connections=1, statement_seconds=2.0, wait_seconds=5) as database:
         pid = (await database.run(PID, {}))[0][0]
+        if is_prepared:
+            await database.run(SLOW_SLEEP, {"seconds": 0})
 
         with pytest.raises(SlowStatementTimeoutError, match=r"may take 0\.4 s"):
             await database.run(SLOW_SLEEP, {"seconds": 10})
