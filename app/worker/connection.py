@@ -18,6 +18,7 @@ from app.worker.head import (
     check_head,
     check_host,
     check_transfer_encoding,
+    origin_form,
     request_line,
     split_target,
     without_upgrade,
@@ -161,6 +162,8 @@ class Connection(LimitedClient):
             return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise HeadRefusedError(HTTPStatus.TOO_MANY_REQUESTS)
+        if not target.startswith(b"/"):
+            target = origin_form(target, self.headers, version=version)
         scope["path"], scope["raw_path"], scope["query_string"] = split_target(target)
         self._head_complete = True
         self._parts.expect_body(self._declared_bytes)

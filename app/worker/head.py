@@ -14,6 +14,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[A-Za-z0-9:.%_~-]+\])(?::[0-9]*)?")
 
+_ABSOLUTE_FORM = re.compile(rb"https?://([^:/?][^/?]*)(.*)", re.IGNORECASE)
+
 _MAX_HOST_BYTES = 512
 """A name in the DNS has at most 253. An idle connection keeps its last Host."""
 
@@ -90,12 +92,29 @@ def check_head(*, method: bytes, target: bytes, version: str, headers: Headers, 
             raise HeadRefusedError(HTTPStatus.BAD_REQUEST)
 
 
+def origin_form(target: bytes, headers: list[tuple[bytes, bytes]], *, version: str) -> bytes:
+    """The path and query of a target that may be a URL, whose host then replaces that of the Host header.
+
+    RFC 9112 (3.2.2) demands it. A header that is missing or doubled stays so, and the application refuses the request;
+    HTTP/1.0 needs none, so there it is added. What is no URL of HTTP is returned as it is.
+    """
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        return target
+    host, rest = absolute.groups()
+    check_host(host)
+    if version == "1.0" and all(name != b"host" for name, _ in headers):
+        headers.append((b"host", host))
+    headers[:] = [(name, host if name == b"host" else value) for name, value in headers]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
 def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     """The percent-decoded path, the path as it was sent, and the query.
 
     What is not a path in UTF-8 is passed on, so that the application can answer
     it as it answers every request: U+FFFD takes the place of bytes that are not
-    UTF-8, and `*` or a URL does not begin with a slash.
+    UTF-8, and `*` does not begin with a slash.
     """
     if not target.startswith(b"/"):
         return target.decode("latin-1"), target, b""

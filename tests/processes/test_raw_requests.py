@@ -15,10 +15,11 @@ from tests.processes.server import Server, eventually, service
 
 ANSWERED_AS_PROBLEMS = {
     "a path that is not UTF-8": (b"GET /samples/%ff HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
-    "a URL as target": (b"GET http://other/samples HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
+    "a URL of another scheme": (b"GET ftp://other/samples HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
     "an asterisk as target": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
     "no Host": (b"GET /samples HTTP/1.1\r\nConnection: close\r\n\r\n", "bad_host"),
     "two Hosts": (b"GET /samples HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", "bad_host"),
+    "a URL, and no Host": (b"GET http://a/samples HTTP/1.1\r\nConnection: close\r\n\r\n", "bad_host"),
 }
 
 
@@ -52,6 +53,30 @@ def test_http_1_0_needs_no_host(database_url):
             expected = 405 if sent.startswith(b"OPTIONS") else 200
             assert [expected] == statuses(send_and_read(server, sent))
         assert [400] == statuses(send_and_read(server, b"GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"))
+
+
+def test_the_target_may_be_a_url(database_url):
+    """Its host is the one that is checked, and its path the one that is served, logged and counted (RFC 9112)."""
+    with service(database_url, ALLOWED_HOSTS="service.example") as server:
+        server.serving()
+        found = [
+            statuses(send_and_read(server, b"GET http://%s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % sent))
+            for sent in (
+                (b"service.example/samples?per_page=1", b"other.example"),
+                (b"other.example/samples?per_page=1", b"service.example"),
+                (b"service.example:8000", b"service.example"),
+            )
+        ]
+        old = send_and_read(server, b"GET http://other.example/samples HTTP/1.0\r\n\r\n")
+        eventually(lambda: len(served(server)) == 4, seconds=3, what="the log lines")
+        samples = scrape(server.port)
+        records = [json.loads(line) for line in server.output().splitlines()]
+
+    assert [[200], [400], [200]] == found
+    assert [400] == statuses(old)
+    paths = [record["path"] for record in records if record["event"] == "request_served"]
+    assert ["/samples", "/samples", "/", "/samples"] == paths[:4]
+    assert 1 == total(samples, "http_requests_total", {"handler": "/samples", "status": "200"})
 
 
 def answer_ids(received: bytes) -> list[str]:

@@ -10,6 +10,7 @@ from app.worker.head import (
     check_head,
     check_host,
     check_transfer_encoding,
+    origin_form,
     split_target,
     without_upgrade,
 )
@@ -102,13 +103,60 @@ def test_only_empty_lines_may_precede_a_request(sent, status):
         (b"/samples?q=%41", ("/samples", b"/samples", b"q=%41")),
         (b"/samples/%c3%a4%2531", ("/samples/ä%31", b"/samples/%c3%a4%2531", b"")),
         (b"/samples/%ff?q=a", ("/samples/\ufffd", b"/samples/%ff", b"q=a")),
-        (b"http://other/samples?q=a", ("http://other/samples?q=a", b"http://other/samples?q=a", b"")),
+        (b"ftp://other/samples", ("ftp://other/samples", b"ftp://other/samples", b"")),
         (b"*", ("*", b"*", b"")),
     ],
 )
 def test_a_target_is_split_and_its_path_decoded_once(target, parts):
     """Bytes that are not UTF-8 become U+FFFD, and what is not a path stays as it is: the application refuses both."""
     assert parts == split_target(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"http://b/samples?q=a", b"/samples?q=a", b"b"),
+        (b"HTTPS://B:80/samples", b"/samples", b"B:80"),
+        (b"http://[::1]:80//samples", b"//samples", b"[::1]:80"),
+        (b"http://b", b"/", b"b"),
+        (b"http://b?q=http://c/", b"/?q=http://c/", b"b"),
+        (b"http:///samples", b"http:///samples", b"a"),
+        (b"http://:80/", b"http://:80/", b"a"),
+        (b"http:/samples", b"http:/samples", b"a"),
+        (b"ftp://b/", b"ftp://b/", b"a"),
+        (b"*", b"*", b"a"),
+    ],
+)
+def test_the_host_of_a_url_replaces_the_header(target, path, host):
+    """What is no URL of HTTP with a host stays as it is."""
+    headers = [(b"x", b"a"), (b"host", b"a")]
+
+    assert path == origin_form(target, headers, version="1.1")
+    assert [(b"x", b"a"), (b"host", host)] == headers
+
+
+@pytest.mark.parametrize(
+    ("version", "sent", "received"),
+    [
+        ("1.1", [], []),
+        ("1.1", [b"a", b"c"], [b"b", b"b"]),
+        ("1.0", [], [b"b"]),
+        ("1.0", [b"a"], [b"b"]),
+        ("1.0", [b"a", b"c"], [b"b", b"b"]),
+    ],
+)
+def test_a_url_makes_no_missing_or_doubled_host_valid(version, sent, received):
+    """The application refuses it as it does with a path. HTTP/1.0 needs no Host header, so it gets the URL's host."""
+    headers = [(b"host", host) for host in sent]
+    origin_form(b"http://b/", headers, version=version)
+
+    assert [(b"host", host) for host in received] == headers
+
+
+@pytest.mark.parametrize("target", [b"http://u@b/", b"http://a:80@b/", b"http://a:b/", b"http://[::1/"])
+def test_the_host_of_a_url_is_checked_as_the_header_is(target):
+    """The answer is 400."""
+    assert HTTPStatus.BAD_REQUEST == refused(origin_form, target, [HOST], version="1.1")
 
 
 def test_a_head_is_written_without_its_upgrade_header():
