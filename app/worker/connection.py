@@ -48,6 +48,7 @@ class Connection(LimitedClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser.set_dangerous_leniencies(lenient_version=True)  # `check_head` refuses other versions
         self._head_complete = False
         self._parts = RequestParts()
         self._part_bytes = 0
@@ -154,9 +155,9 @@ class Connection(LimitedClient):
         received = self._head_bytes + self._part_bytes
         scope["method"] = method.decode("ascii")
         scope["http_version"] = version
-        check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
         if not self._line_checked:
             self._check_line()
+        check_head(method=method, target=target, version=version, headers=self.headers, received_bytes=received)
         if parser.should_upgrade():
             self._upgrade_requested = True
             return
@@ -344,7 +345,7 @@ class Connection(LimitedClient):
             method=old.get_method(), target=self.url, version=old.get_http_version(), headers=self.headers
         )
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
         self._parse_part(head)
 
     def _refuse(self, status: HTTPStatus) -> None:

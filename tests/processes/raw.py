@@ -45,6 +45,8 @@ AMBIGUOUS = {
     "two spaces after the target": b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n",
     "two spaces, and the line in a header": b"GET  / HTTP/1.1\r\nHost: a\r\nX: GET / HTTP/1.1\r\n\r\n",
     "tab before the target": b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no version": b"GET /\r\nHost: a\r\n\r\n",
+    "malformed version": b"GET / HTTP/3\r\nHost: a\r\n\r\n",
     "another protocol": b"SOURCE / ICE/1.0\r\nHost: a\r\n\r\n",
     "line feeds before the request": b"\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "carriage return before the request": b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n",

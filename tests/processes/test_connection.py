@@ -35,7 +35,7 @@ def test_an_ambiguous_request_is_refused(short_timeouts, sent):
     assert b"evil" not in received
 
 
-@pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0"])
+@pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0", b"HTTP/3.0", b"HTTP/9.9"])
 def test_other_versions_than_1_0_and_1_1_are_refused(short_timeouts, version):
     """The answer is 505."""
     assert [505] == statuses(send_and_read(short_timeouts, b"GET / " + version + b"\r\nHost: a\r\n\r\n"))

@@ -24,6 +24,10 @@ REFUSED = {
     "two spaces before the target": b"GET  /second HTTP/1.1\r\n",
     "two spaces after the target": b"GET /second  HTTP/1.1\r\n",
     "another protocol": b"SOURCE /second ICE/1.0\r\n",
+    "a protocol in small letters": b"GET /second http/1.1\r\n",
+    "no version": b"GET /second\r\n",
+    "a version of one digit": b"GET /second HTTP/3\r\n",
+    "a version of three digits": b"GET /second HTTP/10.0\r\n",
     "a line feed before it": b"\n" + LINE,
     "a carriage return before it": b"\r" + LINE,
     "three halves of empty lines before it": b"\r\n\r" + LINE,
@@ -62,6 +66,17 @@ def test_a_line_that_is_not_exact_is_refused(before, line):
     places = range(max(1, len(before) - 5), len(before + line) + 1)
 
     check_all_packets([200, 400] if before else [400], sent, places)
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("version", [b"1.2", b"2.0", b"9.9"])
+def test_a_version_that_is_not_supported_is_a_505(before, version):
+    """Wherever a packet ends. A version that is malformed is a 400."""
+    line = LINE.replace(b"1.1", version)
+    sent = before + line + REST
+    places = range(max(1, len(before) - 5), len(before + line) + 1)
+
+    check_all_packets([200, 505] if before else [505], sent, places)
 
 
 @pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
