@@ -35,8 +35,8 @@ STREAM_BEGAN: Final = "stream_began"
 """When the head of the response was sent, by `perf_counter`. Present if the response is a stream."""
 
 STREAM_CUT: Final = "stream_cut"
-"""The status by which the request is logged and counted. Present if the application has ended a stream before it was
-complete: the server then closes the connection without the end of the body."""
+"""The status by which the request is logged and counted. Present if a stream has ended before it was complete: the
+server then closes the connection without the end of the body, or its client has disconnected."""
 
 TRACE: Final = "trace"
 """The ids of the trace and of the span of the request. Absent where tracing is off, and for probes."""

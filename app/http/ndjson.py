@@ -15,7 +15,7 @@ from app.http.etags import Versioned, with_etags
 from app.http.responses import render
 from app.http.streams import Streams
 from app.rate_limits.clients import client_of_scope
-from app.state_keys import FAILURE_CODE, STREAM_BEGAN, STREAM_CUT, is_draining
+from app.state_keys import CLIENT_DISCONNECTED, FAILURE_CODE, STREAM_BEGAN, STREAM_CUT, is_draining
 
 MAX_STREAM_SECONDS: Final = 3600.0
 """How long a stream may take. It is cut then."""
@@ -87,6 +87,10 @@ class NdjsonResponse(Response):
                     await self._send(scope, send, streams, pieces, position)
             except ShuttingDownError as error:
                 self._cut(scope, HTTPStatus.OK, error.code)
+            except asyncio.CancelledError:  # its client has disconnected, or takes nothing while the worker drains
+                is_gone = CLIENT_DISCONNECTED in scope["state"]
+                self._cut(scope, HTTPStatus.OK, "client_disconnected" if is_gone else ShuttingDownError.code)
+                raise
             except TimeoutError:
                 self._cut(scope, HTTPStatus.OK, "stream_timeout")
             except RequestError as error:

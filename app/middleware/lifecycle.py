@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ShuttingDownError
 from app.logs.rendering import current_request
-from app.middleware import problems
+from app.middleware import problems, response_recorder
 from app.middleware.forwarded import HEADERS, Forwarded
 from app.middleware.head import answer_head
 from app.middleware.header_fields import Check, read_fields
@@ -111,7 +111,9 @@ class Lifecycle:
         if isinstance(error, asyncio.CancelledError):
             # The server cancels the requests that still run at the end of GRACEFUL_SECONDS, and a request that
             # only reads when its client disconnects.
-            if not response.has_started and CLIENT_DISCONNECTED not in scope["state"]:
+            if CLIENT_DISCONNECTED in scope["state"]:
+                scope["state"][STREAM_CUT] = response_recorder.CLIENT_DISCONNECTED
+            elif not response.has_started:
                 refusal = ShuttingDownError(write_in_doubt=scope["method"] in _WRITES)
                 await problems.respond(scope, refusal, response.receive, response.send)
             raise error

@@ -7,8 +7,8 @@ from starlette.types import Message, Receive, Scope, Send
 from app.middleware.response_headers import ResponseHeaders
 
 CLIENT_DISCONNECTED: Final = 499
-"""The status of a request whose client disconnected before the response started. It is logged and counted, as in nginx,
-and never sent."""
+"""The status of a request whose client disconnected before it had the whole response. It is logged and counted, and
+never sent."""
 
 
 class ResponseRecorder:

@@ -19,7 +19,7 @@ from app.errors import (
 from app.http import ndjson
 from app.http.ndjson import NdjsonResponse
 from app.http.streams import MAX_STREAMS, MAX_STREAMS_OF_CLIENT, Streams
-from app.state_keys import DRAINING, FAILURE_CODE, STREAM_BEGAN, STREAM_CUT
+from app.state_keys import CLIENT_DISCONNECTED, DRAINING, FAILURE_CODE, STREAM_BEGAN, STREAM_CUT
 from tests.log_lines import reading_lines
 from tests.sample.dataclasses import Sample
 
@@ -259,6 +259,23 @@ async def test_the_time_of_a_stream_is_bounded(rows, monkeypatch):
 
     assert not exchange.is_complete
     assert 200 == exchange.state[STREAM_CUT]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [({CLIENT_DISCONNECTED: True}, "client_disconnected"), ({}, "shutting_down")]
+)
+async def test_a_stream_that_the_server_cancels_is_logged(rows, state, code):
+    """Its client is gone, or takes nothing until the worker ends."""
+    exchange = Exchange(state=state, on_send=asyncio.Event().wait)
+    running = asyncio.create_task(exchange.run(rows))
+    await asyncio.sleep(0.02)
+    running.cancel()
+    with reading_lines() as lines:
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        (line,) = lines()
+
+    assert ("stream_cut", "info", code, 0) == tuple(line[name] for name in ("event", "level", "code", "rows"))
 
 
 async def test_nothing_is_read_while_the_client_does_not_read(rows):

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from app import logs
+from app.state_keys import CLIENT_DISCONNECTED
 from tests.log_lines import Lines
 from tests.middleware.parts import lifecycle
 
@@ -146,6 +148,19 @@ async def test_no_traceparent_raises(traceparent: bytes):
     messages = await request(serve(200), headers=[(b"traceparent", traceparent)])
 
     assert 200 == messages[0]["status"]
+
+
+async def test_a_response_is_logged_as_499_if_its_client_disconnects_during_it(lines: Lines):
+    """The server cancels the request, and marks it. One that a shutdown cancels has the status of its head."""
+    for state, status in (({CLIENT_DISCONNECTED: True}, 499), ({}, 200)):
+
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await request(app, state=state)
+        assert status == lines()[-1]["status"]
 
 
 async def test_a_disconnected_client_is_logged_as_499(lines: Lines):

@@ -135,10 +135,25 @@ def test_an_export_of_a_worker_that_drains_ends_visibly(filled_url):
 
         assert_cut(draining)
         assert list(range(1, len(draining.ids) + 1)) == draining.ids
-        assert [("shutting_down", len(draining.ids))] == [
-            (line["code"], line["rows"]) for line in events(server, "stream_cut")
-        ]
+        *codes, last = [(line["code"], line["rows"]) for line in events(server, "stream_cut")]
+        assert ["client_disconnected"] * MAX_STREAMS_OF_CLIENT == [code for code, _ in codes]
+        assert ("shutting_down", len(draining.ids)) == last
         assert [] == [line for line in server.output().splitlines() if '"level":"error"' in line]
+
+
+def test_an_export_whose_client_reads_nothing_is_logged_and_counted_as_499(filled_url):
+    """The server disconnects the client after REQUEST_RECEIVE_SECONDS."""
+    with service(filled_url, REQUEST_RECEIVE_SECONDS="1") as server:
+        server.serving()
+        export = Export(server)
+        eventually(lambda: events(server, "request_served"), seconds=15, what="the log line")
+        samples = scrape(server.port)
+        export.close()
+
+        [line], [cut] = events(server, "request_served"), events(server, "stream_cut")
+        assert (499, "/items/export") == (line["status"], line["route"])
+        assert ("client_disconnected", "info") == (cut["code"], cut["level"])
+        assert 1 == total(samples, "http_requests_total", {"handler": "/items/export", "status": "499"})
 
 
 @pytest.mark.slow
