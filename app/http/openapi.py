@@ -94,7 +94,11 @@ _COMMON_HEADERS = {
     "X-Request-ID": header(
         "The id of the request: the one that the client sent, or a new one. The logs contain it.",
         "52629100cd505c7b204720ef",
-    )
+    ),
+    "Cache-Control": header(
+        "`private, no-cache` for resources: a client may keep the response, and asks whether it is still current "
+        "before it uses it again. `no-store` for all others.",
+    ),
 }
 _RATE_LIMIT_HEADERS = {
     "RateLimit-Policy": header(

@@ -98,13 +98,13 @@ def test_the_service_is_described(document):
 
 
 def test_every_operation_documents_its_errors(document):
-    """Each operation has a name and a summary, documents errors as problems, and documents `X-Request-ID`."""
+    """Each operation has a name and a summary, documents errors as problems, and the headers of all responses."""
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len(names) == len(set(names)) >= 9
     for name, operation in operations(document):
         assert operation["summary"], name
         for status, response in operation["responses"].items():
-            assert "X-Request-ID" in response["headers"], (name, status)
+            assert {"X-Request-ID", "Cache-Control"} <= set(response["headers"]), (name, status)
             assert response["description"], (name, status)
             if status == "default" or int(status) >= 400:
                 assert {"application/problem+json"} == set(response["content"]), (name, status)
