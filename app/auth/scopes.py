@@ -18,7 +18,11 @@ class AccessToken(SecurityBase):
     scheme_name = "accessToken"
 
     def __init__(self) -> None:
-        self.model = HTTPBearer(bearerFormat="JWT", description="An access token of the OpenID Connect issuer.")
+        self.model = HTTPBearer(
+            bearerFormat="JWT",
+            description="An access token of the OpenID Connect issuer. This page does not log in: "
+            "get a token from the issuer, and paste it without `Bearer`.",
+        )
 
     async def __call__(self, request: Request) -> Principal | None:
         """Return who sends the request."""

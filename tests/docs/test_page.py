@@ -12,7 +12,10 @@ from matplotlib.image import imread
 from PIL import Image
 from playwright.async_api import Browser, Page, async_playwright
 
+from tests.issuer.server import issuer
+from tests.issuer.tokens import make_key
 from tests.paths import ROOT
+from tests.processes.authenticated import authenticated, token, wait_until_ready
 from tests.processes.server import SAMPLES_APP, Server
 from tests.programs import find
 
@@ -139,6 +142,29 @@ async def test_the_policy_is_enforced(visit):
     assert await visit.page.evaluate("window.ran") is None
     assert "blocked" == result
     assert len([text for text in visit.messages if "Content Security Policy" in text]) >= 2
+
+
+async def test_a_token_can_be_pasted(browser, database_url):
+    """With authentication on, the page asks for a token, and nothing from the issuer."""
+    key = make_key()
+    with issuer([key.jwk]) as trusted, authenticated(database_url, trusted, workers=1) as running:
+        wait_until_ready(running.serving())
+        context = await browser.new_context()
+        visit = Visit(await context.new_page(), f"127.0.0.1:{running.port}")
+        await visit.open()
+        await visit.page.locator(".auth-wrapper .authorize").click()
+        dialog = visit.page.locator(".dialog-ux")
+        await dialog.get_by_text("accessToken").wait_for()
+        assert "openIdConnect" not in await dialog.inner_text()
+        await dialog.locator("input").fill(token(trusted, key))
+        await dialog.locator(".authorize").click()
+        await dialog.get_by_role("button", name="Close").click()
+        operation = visit.page.locator("#operations-samples-list_samples")
+        await operation.locator(".opblock-summary-control").click()
+        await operation.get_by_role("button", name="Execute").click()
+        await operation.locator(".live-responses-table .response-col_status").filter(has_text="200").wait_for()
+        await context.close()
+    visit.assert_no_violation()
 
 
 def brightness(png: bytes) -> float:
