@@ -80,6 +80,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         sampling(
             metrics,
             pool=lambda: app.state.database.state,
+            replica_pools=lambda: app.state.replicas.pools if app.state.replicas else {},
             lines_dropped=logs.lines_dropped,
             log_backlog_bytes=logs.backlog_bytes,
         ),

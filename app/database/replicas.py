@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from app.database import Database
 from app.database.failures import NONE_KNOWN, ConstraintErrors
+from app.database.pool import PoolState
 from app.database_url import DatabaseHost, DatabaseUrl
 from app.errors import (
     DatabasePermissionDeniedError,
@@ -217,6 +218,11 @@ class Replicas:
                 return replica, verdict
             best = max(best, verdict, key=UNUSABLE.index)
         return None, best
+
+    @property
+    def pools(self) -> dict[str, PoolState]:
+        """The pool of each replica at this moment, by the replica's number."""
+        return {replica.number: replica.database.state for replica in self.replicas}
 
     @property
     def answering(self) -> Replica | None:

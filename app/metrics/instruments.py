@@ -34,6 +34,18 @@ HEARTBEAT_AGE: Final = "worker_heartbeat_age_seconds"
 """Its value is stored as the time of the heartbeat by the monotonic clock, which all processes share. A scrape shows
 the age: a worker that hangs cannot."""
 
+POOL_GAUGES: Final = {
+    "size": "The most connections that may be open now. All workers together have DATABASE_CONNECTIONS.",
+    "open": "Open connections.",
+    "in_use": "Connections on which a statement runs.",
+    "waiting": "Requests that wait for a connection.",
+    "slow_size": "The most connections that slow statements may use.",
+    "slow_in_use": "Connections on which a slow statement runs.",
+    "slow_waiting": "Requests that wait for a connection for a slow statement.",
+}
+"""Those of the primary begin with `database_pool_`, those of a replica with `database_replica_pool_`. One name for both
+would mix servers in a sum over `database_pool_size`."""
+
 SCHEMA_STATES: Final = ("unknown", "behind", "current", "ahead")
 
 
@@ -83,18 +95,11 @@ class Metrics:
         for reason in SHED_REASONS:  # each series exists before it grows, so that an alert sees the first increase
             self._shed.labels(reason)
 
-        self._pool_size = self._gauge(
-            "database_pool_size",
-            "The most connections that may be open now. All workers together have DATABASE_CONNECTIONS.",
-        )
-        self._pool_open = self._gauge("database_pool_open", "Open connections.")
-        self._pool_in_use = self._gauge("database_pool_in_use", "Connections on which a statement runs.")
-        self._pool_waiting = self._gauge("database_pool_waiting", "Requests that wait for a connection.")
-        self._slow_size = self._gauge("database_pool_slow_size", "The most connections that slow statements may use.")
-        self._slow_in_use = self._gauge("database_pool_slow_in_use", "Connections on which a slow statement runs.")
-        self._slow_waiting = self._gauge(
-            "database_pool_slow_waiting", "Requests that wait for a connection for a slow statement."
-        )
+        self._pool = {name: self._gauge(f"database_pool_{name}", text) for name, text in POOL_GAUGES.items()}
+        self._replica_pools = {
+            name: self._gauge(f"database_replica_pool_{name}", f"database_pool_{name} of a replica.", "replica")
+            for name in POOL_GAUGES
+        }
         self._pool_wait = FastHistogram(
             Histogram(
                 "database_pool_wait_seconds",
@@ -326,18 +331,11 @@ class Metrics:
         """Set the gauge of requests in progress to its current value."""
         self._in_progress.set(self.in_progress)
 
-    def set_pool_state(self, *, size: int, open: int, in_use: int, waiting: int) -> None:  # noqa: A002
-        """Set the pool's connections, and the requests that wait for one."""
-        self._pool_size.set(size)
-        self._pool_open.set(open)
-        self._pool_in_use.set(in_use)
-        self._pool_waiting.set(waiting)
-
-    def set_slow_pool_state(self, *, size: int, in_use: int, waiting: int) -> None:
-        """Set the part of slow statements in the pool's connections and waiting requests."""
-        self._slow_size.set(size)
-        self._slow_in_use.set(in_use)
-        self._slow_waiting.set(waiting)
+    def set_pool_state(self, state: Mapping[str, int], *, replica: str | None = None) -> None:
+        """Set these of the POOL_GAUGES: of the primary's pool, or of the replica with this number."""
+        for name, value in state.items():
+            gauge = self._pool[name] if replica is None else self._replica_pools[name].labels(replica)
+            gauge.set(value)
 
     def rate_limit_decided(self, bucket: str, outcome: str) -> None:
         """A rate limit admitted or refused a request."""

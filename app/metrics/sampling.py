@@ -5,7 +5,7 @@ import errno
 import resource
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -45,7 +45,7 @@ class LaneState(Protocol):
 
 
 class PoolState(Protocol):
-    """The state of the database pool at one moment."""
+    """The state of a database pool at one moment."""
 
     @property
     def size(self) -> int:
@@ -73,6 +73,7 @@ async def sampling(
     metrics: Metrics,
     *,
     pool: Callable[[], PoolState],
+    replica_pools: Callable[[], Mapping[str, PoolState]],
     lines_dropped: Callable[[], int],
     log_backlog_bytes: Callable[[], int],
 ) -> AsyncIterator[None]:
@@ -80,12 +81,13 @@ async def sampling(
 
     Args:
         metrics: Receives the samples.
-        pool: Returns the pool's state.
+        pool: Returns the state of the primary's pool.
+        replica_pools: Returns the states of the replicas' pools, by the number of the replica.
         lines_dropped: Returns how many log lines this process has dropped so far.
         log_backlog_bytes: Returns the bytes of log lines that wait to be written.
     """
     metrics.start_time.set(time.time())
-    sampler = _Sampler(metrics, pool, lines_dropped, log_backlog_bytes)
+    sampler = _Sampler(metrics, pool, replica_pools, lines_dropped, log_backlog_bytes)
     sampler.sample()
     tasks = [asyncio.create_task(sampler.run()), asyncio.create_task(_sample_process(metrics))]
     try:
@@ -128,11 +130,13 @@ class _Sampler:
         self,
         metrics: Metrics,
         pool: Callable[[], PoolState],
+        replica_pools: Callable[[], Mapping[str, PoolState]],
         lines_dropped: Callable[[], int],
         log_backlog_bytes: Callable[[], int],
     ) -> None:
         self._metrics = metrics
         self._pool = pool
+        self._replica_pools = replica_pools
         self._lines_dropped = lines_dropped
         self._log_backlog_bytes = log_backlog_bytes
         self._dropped = 0
@@ -155,12 +159,24 @@ class _Sampler:
         metrics = self._metrics
         metrics.sample_in_progress()
         metrics.sample_statements()
-        pool = self._pool()
-        metrics.set_pool_state(size=pool.size, open=pool.open, in_use=pool.in_use, waiting=pool.waiting)
-        slow = pool.slow
-        metrics.set_slow_pool_state(size=slow.size, in_use=slow.in_use, waiting=slow.waiting)
+        metrics.set_pool_state(_gauges(self._pool()))
+        for replica, pool in self._replica_pools().items():
+            metrics.set_pool_state(_gauges(pool), replica=replica)
         dropped, cpu_seconds = self._lines_dropped(), time.process_time()
         metrics.lines_dropped.inc(dropped - self._dropped)
         metrics.cpu.inc(cpu_seconds - self._cpu_seconds)
         self._dropped, self._cpu_seconds = dropped, cpu_seconds
         metrics.log_backlog.set(self._log_backlog_bytes())
+
+
+def _gauges(pool: PoolState) -> dict[str, int]:
+    """The values of `POOL_GAUGES`."""
+    return {
+        "size": pool.size,
+        "open": pool.open,
+        "in_use": pool.in_use,
+        "waiting": pool.waiting,
+        "slow_size": pool.slow.size,
+        "slow_in_use": pool.slow.in_use,
+        "slow_waiting": pool.slow.waiting,
+    }

@@ -6,7 +6,7 @@ import sys
 
 from app import logs
 from app.metrics.exposition import Exposition
-from app.metrics.instruments import Metrics
+from app.metrics.instruments import POOL_GAUGES, Metrics
 
 
 def main() -> None:
@@ -26,7 +26,8 @@ def main() -> None:
             for number in range(int(arguments[0])):
                 metrics.request_answered("GET", f"/{number}", 200, "", 0.003)
         elif command == "use_connections":
-            metrics.set_pool_state(size=5, open=4, in_use=int(arguments[0]), waiting=0)
+            metrics.set_pool_state({"size": 5, "in_use": int(arguments[0])})
+            metrics.set_pool_state({"size": 5, "in_use": int(arguments[0])}, replica="2")
         elif command == "measure_all":
             measure_all(metrics)
         elif command == "scrape":
@@ -42,7 +43,8 @@ def measure_all(metrics: Metrics) -> None:
     for report in (metrics.pool_opened, metrics.pool_closed, metrics.pool_timed_out):
         report()
     metrics.pool_waited(0.01)
-    metrics.set_slow_pool_state(size=3, in_use=1, waiting=2)
+    metrics.set_pool_state({name: number for number, name in enumerate(POOL_GAUGES, 1)})
+    metrics.set_pool_state({name: number for number, name in enumerate(POOL_GAUGES, 11)}, replica="1")
     metrics.replicas_opened(["1", "2"], {"replica": ["fresh"], "primary": ["lagging"]})
     metrics.read_answered("replica", "fresh")
     metrics.set_replica("1", usable=True, lag_seconds=0.25)

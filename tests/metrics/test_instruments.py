@@ -29,6 +29,13 @@ NAMES = {
     "database_pool_timeouts_total",
     "database_pool_connections_opened_total",
     "database_pool_connections_closed_total",
+    "database_replica_pool_size",
+    "database_replica_pool_open",
+    "database_replica_pool_in_use",
+    "database_replica_pool_waiting",
+    "database_replica_pool_slow_size",
+    "database_replica_pool_slow_in_use",
+    "database_replica_pool_slow_waiting",
     "database_replica_usable",
     "database_replica_lag_seconds",
     "database_reads_total",
@@ -84,7 +91,6 @@ def test_promtool_accepts_the_metrics(start: Start):
 def test_every_report_is_shown_by_a_scrape(start: Start):
     """Each method of `Metrics` changes a series of the scrape."""
     worker = start(3)
-    worker.command("use_connections 2")
     worker.command("measure_all")
     found = worker.scrape()
 
@@ -107,12 +113,20 @@ def test_every_report_is_shown_by_a_scrape(start: Start):
         'requests_shed_total{reason="client_share"}': 0,
         'database_statement_duration_seconds_bucket{le="0.0025",statement="get_sample"}': 1,
         'database_statement_duration_seconds_count{statement="get_sample"}': 1,
-        "database_pool_size": 5,
-        "database_pool_open": 4,
-        "database_pool_in_use": 2,
-        "database_pool_slow_size": 3,
-        "database_pool_slow_in_use": 1,
-        "database_pool_slow_waiting": 2,
+        "database_pool_size": 1,
+        "database_pool_open": 2,
+        "database_pool_in_use": 3,
+        "database_pool_waiting": 4,
+        "database_pool_slow_size": 5,
+        "database_pool_slow_in_use": 6,
+        "database_pool_slow_waiting": 7,
+        'database_replica_pool_size{replica="1"}': 11,
+        'database_replica_pool_open{replica="1"}': 12,
+        'database_replica_pool_in_use{replica="1"}': 13,
+        'database_replica_pool_waiting{replica="1"}': 14,
+        'database_replica_pool_slow_size{replica="1"}': 15,
+        'database_replica_pool_slow_in_use{replica="1"}': 16,
+        'database_replica_pool_slow_waiting{replica="1"}': 17,
         "database_pool_timeouts_total": 1,
         'database_replica_usable{replica="1"}': 1,
         'database_replica_usable{replica="2"}': 0,

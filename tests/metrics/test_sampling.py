@@ -23,15 +23,23 @@ async def test_samples_show_the_current_state(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.05)
     metrics = Metrics()
     pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0, slow=SLOW)
+    of_replica = SimpleNamespace(size=6, open=3, in_use=2, waiting=8, slow=SLOW)
     dropped = [3]
 
-    async with sampling(metrics, pool=lambda: pool, lines_dropped=lambda: dropped[0], log_backlog_bytes=lambda: 77):
+    async with sampling(
+        metrics,
+        pool=lambda: pool,
+        replica_pools=lambda: {"2": of_replica},
+        lines_dropped=lambda: dropped[0],
+        log_backlog_bytes=lambda: 77,
+    ):
         for _ in range(3000):
             if scrape(metrics)['worker_proportional_memory_bytes{worker="0"}']:
                 break
             await asyncio.sleep(0.01)
         first = scrape(metrics)
         pool.in_use, pool.waiting, dropped[0] = 5, 7, 4
+        of_replica.in_use = 3
         await asyncio.sleep(0.12)
         second = scrape(metrics)
         pool.open = 0
@@ -42,6 +50,9 @@ async def test_samples_show_the_current_state(monkeypatch: pytest.MonkeyPatch):
         second[n] for n in ("database_pool_in_use", "database_pool_waiting", "log_lines_dropped_total")
     ]
     assert [2, 1, 3] == [first[f"database_pool_slow_{name}"] for name in ("size", "in_use", "waiting")]
+    names = ("size", "open", "in_use", "waiting", "slow_size", "slow_in_use", "slow_waiting")
+    assert [6, 3, 2, 8, 2, 1, 3] == [first[f'database_replica_pool_{name}{{replica="2"}}'] for name in names]
+    assert 3 == second['database_replica_pool_in_use{replica="2"}']
     assert 0 == last["database_pool_open"]
     assert 0 < second['worker_cpu_seconds_total{worker="0"}']
     assert 1 << 20 < second['worker_proportional_memory_bytes{worker="0"}'] < 1 << 32
@@ -57,6 +68,7 @@ async def test_a_blocked_event_loop_is_measured(monkeypatch: pytest.MonkeyPatch)
     async with sampling(
         metrics,
         pool=lambda: SimpleNamespace(size=0, open=0, in_use=0, waiting=0, slow=SLOW),
+        replica_pools=dict,
         lines_dropped=lambda: 0,
         log_backlog_bytes=lambda: 0,
     ):
@@ -73,7 +85,9 @@ async def test_sampling_continues_after_a_failed_sample(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.01)
     metrics = Metrics()
     pool = SimpleNamespace(size=5, open=2, in_use=1, waiting=0, slow=SLOW)
-    async with sampling(metrics, pool=lambda: pool, lines_dropped=lambda: 0, log_backlog_bytes=lambda: 0):
+    async with sampling(
+        metrics, pool=lambda: pool, replica_pools=dict, lines_dropped=lambda: 0, log_backlog_bytes=lambda: 0
+    ):
         del pool.waiting
         await asyncio.sleep(0.05)
         pool.waiting = 9

@@ -62,13 +62,14 @@ def test_the_gauges_of_an_ended_worker_are_removed(start: Start, tmp_path: Path,
     first.command("use_connections 3")
     second.command("use_connections 2")
     first.count(5)
-    assert 5 == second.scrape()["database_pool_in_use"]
+    found = second.scrape()
+    assert 5 == found["database_pool_in_use"] == found['database_replica_pool_in_use{replica="2"}']
     first.kill()
     worker_gone(0)
 
     found = second.scrape()
-    assert 2 == found["database_pool_in_use"]
-    assert 5 == found["database_pool_size"]
+    assert 2 == found["database_pool_in_use"] == found['database_replica_pool_in_use{replica="2"}']
+    assert 5 == found["database_pool_size"] == found['database_replica_pool_size{replica="2"}']
     assert 5 == found[COUNTED]
 
 

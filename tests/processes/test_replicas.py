@@ -55,6 +55,20 @@ def reads(server):
     }
 
 
+def test_the_pools_of_a_replica_are_added_up():
+    """The two workers together may open as many connections to the replica as to the primary, and have opened some."""
+    with replicated_service() as (server, _, _):
+        found = scrape(server.port)
+        of_replica = {
+            part: total(found, f"database_replica_pool_{part}", {"replica": "1"})
+            for part in ("size", "open", "waiting")
+        }
+
+    assert total(found, "database_pool_size") == of_replica["size"] == 20
+    assert 2 <= of_replica["open"] <= 20
+    assert 0 == of_replica["waiting"]
+
+
 @pytest.mark.parametrize("seconds_frozen", [0, 4], ids=["killed", "frozen"])
 def test_reads_go_on_without_the_primary(seconds_frozen):
     """The primary is killed under load, or frozen and killed later. The workers stay ready, and are read-only."""
