@@ -36,6 +36,7 @@ FILES = {
     "deploy/kubernetes/components/monitoring/pod-monitor.yaml",
     "deploy/kubernetes/components/monitoring/prometheus-rule.yaml",
     "deploy/kubernetes/components/pgbouncer/pgbouncer.yaml",
+    "deploy/kubernetes/components/replicas/kustomization.yaml",
     "deploy/kubernetes/components/tracing/kustomization.yaml",
     "deploy/kubernetes/overlays/development/kustomization.yaml",
     "deploy/kubernetes/overlays/development/namespace.yaml",

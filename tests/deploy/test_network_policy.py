@@ -11,8 +11,11 @@ import yaml
 from app import NAME
 from app.settings import Settings
 from tests.deploy.manifests import FOLDER, KUBECTL, manifest, manifests, with_component
+from tests.paths import ROOT
 
 OVERLAY = "production"
+
+GUIDE = ROOT / "docs" / "operations" / "replicas.md"
 
 SERVERS = {"POSTGRESQL": "203.0.113.7/32", "REDIS": "2001:db8::9/128"}
 
@@ -98,6 +101,24 @@ def test_a_component_switches_authentication_on(tmp_path):
     for data in written:
         values = {name.lower(): value for name, value in data.items()}
         assert Settings.load(_env_file=None, database_url="postgresql://a@b/c", **values).auth_audience
+
+
+def test_a_component_adds_replicas(tmp_path):
+    """The pods of the service have the URL as a file, which is that of the secret, and reach the replicas' port."""
+    on, off = manifests(OVERLAY, with_component("replicas", tmp_path / "kubernetes")), manifests(OVERLAY)
+
+    assert [(5432, "10.0.0.0/8")] == [rule for rule in egress(on)[NAME] if rule not in egress(off)[NAME]]
+    assert egress(off) == {**egress(on), NAME: egress(off)[NAME]}
+    changed = [one for one in on if one not in off and one["kind"] != "NetworkPolicy"]
+    (pod,) = [one["spec"]["template"]["spec"] for one in changed]
+    (container,) = pod["containers"]
+    (file,) = [one["value"] for one in container["env"] if one["name"] == "DATABASE_REPLICA_URL_FILE"]
+    (mount,) = [one for one in container["volumeMounts"] if file.startswith(one["mountPath"] + "/")]
+    (volume,) = [one["secret"] for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert mount["readOnly"]
+    assert (0o440, f"{NAME}-replicas") == (volume["defaultMode"], volume["secretName"])
+    assert [f"{mount['mountPath']}/{item['path']}" for item in volume["items"]] == [file]
+    assert f"create secret generic {volume['secretName']} --from-file={volume['items'][0]['key']}=" in GUIDE.read_text()
 
 
 def test_a_component_switches_tracing_on(tmp_path):
