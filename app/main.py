@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
         redirect_slashes=False,
         lifespan=lifespan,
         telemetry=_telemetry(tracing),
+        is_untraced=tracing.is_untraced if tracing else None,
         openapi_tags=TAGS,
         generate_unique_id_function=lambda route: route.name,
         max_body_bytes=settings.max_body_bytes,
@@ -101,7 +102,7 @@ def _telemetry(tracing: Tracing | None) -> TelemetryConfig:
     none = TelemetryConfig(tracing=False, metrics=False, logs=False, operation_spans=False, auto_configure=False)
     if tracing is None:
         return none
-    return {**none, "tracing": True, "tracer_provider": tracing.provider, "exclude": tracing.excludes}
+    return {**none, "tracing": True, "tracer_provider": tracing.provider}
 
 
 def _access_tokens(settings: Settings, metrics: Metrics) -> AccessTokens | None:

@@ -1,12 +1,13 @@
 """A database whose statements are shown in the traces of requests."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from time import time_ns
 from typing import Any
 
 import asyncpg
+from opentelemetry.context import get_current
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -26,23 +27,27 @@ class TracedDatabase(Database):
         super().__init__(*args, observer=_StatementEvents(observer), **limits)
         self._tracer = tracer
 
-    async def run(
+    def run(
         self,
         statement: ClauseElement,
         parameters: Mapping[str, Any],
         *,
         constraint_errors: ConstraintErrors = NONE_KNOWN,
-    ) -> Sequence[asyncpg.Record]:
+    ) -> Coroutine[Any, Any, Sequence[asyncpg.Record]]:
         """Run one statement, as `Database.run` does."""
-        if not get_current_span().is_recording():
-            return await super().run(statement, parameters, constraint_errors=constraint_errors)
+        running = super().run(statement, parameters, constraint_errors=constraint_errors)
+        return self._in_span(statement, running) if _is_traced() else running
+
+    async def _in_span(
+        self, statement: ClauseElement, running: Awaitable[Sequence[asyncpg.Record]]
+    ) -> Sequence[asyncpg.Record]:
         with self._span(self._compiler.compile(statement).name):
-            return await super().run(statement, parameters, constraint_errors=constraint_errors)
+            return await running
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Several statements in one transaction, as in `Database.transaction`. The span has an event for each."""
-        with self._span("transaction", lists=True) if get_current_span().is_recording() else nullcontext():
+        with self._span("transaction", lists=True) if _is_traced() else nullcontext():
             async with super().transaction() as transaction:
                 yield transaction
 
@@ -66,6 +71,11 @@ class TracedDatabase(Database):
                 raise
             finally:
                 _running.reset(token)
+
+
+def _is_traced() -> bool:
+    """Whether the current request has a span. The context of one that has none is empty, which is found out sooner."""
+    return bool(get_current()) and get_current_span().is_recording()
 
 
 class _Running:

@@ -1,7 +1,7 @@
 """The FastAPI application class of this service: what is declared on it works, or is refused at the start."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, cast
 
 from fastapi import FastAPI
@@ -30,6 +30,7 @@ class Application(FastAPI):
         middleware: Sequence[Middleware],
         max_body_bytes: int,
         open_paths: frozenset[str] | None = None,
+        is_untraced: Callable[[Scope], bool] | None = None,
         **declared: Any,
     ) -> None:
         """Declare an application.
@@ -38,6 +39,7 @@ class Application(FastAPI):
             middleware: This service's own, outermost first.
             max_body_bytes: MAX_BODY_BYTES.
             open_paths: With authentication, the paths of the routes that need no scope. None without authentication.
+            is_untraced: Whether a request has no telemetry, asked once. None: what is declared as `telemetry` decides.
             declared: What FastAPI takes.
         """
         super().__init__(middleware=middleware, **declared)
@@ -46,6 +48,7 @@ class Application(FastAPI):
         self._max_body_bytes = max_body_bytes
         self._open_paths = open_paths
         self._has_telemetry = self._native_telemetry.enabled()
+        self._is_untraced = is_untraced
         self._completed_document: dict[str, Any] | None = None
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
@@ -55,7 +58,11 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. What FastAPI and Starlette do in `__call__` for a request without telemetry."""
-        if self.middleware_stack is None or scope["type"] != "http" or self.root_path or self._has_telemetry:
+        has_telemetry = self._has_telemetry
+        if self._is_untraced is not None and scope["type"] == "http" and self._is_untraced(scope):
+            has_telemetry = False
+            scope["fastapi.telemetry"] = None  # as FastAPI does, so that a mounted application observes nothing either
+        if self.middleware_stack is None or scope["type"] != "http" or self.root_path or has_telemetry:
             await super().__call__(scope, receive, send)
             return
         scope["app"] = self

@@ -5,7 +5,7 @@ from random import getrandbits
 from typing import Final
 
 from app.middleware.header_fields import HeaderFields
-from app.tracing.traceparent import parse
+from app.tracing.traceparent import parent_of
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -20,7 +20,7 @@ def request_id_of(fields: HeaderFields) -> str:
 
 
 def trace_id_of(fields: HeaderFields) -> str | None:
-    """The trace id of a W3C `traceparent`. An invalid one is ignored, and so are two."""
+    """The trace id of a valid W3C `traceparent`."""
     given = fields.get(b"traceparent")
-    parent = parse(given[0]) if given is not None and len(given) == 1 else None
+    parent = parent_of(given) if given is not None else None
     return parent and parent.trace_id

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.settings.tracing import Sampler
 from app.state_keys import TRACE
-from app.tracing.traceparent import Traceparent, parse
+from app.tracing.traceparent import parent_of
 
 _LOWER_BITS: Final = (1 << 64) - 1
 _PARENT_BASED: Final = "parentbased_"
@@ -51,11 +51,8 @@ class RequestSampler:
         """Whether this request is not traced. Its ids are in the state of the scope then as well."""
         if scope["path"] in self._untraced:
             return True
-        parent: Traceparent | None = None
-        for name, value in scope["headers"]:
-            if name == b"traceparent":
-                parent = parse(value)
-                break
+        given = [value for name, value in scope["headers"] if name == b"traceparent"]
+        parent = parent_of(given) if given else None
         span_id = getrandbits(64) or 1  # nosec B311
         if parent is None:
             drawn = getrandbits(128) or 1  # nosec B311
@@ -67,5 +64,7 @@ class RequestSampler:
             is_sampled = parent.is_sampled if self.follows_parent else int(trace_id[16:], 16) < self._bound
         scope.setdefault("state", {})[TRACE] = (trace_id, f"{span_id:016x}")
         if is_sampled:
+            if len(given) > 1:  # FastAPI would take the first one for the parent
+                scope["headers"] = [header for header in scope["headers"] if header[0] != b"traceparent"]
             self.next_ids.trace_id, self.next_ids.span_id = drawn, span_id
         return not is_sampled

@@ -1,6 +1,7 @@
 """The W3C header `traceparent`: the trace and the span of the caller."""
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 _FORM: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -14,9 +15,9 @@ class Traceparent(NamedTuple):
     """Whether the caller traces this request."""
 
 
-def parse(value: bytes) -> Traceparent | None:
-    """The content of the header. None if it is invalid: W3C has it ignored."""
-    match = _FORM.fullmatch(value)
+def parent_of(values: Sequence[bytes]) -> Traceparent | None:
+    """The content of the header. None if it is invalid or stands there twice: W3C has it ignored."""
+    match = _FORM.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         return None
     version, trace_id, parent_id, flags, more = match.groups()

@@ -1,8 +1,7 @@
 """The tracing of one worker: what FastAPI and the database need of it, and its life."""
 
-from collections.abc import Container, MutableMapping
+from collections.abc import Container
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from app import __version__
 from app.settings import Settings
@@ -26,15 +25,13 @@ class Tracing:
 
         self._settings = settings
         self._observer = observer
-        self._sampler = RequestSampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg, untraced)
-        self.provider = create_provider(settings, self._sampler)
+        sampler = RequestSampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg, untraced)
+        self.is_untraced = sampler.excludes
+        """Whether no span is made for the request with this scope. It is called once for each request."""
+        self.provider = create_provider(settings, sampler)
         """What FastAPI makes its spans with."""
         self.tracer = self.provider.get_tracer("app.database", __version__)
         """What the database makes its spans with."""
-
-    def excludes(self, scope: MutableMapping[str, Any]) -> bool:
-        """Whether FastAPI makes no span for the request with this scope. FastAPI calls it once for each request."""
-        return self._sampler.excludes(scope)
 
     def opened(self) -> AbstractAsyncContextManager[None]:
         """Send the spans until the block ends, and those that wait then."""

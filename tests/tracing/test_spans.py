@@ -7,10 +7,15 @@ import sys
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import String, bindparam, select, text
 
 from app.database import named
 from app.dependencies import DatabaseDependency
+from app.settings.tracing import Sampler
 from app.tracing import PACKAGES
 from tests.application import opened
 from tests.log_lines import reading_lines
@@ -85,6 +90,33 @@ async def test_log_lines_have_the_ids_of_the_span(traced_settings, collector):
     assert [called, uncalled] == [(span.trace_id, span.span_id) for span in collector.of_kind("server")]
     assert (TRACE, TRACE, (TRACE, None)) == (called[0], untraced[0], probe)
     assert untraced[1] not in {None, PARENT}
+
+
+async def test_two_traceparents_are_ignored(traced_settings, collector):
+    """The trace is a new one, and the log line and the span have the same ids."""
+    twice = [("traceparent", f"00-{TRACE}-{parent}-01") for parent in (PARENT, PARENT[::-1])]
+    async with opened(traced_settings) as client:
+        with reading_lines() as lines:
+            await client.get("/samples", headers=twice)
+            (line,) = [line for line in lines() if line["event"] == "request_served"]
+
+    (span,) = collector.of_kind("server")
+    assert span.trace_id not in {TRACE, None}
+    assert (span.trace_id, span.span_id, None) == (line["trace_id"], line["span_id"], span.parent_id or None)
+
+
+async def test_a_mounted_application_does_not_trace_an_untraced_request(traced_settings, collector):
+    """It would trace it by a decision of its own."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    app = create_app(traced_settings.model_copy(update={"otel_traces_sampler": Sampler.PARENTBASED_ALWAYS_ON}))
+    app.mount("/mounted", FastAPI(telemetry={"tracer_provider": provider}))
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        await client.get("/mounted/docs", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+
+    assert () == exporter.get_finished_spans()
+    assert [] == collector.spans
 
 
 async def test_probes_are_not_traced(traced_settings, collector):
