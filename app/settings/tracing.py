@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -75,9 +76,13 @@ def _check_pairs(value: str) -> str:
     return value
 
 
-def _check_readable(value: Path) -> Path:
+def _check_certificates(value: Path) -> Path:
     if not value.is_file() or not os.access(value, os.R_OK):
         raise ValueError("must name a file that this process can read")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+    except ssl.SSLError:
+        raise ValueError("must name a file with certificates in the PEM format") from None
     return value
 
 
@@ -108,7 +113,7 @@ class TracingSettings(FromEnvironment):
     otel_exporter_otlp_headers_file: Path | None = None
     """A file that contains OTEL_EXPORTER_OTLP_HEADERS, such as a mounted secret."""
 
-    otel_exporter_otlp_certificate: Annotated[Path, AfterValidator(_check_readable)] | None = None
+    otel_exporter_otlp_certificate: Annotated[Path, AfterValidator(_check_certificates)] | None = None
     """A file with the certificates of the authorities that may sign the collector's. By default those that `certifi`
     ships."""
 

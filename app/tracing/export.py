@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
+from socket import SHUT_RDWR
 from time import monotonic
 from typing import Any, Final
+from weakref import WeakSet
 
 import requests
 import structlog
@@ -18,6 +21,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk._shared_internal import BatchProcessor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from requests.adapters import HTTPAdapter
 
 from app.settings import Settings
 from app.settings.tracing import pairs
@@ -42,7 +46,7 @@ log = structlog.get_logger(__name__)
 async def exporting(provider: TracerProvider, settings: Settings, observer: SpanObserver) -> AsyncIterator[None]:
     """Send the provider's spans until the block ends, and for FLUSH_SECONDS more those that wait then."""
     losses = _Losses(observer)
-    exporter = _CountedExporter(_exporter(settings), observer, losses)
+    exporter = _CountedExporter(_exporter(settings, losses), observer, losses)
     processor = _CountedProcessor(exporter, settings, losses)
     provider.add_span_processor(processor)
     logging.getLogger(_CAUSES).addFilter(losses.remember_cause)
@@ -55,7 +59,7 @@ async def exporting(provider: TracerProvider, settings: Settings, observer: Span
         logging.getLogger(_CAUSES).removeFilter(losses.remember_cause)
 
 
-def _exporter(settings: Settings) -> OTLPSpanExporter:
+def _exporter(settings: Settings, losses: "_Losses") -> OTLPSpanExporter:
     headers = settings.otel_exporter_otlp_headers
     certificate = settings.otel_exporter_otlp_certificate
     return OTLPSpanExporter(
@@ -64,30 +68,82 @@ def _exporter(settings: Settings) -> OTLPSpanExporter:
         timeout=settings.otel_exporter_otlp_timeout / 1000,
         compression=Compression(settings.otel_exporter_otlp_compression),
         certificate_file=str(certificate) if certificate else None,
-        session=_CollectorSession(),
+        session=_CollectorSession(losses),
     )
 
 
 class _CollectorSession(requests.Session):
     """Reads a bounded part of an answer, of which only the status counts, and takes a redirection for a failure."""
 
+    def __init__(self, losses: "_Losses") -> None:
+        super().__init__()
+        self._losses = losses
+        self._adapter = _EndingAdapter()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, self._adapter)
+
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request.
+        """Send a request. Its `timeout` is for all of it: that of the library begins anew with each byte that arrives.
 
         Raises:
             requests.RequestException: No answer came in time, or it leads to another address.
         """
+        self._losses.cause = self._losses.cause or "the collector has not answered yet"
+        deadline = monotonic() + options["timeout"]
+        timer = threading.Timer(options["timeout"], self._adapter.end)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = self._answer(request, options, deadline)
+        except Exception as error:
+            self._losses.cause = str(error)
+            raise
+        finally:
+            timer.cancel()
+        self._losses.cause = "" if response.ok else f"the collector answers {response.status_code}"
+        return response
+
+    def _answer(self, request: requests.PreparedRequest, options: dict[str, Any], deadline: float) -> requests.Response:
         response = super().send(request, **options | {"stream": True})
         if HTTPStatus.MULTIPLE_CHOICES <= response.status_code < HTTPStatus.BAD_REQUEST:
             response.close()
             raise requests.exceptions.InvalidURL(f"the collector answers {response.status_code}, a redirection")
         left = ANSWER_BYTES
-        while left > 0 and (part := response.raw.read1(left)):
+        while left > 0 and monotonic() < deadline and (part := response.raw.read1(left)):
             left -= len(part)
         if left <= 0:
             response.close()
+        if monotonic() >= deadline:  # a head that the adapter has ended can look like a whole one
+            response.close()
+            raise requests.exceptions.ReadTimeout("the collector's answer did not end in time")
         response.raw = BytesIO()  # nothing reads the rest
         return response
+
+
+class _EndingAdapter(HTTPAdapter):
+    """Knows its connections, so that another thread can end those that wait for the collector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._connections: WeakSet[Any] = WeakSet()
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        """The library's pool of connections, which makes them here."""
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        if "ConnectionCls" not in vars(pool):
+            pool.ConnectionCls = partial(self._connection, pool.ConnectionCls)
+        return pool
+
+    def _connection(self, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        connection = make(*args, **options)
+        self._connections.add(connection)
+        return connection
+
+    def end(self) -> None:
+        """End all connections: who reads an answer gets an error now."""
+        for connection in list(self._connections):
+            with suppress(AttributeError, OSError):  # it has no socket, or one that is not connected
+                connection.sock.shutdown(SHUT_RDWR)
 
 
 async def _flush(processor: BatchSpanProcessor) -> None:
@@ -113,7 +169,8 @@ class _Losses:
         self._observer = observer
         self._unreported = 0
         self._report_at = 0.0
-        self._cause = ""
+        self.cause = ""
+        """Why the last export has failed; empty if it succeeded."""
 
     def dropped(self, reason: str, spans: int) -> None:
         """So many spans were dropped. Called in the threads of the loop and of the exporter."""
@@ -126,11 +183,11 @@ class _Losses:
             self._unreported = 0
 
     def _report(self, reason: str) -> None:
-        log.warning("spans_dropped", reason=reason, spans=self._unreported, cause=self._cause)
+        log.warning("spans_dropped", reason=reason, spans=self._unreported, cause=self.cause)
 
     def remember_cause(self, record: logging.LogRecord) -> bool:
-        """Keep the message of the exporter for the log line about dropped spans, and suppress its own line."""
-        self._cause = record.getMessage()
+        """Keep what the exporter says of a batch that it has not sent at all, and suppress its lines."""
+        self.cause = self.cause or record.getMessage()
         return False
 
 

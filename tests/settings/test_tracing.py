@@ -42,6 +42,7 @@ def test_tracing_can_be_switched_off_beside_the_endpoint(environment, name, valu
         ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "must be like name=value"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a b=hunter2", "must be names of headers"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "must name a file"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", __file__, "must name a file with certificates in the PEM format"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "must be 'none' or 'gzip'"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10", "must be greater than or equal to 100"),
         ("OTEL_RESOURCE_ATTRIBUTES", "team", "must be like name=value"),

@@ -2,6 +2,7 @@
 
 import gzip
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Collector(ThreadingHTTPServer):
         self.answers = threading.Event()
         """Cleared: it takes requests, and does not answer them."""
         self.answers.set()
+        self.trickles = False
+        """Whether its answer is a head that never ends, a byte every 20 ms."""
         self.requests: list[tuple[str, dict[str, str]]] = []
         """The path and the headers of each request."""
         self.spans: list[Span] = []
@@ -76,6 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.answers.wait()
         if self.server.status == 200:
             self.server.spans += _spans(gzip.decompress(body) if self.headers["Content-Encoding"] else body)
+        if self.server.trickles:
+            self._trickle()
+            return
         answer = ExportTraceServiceResponse().SerializeToString()
         self.send_response(self.server.status)
         self.send_header("Content-Type", "application/x-protobuf")
@@ -85,6 +91,14 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):  # the client has closed the connection
             while self.server.written_bytes < self.server.answer_bytes:
                 self.server.written_bytes += self.wfile.write(bytes(100_000))
+
+    def _trickle(self) -> None:
+        self.close_connection = True
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+        with suppress(OSError):  # the client has closed the connection
+            while self.server.trickles:
+                self.wfile.write(b"x")
+                time.sleep(0.02)
 
     def log_message(self, *_: object) -> None:
         """Write nothing."""
@@ -128,5 +142,6 @@ def collecting() -> Iterator[Collector]:
             yield collector
         finally:
             collector.answers.set()
+            collector.trickles = False
             collector.shutdown()
             thread.join(5)

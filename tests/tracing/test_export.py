@@ -58,7 +58,7 @@ async def test_a_collector_that_refuses(traced_settings, collector, status):
 
     (line,) = [line for line in logged if line["event"] == "spans_dropped"]
     assert ("warning", "export_failed", 2) == (line["level"], line["reason"], line["spans"])
-    assert line["cause"].startswith("Failed to export spans batch")
+    assert line["cause"] == f"the collector answers {status}" + ", a redirection" * (status == 302)
     assert not [line for line in logged if line.get("logger", "").startswith("opentelemetry")]
 
 
@@ -80,6 +80,35 @@ async def test_a_collector_that_is_away(traced_settings):
         assert {"export_failed": 2} == await eventually_counted(client, "export_failed", 2)
 
 
+async def test_a_collector_that_never_ends_its_head(traced_settings, collector):
+    """OTEL_EXPORTER_OTLP_TIMEOUT is for the whole of an answer. The connection is closed then."""
+    collector.trickles = True
+    async with opened(traced_settings.model_copy(update=SOON)) as client:
+        with reading_lines() as lines:
+            started = time.monotonic()
+            await client.get("/samples")
+            assert {"export_failed": 2} == await eventually_counted(client, "export_failed", 2)
+            assert time.monotonic() - started < 10
+            (line,) = [line for line in lines() if line["event"] == "spans_dropped"]
+            collector.trickles = False
+            await client.get("/samples")
+            await eventually_counted(client, "exported", 2)
+
+    assert line["cause"]
+
+
+async def test_the_cause_of_a_full_queue_is_the_last_failure(traced_settings, collector):
+    """Spans that are dropped while the collector refuses say so, and not that there are too many."""
+    collector.status = 503
+    small = {"otel_bsp_max_queue_size": 4, "otel_bsp_max_export_batch_size": 4, "otel_exporter_otlp_timeout": 60_000}
+    async with opened(traced_settings.model_copy(update=SOON | small)) as client:
+        with reading_lines() as lines:
+            while not (logged := [line for line in lines() if line["event"] == "spans_dropped"]):
+                await client.get("/samples")
+
+    assert [("queue_full", "the collector answers 503")] == [(line["reason"], line["cause"]) for line in logged]
+
+
 async def test_a_collector_that_never_answers(traced_settings, collector, monkeypatch):
     """No request waits for it. The queue is bounded, and a worker that stops waits for a bounded time."""
     monkeypatch.setattr(export, "FLUSH_SECONDS", 0.5)
@@ -89,7 +118,7 @@ async def test_a_collector_that_never_answers(traced_settings, collector, monkey
         with reading_lines() as lines:
             for _ in range(20):
                 assert 200 == (await client.get("/samples")).status_code
-            reasons = [line["reason"] for line in lines() if line["event"] == "spans_dropped"]
+            dropped = [(line["reason"], line["cause"]) for line in lines() if line["event"] == "spans_dropped"]
         found = await counted(client)
         stopping = time.monotonic()
     assert time.monotonic() - stopping < 8  # OTEL_EXPORTER_OTLP_TIMEOUT is 10 s
@@ -97,4 +126,4 @@ async def test_a_collector_that_never_answers(traced_settings, collector, monkey
     # At most one batch is being sent, and the queue is full.
     assert {"queue_full"} == found.keys()
     assert 40 - 10 - 4 <= found["queue_full"] <= 30
-    assert ["queue_full"] == reasons
+    assert [("queue_full", "the collector has not answered yet")] == dropped
