@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import interpreters
 from benchmarks.__main__ import LONG, QUESTIONS
 from benchmarks.harness.numbers import paired
 from benchmarks.harness.plots import Plot
@@ -77,6 +79,31 @@ def test_a_missing_load_generator_is_named(question, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("wrk is missing")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scheme", "compiled"),
+    [
+        ("--enable-optimizations", "venv", "with PGO"),
+        ("--enable-shared", "deb_system", "with PGO"),
+        ("--enable-shared", "venv", "without PGO"),
+    ],
+)
+def test_a_named_interpreter_is_measured_and_says_how_it_was_compiled(
+    tmp_path, monkeypatch, arguments, scheme, compiled
+):
+    """`PYTHONS` names interpreters. One has a profile if it was configured with it, or is Debian's, which hides it."""
+    named = tmp_path / "python"
+    pretend = f"sysconfig.get_config_vars()['CONFIG_ARGS'] = '{arguments}'"
+    pretend += f"; sysconfig.get_scheme_names = lambda: ['{scheme}']"
+    named.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sysconfig; {pretend}$2"\n')
+    named.chmod(0o755)
+    monkeypatch.setenv("PYTHONS", str(named))
+    monkeypatch.setattr(interpreters, "MINORS", ())
+
+    [(name, (path, compiler))] = interpreters.installed_interpreters().items()
+    assert (f"{platform.python_version()} {compiled}", str(named)) == (name, path)
+    assert (scheme == "deb_system") == compiler.startswith("by Debian's rules, ")
 
 
 def test_ratios_are_paired():

@@ -1,6 +1,6 @@
 """A temporary PostgreSQL cluster that all sides of a comparison share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ def restore(url: str) -> None:
 
 
 @contextmanager
-def databases() -> Iterator[Databases]:
-    """Start a temporary cluster for databases, and remove it at the end."""
-    with throw_away_cluster() as cluster:
+def databases(options: Mapping[str, str] | None = None) -> Iterator[Databases]:
+    """Start a temporary cluster with these settings for databases, and remove it at the end."""
+    with throw_away_cluster(options) as cluster:
         yield Databases(cluster.url)

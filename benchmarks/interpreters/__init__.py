@@ -1,4 +1,4 @@
-"""Measures this service and the floor on each release of CPython that is installed."""
+"""Measures this service and the floor on each CPython that is installed, and on those that `PYTHONS` names."""
 
 import os
 import subprocess
@@ -18,18 +18,26 @@ from benchmarks.harness.reports import Report, Table
 from benchmarks.harness.servers import ROOT, Server, service, uvicorn
 from benchmarks.request.sides import FLOOR, SERVICE, Samples, take_turns, warm_up_all
 
-ROUNDS = 5
+ROUNDS = 7
 SECONDS = 2.0
 
 MINORS = (11, 12, 13, 14)
 """Of Python 3. One that is not installed is left out."""
 
+_DESCRIBE = """
+import platform, sysconfig
+is_of_debian = "deb_system" in sysconfig.get_scheme_names()
+has_profile = is_of_debian or "--enable-optimizations" in sysconfig.get_config_var("CONFIG_ARGS")
+print(platform.python_version(), "with PGO" if has_profile else "without PGO")
+print("by Debian's rules, " * is_of_debian + platform.python_compiler())
+"""
+
 _METHOD = """
-This service and the floor, each on each release of CPython, with the packages of the image
-(`requirements/runtime.txt`). All take turns over 32 connections of wrk, with a table of 10,000 items in one
-PostgreSQL. CPU is the user and system time of the worker. Ratios are paired within a round: the tables show their
-median and their quartiles. How an interpreter was compiled matters as much as its release: the table says which ones
-were optimized with a profile (PGO).
+This service and the floor, each on each CPython, with the packages of the image (`requirements/runtime.txt`). All take
+turns over 32 connections of wrk, with a table of 10,000 items in one PostgreSQL. CPU is the user and system time of
+the worker. Ratios are paired within a round: the tables show their median and their quartiles. How an interpreter was
+compiled matters as much as its release. One is said to be optimized with a profile (PGO) if it was configured with
+`--enable-optimizations`, or if it is Debian's: its rules use PGO and LTO, and remove both from what `sysconfig` says.
 """
 
 
@@ -40,26 +48,37 @@ def run() -> Report:
     progress = Progress("interpreters", ROUNDS * len(CASES) * len(interpreters) * 2 + 2)
     samples: Samples = {}
     progress.step("installing the packages")
-    with tempfile.TemporaryDirectory(prefix="interpreters-") as folder, databases() as made, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="interpreters-") as folder,
+        databases({"max_connections": str(len(interpreters) * 40)}) as made,
+        ExitStack() as stack,
+    ):
         servers = {}
-        for release, python in interpreters.items():
-            environment = make_environment(Path(folder, release), ROOT / "requirements" / "runtime.txt", python=python)
-            for server in _servers(release, environment, (made.create(), made.create())):
+        for name, (python, _) in interpreters.items():
+            environment = make_environment(Path(folder, name), ROOT / "requirements" / "runtime.txt", python=python)
+            for server in _servers(name, environment, (made.create(), made.create())):
                 servers[server.name] = stack.enter_context(server), server.environment["DATABASE_URL"]
         progress.step("warming up")
         warm_up_all(servers)
         take_turns(servers, progress, samples, rounds=ROUNDS, seconds=SECONDS)
     progress.end()
-    return _report(samples, {release: _build(python) for release, python in interpreters.items()})
+    return _report(samples, {name: compiled for name, (_, compiled) in interpreters.items()})
 
 
-def installed_interpreters() -> dict[str, str]:
-    """The path of an interpreter by its release: this one, and those that pyenv or uv has."""
-    found = {}
+def installed_interpreters() -> dict[str, tuple[str, str]]:
+    """Path and compiler by release: those that `PYTHONS` names, with colons between them, this one, pyenv's and uv's.
+
+    Of two with the same name the first is taken.
+    """
+    paths = [path for path in os.environ.get("PYTHONS", "").split(os.pathsep) if path]
     for minor in MINORS:
-        python = sys.executable if minor == sys.version_info.minor else _find(f"3.{minor}")
-        if python:
-            found[_ask(python, "import platform; print(platform.python_version())")] = python
+        path = sys.executable if minor == sys.version_info.minor else _find(f"3.{minor}")
+        paths += [path] if path else []
+    found: dict[str, tuple[str, str]] = {}
+    for path in paths:
+        described = subprocess.run([path, "-c", _DESCRIBE], check=True, capture_output=True, text=True)
+        name, compiled = described.stdout.splitlines()
+        found.setdefault(name, (path, compiled))
     return found
 
 
@@ -72,16 +91,6 @@ def _find(release: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def _build(python: str) -> str:
-    """How the interpreter was compiled."""
-    arguments = _ask(python, "import sysconfig; print(sysconfig.get_config_var('CONFIG_ARGS'))")
-    return "with PGO" if "--enable-optimizations" in arguments else "without PGO"
-
-
-def _ask(python: str, program: str) -> str:
-    return subprocess.run([python, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
-
-
 def _servers(release: str, python: str, urls: tuple[str, str]) -> tuple[Server, Server]:
     # Started in its folder: the packages of the image are too few for the one around it.
     floor = uvicorn(
@@ -90,10 +99,10 @@ def _servers(release: str, python: str, urls: tuple[str, str]) -> tuple[Server, 
     return floor, service(f"{SERVICE}, {release}", urls[1], python=python, DATABASE_CONNECTIONS="10")
 
 
-def _report(samples: Samples, builds: dict[str, str]) -> Report:
+def _report(samples: Samples, compilers: dict[str, str]) -> Report:
     cpu = {key: [sample.cpu_us for sample in taken] for key, taken in samples.items()}
     names = [case.name for case in CASES]
-    first = next(iter(builds))
+    first = next(iter(compilers))
 
     def medians(side: str, release: str) -> dict[str, float]:
         return {name: median(cpu[name, f"{side}, {release}"]) for name in names}
@@ -102,37 +111,38 @@ def _report(samples: Samples, builds: dict[str, str]) -> Report:
         return [str(paired(cpu[name, f"{SERVICE}, {release}"], cpu[name, other])) for name in names]
 
     return Report(
-        title="What one request costs on each release of CPython",
+        title="What one request costs on each CPython",
         method=_METHOD,
         tables=[
             Table(
                 title="CPU per request, µs",
                 columns=["", "compiled", *names],
                 rows=[
-                    [f"{side}, {release}", build, *map(format_number, medians(side, release).values())]
+                    [f"{side}, {release}", compiler, *map(format_number, medians(side, release).values())]
                     for side in (SERVICE, FLOOR)
-                    for release, build in builds.items()
+                    for release, compiler in compilers.items()
                 ],
             ),
             Table(
                 title=f"This service, as a multiple of itself on {first}",
                 columns=["", *names],
-                rows=[[release, *ratios(release, f"{SERVICE}, {first}")] for release in builds],
+                rows=[[release, *ratios(release, f"{SERVICE}, {first}")] for release in compilers],
             ),
             Table(
-                title="This service, as a multiple of the floor on the same release",
+                title="This service, as a multiple of the floor on the same CPython",
                 columns=["", *names],
-                rows=[[release, *ratios(release, f"{FLOOR}, {release}")] for release in builds],
+                rows=[[release, *ratios(release, f"{FLOOR}, {release}")] for release in compilers],
             ),
         ],
         plot=Plot(
             title="Worker CPU per request of this service",
             unit="µs",
-            groups={name: {release: medians(SERVICE, release)[name] for release in builds} for name in names},
+            groups={name: {release: medians(SERVICE, release)[name] for release in compilers} for name in names},
         ),
         facts={
             side: {
-                release: {name: round(value, 1) for name, value in medians(side, release).items()} for release in builds
+                release: {name: round(value, 1) for name, value in medians(side, release).items()}
+                for release in compilers
             }
             for side in (SERVICE, FLOOR)
         },
