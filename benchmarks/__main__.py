@@ -8,7 +8,7 @@ from benchmarks.claims import write_claims
 
 QUESTIONS = ("request", "steps", "objects", "json_rendering", "database", "collector", "threads", "memory", "batch")
 
-LONG = ("scale", "export", "searches", "peers", "interpreters", "tracing")
+LONG = ("scale", "export", "searches", "peers", "interpreters", "tracing", "tail")
 """Benchmarks that take longer than a few minutes, or install packages; they run only when they are named."""
 
 _FOLDER = Path(__file__).parent

@@ -3,8 +3,12 @@ import json
 import os
 import platform
 import re
+import select
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from benchmarks.__main__ import LONG, QUESTIONS
 from benchmarks.harness.numbers import paired
 from benchmarks.harness.plots import Plot
 from benchmarks.harness.reports import Claim, Report, Table
+from benchmarks.tail.load import CONNECTIONS, send
 from tests.paths import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -132,3 +137,31 @@ def test_a_report_is_written_in_three_formats(tmp_path):
     assert "| this | 1.00 |" in (tmp_path / "result.md").read_text()
     assert b"that" in first
     assert first == (tmp_path / "result.svg").read_bytes()
+
+
+def test_requests_that_a_hanging_server_delays_count_as_late():
+    """While the server hangs, requests become due at the same rate, and more of them are late than it has clients."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+    def serve(listener: socket.socket) -> None:
+        clients = [listener.accept()[0] for _ in range(CONNECTIONS)]
+        number = 0
+        while clients:
+            for client in select.select(clients, (), ())[0]:
+                if not client.recv(4096):
+                    clients.remove(client)
+                    client.close()
+                    continue
+                number += 1
+                if number == 50:
+                    time.sleep(0.2)
+                client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=[listener], daemon=True)
+        server.start()
+        seconds = send(listener.getsockname()[1], "/", rate=500, seconds=0.4)
+        server.join()
+
+    assert 200 == len(seconds)
+    assert sum(value > 0.02 for value in seconds) > 2 * CONNECTIONS

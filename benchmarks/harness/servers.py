@@ -40,17 +40,21 @@ class Server:
     folder: Path = ROOT
     """Where it is started."""
 
+    is_piped: bool = False
+    """Whether its output goes through a pipe that another process reads, as that of a container does."""
+
     port: int = field(default_factory=free_port)
 
     def __enter__(self) -> Self:
         self._output = tempfile.TemporaryFile()
+        self._reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=self._output) if self.is_piped else None
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [argument.format(port=self.port) for argument in self.command],
             cwd=self.folder,
             env=kept | {"PORT": str(self.port), **self.environment},
-            stdout=self._output,
+            stdout=self._reader.stdin if self._reader else self._output,
             stderr=subprocess.STDOUT,
         )
         self._wait_until_ready()
@@ -68,6 +72,8 @@ class Server:
                     worker.kill()
             self.process.kill()
             self.process.wait()
+        if self._reader:
+            self._reader.communicate()
         self._output.close()
 
     def workers(self) -> list[psutil.Process]:
