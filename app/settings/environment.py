@@ -39,7 +39,6 @@ class FromEnvironment(BaseSettings):
         frozen=True,
         extra="ignore",
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
     @classmethod
