@@ -71,7 +71,7 @@ async def page(
     is_exact = count_exactly or (total <= COUNT_LIMIT if q is None else rows[0]["total_is_exact"])
     # The total is in every row; when the page is empty, one row has the total and nulls.
     first = len(rows[0]) - len(columns)
-    items = [Item(*row[first:]) for row in rows[:limit] if row["id"] is not None]
+    items = [] if rows[0]["id"] is None else [Item(*row[first:]) for row in rows[:limit]]
     return ItemPage(items=items, has_more=len(rows) > limit, total=total, total_is_exact=is_exact)
 
 

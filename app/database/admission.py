@@ -184,7 +184,7 @@ class Admission:
         """The waiter whose turn it is, if there is a connection that it may use."""
         if self.free > 0:
             for lane in self._turns:
-                if lane.in_use < lane.size and (waiter := lane.next(self._may_take)):
+                if lane.waiting and lane.in_use < lane.size and (waiter := lane.next(self._may_take)):
                     if lane is self._turns[0]:
                         self._turns.reverse()
                     return waiter

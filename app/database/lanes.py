@@ -101,7 +101,7 @@ class Lane:
         """
         chosen, fewest = None, self.size
         for client, queue in self._queues.items():
-            held = self.held_by(client)
+            held = self._held.get(client, 0)
             if held < fewest and may_take(client, self):
                 chosen, fewest = queue[0], held
                 if not held:
