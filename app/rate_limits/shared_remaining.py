@@ -4,11 +4,16 @@ import os
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from struct import Struct
 from typing import Final, NamedTuple
 
 _PLACES: Final = 32_768
-_PLACE_BYTES: Final = 8
 _TAG_BYTES: Final = 4
+
+_CONTENT: Final = Struct(f"<{_TAG_BYTES}sI")
+"""A tag and a number."""
+
+_PLACE_BYTES: Final = _CONTENT.size
 
 
 class Place(NamedTuple):
@@ -56,12 +61,12 @@ class SharedRemaining:
 
     def write(self, place: Place, remaining: int) -> None:
         """Replace the number of a key."""
-        number = min(remaining, 0xFFFFFFFF).to_bytes(_PLACE_BYTES - _TAG_BYTES, "little")
-        os.pwrite(self._file, place.tag + number, place.offset)
+        os.pwrite(self._file, _CONTENT.pack(place.tag, min(remaining, 0xFFFFFFFF)), place.offset)
 
     def read(self, place: Place) -> int | None:
         """The number of a key. None if another key has replaced it, or the file is damaged."""
-        word = os.pread(self._file, _PLACE_BYTES, place.offset)
-        if word[:_TAG_BYTES] != place.tag or len(word) != _PLACE_BYTES:
+        content = os.pread(self._file, _PLACE_BYTES, place.offset)
+        if len(content) != _PLACE_BYTES:
             return None
-        return int.from_bytes(word[_TAG_BYTES:], "little")
+        tag, number = _CONTENT.unpack(content)
+        return number if tag == place.tag else None
