@@ -1,7 +1,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from app import logs
+from app.logs.request_fields import OWN_FIELDS
 from app.state_keys import CLIENT_DISCONNECTED
 from tests.log_lines import Lines
 from tests.middleware.parts import lifecycle
@@ -69,6 +70,20 @@ async def test_no_line_is_written_below_the_level(lines: Lines):
 
     assert [] == lines()
     assert header(messages, b"x-request-id")
+
+
+async def test_another_renderer_adds_the_level_and_the_time_itself(lines: Lines):
+    """The last processor gets what every event has: its fields, and the name of the level."""
+
+    def render(_logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+        return orjson.dumps({"method_name": method, "keys": sorted(event)}, option=orjson.OPT_APPEND_NEWLINE)
+
+    structlog.configure(processors=[render])
+    await request(serve(200))
+
+    (line,) = lines()
+    assert "info" == line["method_name"]
+    assert OWN_FIELDS - {"level", "timestamp", "span_id"} == set(line["keys"])
 
 
 @pytest.mark.parametrize("given", [b"a", b"A.b_c-9", b"x" * 128])
