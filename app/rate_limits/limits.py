@@ -60,7 +60,8 @@ class RateLimits:
         self._of_routes = {"export": settings.rate_limit_export}
         self._metrics = metrics or NoMetrics()
         self._host = HostCounters(lambda degraded: self._set_degraded("host", degraded))
-        self._slices = Slices(self._host, settings.web_concurrency)
+        self._workers = settings.web_concurrency
+        self._slices = Slices(self._host, self._workers)
         self._degraded = set[str]()
         self._redis = None
         if self.enabled and settings.rate_limit_storage_uri is not None:
@@ -82,6 +83,9 @@ class RateLimits:
                 yield
             return
         self._host.open(directory)
+        # With Redis, which counts for all workers, the host's counters only stand in for it.
+        if directory is None and self._workers > 1 and self._redis is None:
+            self._set_degraded("folder", True)
         try:
             async with AsyncExitStack() as stack:
                 stack.enter_context(limiter.using(self._host, self._of_routes, enabled=True))

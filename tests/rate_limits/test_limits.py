@@ -18,9 +18,9 @@ CLIENT = "192.0.2.1"
 class Host(RateLimits):
     """Rate limits that record the metrics they report."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: object) -> None:
         self.reported: list[object] = []
-        super().__init__(Settings.load(_env_file=None, rate_limit_read="2/minute"), self)
+        super().__init__(Settings.load(_env_file=None, **{"rate_limit_read": "2/minute"} | settings), self)
 
     def rate_limit_decided(self, quota: str, outcome: str) -> None:
         """Record it."""
@@ -40,6 +40,21 @@ async def read(limits: RateLimits, times: int) -> list[bool]:
     """Send reading requests and return for each whether it was admitted."""
     decisions = [await limits.hit(limits.quota("GET"), CLIENT) for _ in range(times)]
     return [decision.admitted for decision in decisions]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reported"),
+    [
+        ({"web_concurrency": 2}, [True]),
+        ({"web_concurrency": 1}, []),
+        ({"web_concurrency": 2, "rate_limit_enabled": False}, []),
+    ],
+)
+async def test_several_workers_without_a_shared_folder_are_degraded(settings, reported):
+    """A client can send its limit to each of them. One worker counts all requests, as Redis does for several."""
+    limits = Host(**settings)
+    async with limits.opened():
+        assert reported == limits.reported
 
 
 @pytest.mark.parametrize(

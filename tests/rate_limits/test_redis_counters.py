@@ -49,7 +49,7 @@ def _fast_probes(monkeypatch):
 
 def host(uri: str, limit: str = "100/minute") -> Host:
     """The rate limits of one host."""
-    settings = Settings.load(_env_file=None, rate_limit_storage_uri=uri, rate_limit_read=limit)
+    settings = Settings.load(_env_file=None, web_concurrency=2, rate_limit_storage_uri=uri, rate_limit_read=limit)
     return Host(settings)
 
 
