@@ -5,6 +5,7 @@ from bisect import bisect_left
 from typing import Any, Final
 
 from prometheus_client import Counter, Histogram
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.values import MutexValue
 
 _BYTES: Final = 8
@@ -54,5 +55,6 @@ def _places(value: Any) -> tuple[Any, "memoryview[float]"]:
     """
     if isinstance(value, MutexValue):
         return value, memoryview(bytearray(_BYTES)).cast("d")
-    start = value._file._positions[value._key]
-    return value, memoryview(value._file._m)[start : start + _BYTES].cast("d")
+    file: MmapedDict = value._file
+    start = file._positions[value._key]
+    return value, memoryview(file._m)[start : start + _BYTES].cast("d")
