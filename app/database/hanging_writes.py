@@ -38,7 +38,8 @@ class HangingWrites:
     def hang(self, connections: int) -> bool:
         """Whether long writes use half of this many connections, or did, and writes have hung since then."""
         now = perf_counter()
-        if long := sum(now - started > LONG_SECONDS for started in self._started.values()):
+        long = len([started for started in self._started.values() if now - started > LONG_SECONDS])
+        if long:
             self._long_at = now
         if self._hang:
             self._hang = now - self._long_at < FORGET_SECONDS

@@ -121,4 +121,4 @@ class Pagination:
                 targets["last"] = f"page={pages}&{query}"
         elif body["next_cursor"] is not None:
             targets["next"] = f"cursor={body['next_cursor']}&{query}"
-        return ", ".join(f'<{self.path}?{target}>; rel="{relation}"' for relation, target in targets.items())
+        return ", ".join([f'<{self.path}?{target}>; rel="{relation}"' for relation, target in targets.items()])
