@@ -12,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 Call = Callable[[Callable[[], None]], object]
 """Calls a function in the thread of a proxy."""
 
+_SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16/"
+"""The question of a client whether the server speaks TLS."""
+
 _COMMITTED = b"Z\0\0\0\5I"
 """PostgreSQL is ready for the next statement, outside of a transaction: the one before is committed."""
 
@@ -37,6 +40,8 @@ class Proxy:
         self._user, self._name = parts.username, parts.path
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._logging_in = asyncio.Event()
+        self._logging_in.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._links: list[_Link] = []
         self._serving = 0
@@ -47,6 +52,16 @@ class Proxy:
         """Round trips of all clients: the Sync and Query messages that were forwarded."""
         self.answers_lost = 0
         """Statements that were committed and whose answer was withheld."""
+        self.logins_held = 0
+        """Clients that wait to be logged in, also those that have gone: like PostgreSQL, it does not notice that."""
+
+    def hold_logins(self) -> None:
+        """Let new connections wait for their login. An SSLRequest is answered."""
+        self._logging_in.clear()
+
+    def let_in(self) -> None:
+        """Let those log in that wait, and all others."""
+        self._logging_in.set()
 
     def freeze(self) -> None:
         """Forward nothing and close nothing: clients wait."""
@@ -90,6 +105,7 @@ class Proxy:
         finally:
             server.close()
             self.thaw()
+            self.let_in()
             while self._serving:
                 self.cut()
                 await asyncio.sleep(0.01)
@@ -116,6 +132,10 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await self._flowing.wait()
+                if is_first and data != _SSL_REQUEST:
+                    self.logins_held += 1
+                    await self._logging_in.wait()
+                    self.logins_held -= 1
                 if link.is_forgotten:
                     continue
                 link.is_losing |= self._lost is not None and self._lost in data

@@ -12,10 +12,11 @@ from app.connection_leases import Leases
 from app.database.clients import current_client
 from app.database.connection import Connector
 from app.database.executor import Executor, StatementObserver
-from app.database.failover import answers, leaving_frozen_hosts
+from app.database.failover import leaving_frozen_hosts
 from app.database.failures import NONE_KNOWN, ConstraintErrors
 from app.database.hanging_writes import HangingWrites
 from app.database.lanes import slow
+from app.database.logins import answers
 from app.database.pool import CANCEL_SECONDS, Pool, PoolObserver, PoolState
 from app.database.sharing import sharing
 from app.database.statements import CompiledStatement, StatementCompiler, named
@@ -269,4 +270,5 @@ async def connect(
                     observer=observer,
                 )
         finally:
+            connector.close()
             await pool.close()

@@ -165,6 +165,11 @@ class Admission:
             if not waiter.slot.done():
                 waiter.slot.set_exception(DatabaseUnavailableError())
 
+    def fail_check(self) -> None:
+        """End the wait of the check of the database with a DatabaseUnavailableError."""
+        if self._check is not None and not self._check.done():
+            self._check.set_exception(DatabaseUnavailableError())
+
     def _may_take(self, client: Client, lane: Lane) -> bool:
         """Whether this client may use one more connection now."""
         free_in_lane = lane.size - lane.in_use

@@ -1,20 +1,28 @@
 """How one connection to PostgreSQL is opened: the hosts in their order, each with and without TLS."""
 
+import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
 
 import asyncpg
 
+from app.database.logins import MOST_SECONDS, Login
 from app.database_url import WRITING, DatabaseHost, DatabaseUrl
 
 _HOST_FAILURES: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 """For these the next host is tried: a server that is away, that starts or stops, or that closes the connection."""
 
+_TAKES_LONGER: Final = "the server answers, and the login takes longer"
+
 
 class NoWritableServerError(ConnectionError):
     """A server answers, and none of the hosts takes writes."""
+
+
+Prepare = Callable[[asyncpg.Connection, DatabaseHost, float], Awaitable[None]]
+"""Makes a connection to this host usable that was begun at this time, by `perf_counter`."""
 
 
 class HostOrder:
@@ -22,6 +30,17 @@ class HostOrder:
 
     def __init__(self) -> None:
         self._failed_at: dict[DatabaseHost, float] = {}
+        self.late: set[Login] = set()
+        """The logins that have not ended in time, and go on."""
+
+    def goes_on(self, login: Login) -> None:
+        """Note that this login goes on, until it ends."""
+        self.late.add(login)
+        login.task.add_done_callback(lambda _: self.late.discard(login))
+
+    def is_left(self, host: DatabaseHost) -> bool:
+        """Whether a login goes on at this host that has no place in the pool: with others there could be too many."""
+        return any(login.is_left and login.host == host for login in self.late)
 
     def attempts(self, url: DatabaseUrl) -> list[tuple[DatabaseHost, str]]:
         """The hosts in their order, each with the kind of server that it has to be."""
@@ -39,16 +58,26 @@ class HostOrder:
 
 
 async def connect(
-    url: DatabaseUrl, order: HostOrder, *, host_seconds: float, server_settings: Mapping[str, str], **options: Any
+    url: DatabaseUrl,
+    order: HostOrder,
+    *,
+    host_seconds: float,
+    server_settings: Mapping[str, str],
+    late: list[Login] | None = None,
+    prepare: Prepare | None = None,
+    **options: Any,
 ) -> tuple[asyncpg.Connection, DatabaseHost]:
     """Connect to the first host of the URL that takes the connection and is of the kind that the URL wants.
 
     Args:
         url: The address, whose `options` and `application_name` come before `server_settings`.
         order: The order of the hosts. It learns which of them fail.
-        host_seconds: How long connecting to one host may take. A single host has the URL's `connect_timeout`
+        host_seconds: How long one host is waited for. A single host has the URL's `connect_timeout`
             instead, and several hosts have it if it is shorter.
         server_settings: What PostgreSQL sets for the connection.
+        late: Receives the logins that go on if no host takes the connection in time, or if the caller is cancelled.
+            None: they are given up.
+        prepare: Is called with a new connection, also with that of a late login.
         options: Further arguments of `asyncpg.connect`.
 
     Raises:
@@ -56,24 +85,58 @@ async def connect(
         OSError: No host is reachable, or none is of the kind that the URL wants.
         asyncpg.PostgresError: The server refuses.
     """
-    options["timeout"] = url.connect_seconds or host_seconds
+    seconds = url.connect_seconds or host_seconds
     if len(url.hosts) > 1:
-        options["timeout"] = min(options["timeout"], host_seconds)
+        seconds = min(seconds, host_seconds)
     failures: dict[DatabaseHost, Exception] = {}
     for host, session_attributes in order.attempts(url):
+        if order.is_left(host) or any(other.host == host for other in late or ()):
+            failures[host] = TimeoutError(_TAKES_LONGER)
+            continue
         options |= url.arguments(host) | {"target_session_attrs": session_attributes}
         options["server_settings"] = {**server_settings, **url.server_settings}
+        options["timeout"] = seconds if late is None else MOST_SECONDS
+        connecting = _connect_host(url, host, dict(options), prepare)
         try:
-            connection = await _connect_host(url, host, options)
+            if late is None:
+                connection = await connecting
+            else:
+                login = Login(host, connecting, seconds=seconds)
+                connection = await _log_in(login, seconds, order, late, is_only=len(url.hosts) == 1)
         except _HOST_FAILURES as error:
             failures[host] = error
         except asyncpg.TargetServerAttributeNotMatched:
             failures[host] = _wrong_kind(url)
         else:
             order.worked(host)
+            for other in late or ():
+                other.leave()
             return connection, host
         order.failed(host)
     raise _failure(url, failures)
+
+
+async def _log_in(
+    login: Login, seconds: float, order: HostOrder, late: list[Login], *, is_only: bool
+) -> asyncpg.Connection:
+    """Wait for a login. It goes on if it takes longer, or if the caller is cancelled.
+
+    One of several hosts that does not answer at all keeps no place: another host may work.
+    """
+    try:
+        done, _ = await asyncio.wait({login.task}, timeout=seconds)
+    except asyncio.CancelledError:
+        order.goes_on(login)
+        late.append(login)
+        raise
+    if done:
+        return login.task.result()
+    order.goes_on(login)
+    if login.host_answers or is_only:
+        late.append(login)
+    else:
+        login.leave()
+    raise TimeoutError(_TAKES_LONGER if login.host_answers else "")
 
 
 def _wrong_kind(url: DatabaseUrl) -> ConnectionError:
@@ -95,7 +158,17 @@ def _failure(url: DatabaseUrl, failures: Mapping[DatabaseHost, Exception]) -> Ex
     return NoWritableServerError(causes) if answers else ConnectionError(causes)
 
 
-async def _connect_host(url: DatabaseUrl, host: DatabaseHost, options: Mapping[str, Any]) -> asyncpg.Connection:
+async def _connect_host(
+    url: DatabaseUrl, host: DatabaseHost, options: Mapping[str, Any], prepare: Prepare | None
+) -> asyncpg.Connection:
+    started = perf_counter()
+    connection = await _encrypted_or_not(url, host, options)
+    if prepare is not None:
+        await prepare(connection, host, started)
+    return connection
+
+
+async def _encrypted_or_not(url: DatabaseUrl, host: DatabaseHost, options: Mapping[str, Any]) -> asyncpg.Connection:
     """Connect with TLS or without, as `sslmode` says. asyncpg would search the home directory for certificates."""
     if host.is_socket:
         return await asyncpg.connect(**options, ssl=False, direct_tls=False)

@@ -1,5 +1,6 @@
 """How each connection of a worker is opened, and with which limits."""
 
+import asyncio
 import re
 import secrets
 import socket
@@ -7,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
-from time import perf_counter
 from typing import Any, Final, cast
 
 import asyncpg
@@ -16,8 +16,9 @@ from asyncpg.protocol import NO_TIMEOUT
 from asyncpg.protocol import Protocol as DriverProtocol
 
 from app import NAME
-from app.database.connecting import HostOrder, connect
+from app.database.connecting import HostOrder, Prepare, connect
 from app.database.failures import DRIVER_ERRORS, connect_failure, loggable
+from app.database.logins import Login
 from app.database.peer import PARAMETERS_REFUSED, check_peer
 from app.database.statement_timer import StatementTimer
 from app.database_url import WRITING, DatabaseHost, DatabaseUrl
@@ -26,7 +27,7 @@ from app.errors import DatabaseSetupError, StartupError
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 1.5
-"""How long connecting to one server may take. A server that is alive answers within milliseconds."""
+"""How long a request waits for one server. A server that is alive answers within milliseconds."""
 
 ANSWER_SECONDS = 0.5
 """How much longer than the statement's time the client waits before it closes the connection:
@@ -146,6 +147,7 @@ class Connector:
         self._read_url = read_url
         self._url = read_url()
         self._order = HostOrder()
+        self._order_of_checks = HostOrder()
         self._wait_seconds = wait_seconds
         self._connection_seconds = connection_seconds
         self._through_pgbouncer = through_pgbouncer
@@ -155,22 +157,33 @@ class Connector:
         )
         self._logged_problem = ""
 
-    async def open(self) -> Connection:
+    async def open(self, late: list[Login]) -> Connection:
         """Open a connection.
+
+        Args:
+            late: Receives the logins that go on: if no connection is opened in time, or if the caller is cancelled.
 
         Raises:
             DatabaseUnavailableError, DatabasePermissionDeniedError: The server cannot be reached, or refuses the login.
             DatabaseSetupError: The settings do not fit the database.
         """
         try:
-            connection = await self._connect_again_if_refused()
+            connection = await self._connect_again_if_refused(late)
         except DatabaseSetupError as error:
             self._log_once(error.problem)
             raise
         except Exception as error:  # noqa: BLE001  # it is raised again, by its name
             raise connect_failure(error) from _without_url(error, self._url.password)
+        finally:
+            for login in late:
+                login.task.add_done_callback(self._learn_from)
         self._logged_problem = ""
         return connection
+
+    def close(self) -> None:
+        """Give up the logins that go on."""
+        for login in (*self._order.late, *self._order_of_checks.late):
+            login.task.cancel()
 
     @property
     def can_fail_over(self) -> bool:
@@ -188,38 +201,71 @@ class Connector:
         if not others:
             return False
         url = replace(self._url, hosts=others)
+        late: list[Login] = []
         try:
-            connection, _ = await connect(url, self._order, host_seconds=self._host_seconds(url), **self._options)
+            connection, _ = await self._connect_any(url, self._order_of_checks, late)
         except (*DRIVER_ERRORS, UnicodeError):  # a name that cannot be encoded
             return False
+        finally:
+            for login in late:
+                login.leave()
         self._order.failed(host)
         connection.terminate()
         return True
 
-    async def _connect_again_if_refused(self) -> Connection:
+    async def _connect_again_if_refused(self, late: list[Login]) -> Connection:
         """Read the URL again when the server refuses the login: its password may have been changed."""
         url = self._url
         try:
-            return await self._connect(url)
+            return await self._connect(url, late)
         except asyncpg.InvalidAuthorizationSpecificationError:
-            try:
-                self._url = self._read_url()
-            except StartupError as error:
-                raise DatabaseSetupError(str(error)) from None
+            self._read_url_again()
             if self._url == url:
                 raise
-        return await self._connect(self._url)
+        return await self._connect(self._url, late)
 
-    async def _connect(self, url: DatabaseUrl) -> Connection:
-        started = perf_counter()
+    def _read_url_again(self) -> None:
         try:
-            opened, host = await connect(
-                url, self._order, host_seconds=self._host_seconds(url), connection_class=Connection, **self._options
-            )
+            self._url = self._read_url()
+        except StartupError as error:
+            raise DatabaseSetupError(str(error)) from None
+
+    def _learn_from(self, ended: "asyncio.Task[asyncpg.Connection]") -> None:
+        """Do for a login that has ended late what `open` does for one that ends in time."""
+        error = None if ended.cancelled() else ended.exception()
+        try:
+            if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+                self._read_url_again()
+            elif isinstance(error, DatabaseSetupError):
+                raise error
+        except DatabaseSetupError as problem:
+            self._log_once(problem.problem)
+
+    async def _connect(self, url: DatabaseUrl, late: list[Login]) -> Connection:
+        try:
+            connection, _ = await self._connect_any(url, self._order, late, prepare=self._prepare)
         except asyncpg.ProtocolViolationError as error:
             if "startup parameter" not in str(error):
                 raise
             raise DatabaseSetupError(PARAMETERS_REFUSED) from None
+        return cast(Connection, connection)
+
+    async def _connect_any(
+        self, url: DatabaseUrl, order: HostOrder, late: list[Login], prepare: Prepare | None = None
+    ) -> tuple[asyncpg.Connection, DatabaseHost]:
+        # PgBouncer notices at once that its client has gone. A host whose TLS begins without a question is not probed.
+        goes_on = not self._through_pgbouncer and not url.tls.is_direct
+        return await connect(
+            url,
+            order,
+            host_seconds=self._host_seconds(url),
+            late=late if goes_on else None,
+            prepare=prepare,
+            connection_class=Connection,
+            **self._options,
+        )
+
+    async def _prepare(self, opened: asyncpg.Connection, host: DatabaseHost, started: float) -> None:
         connection = cast(Connection, opened)
         try:
             connection.host = host
@@ -236,7 +282,6 @@ class Connector:
         except BaseException:
             connection.terminate()
             raise
-        return connection
 
     def _host_seconds(self, url: DatabaseUrl) -> float:
         """Each host has its own time, and several hosts have together the time that a request may wait."""

@@ -1,7 +1,6 @@
 """Leaves a server that no longer answers, once another host of the URL takes writes."""
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -9,6 +8,7 @@ from typing import Final
 import structlog
 
 from app.database.connection import Connector
+from app.database.logins import answers
 from app.database.pool import Pool
 from app.database_url import DatabaseHost
 
@@ -21,10 +21,7 @@ SUSPECT_SECONDS: Final = 0.1
 """The time between two checks while a server does not answer."""
 
 ANSWER_SECONDS: Final = 0.5
-"""How long a server may take to answer an SSLRequest, which every PostgreSQL answers before a login."""
-
-_SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
-"""PostgreSQL's message SSLRequest. The answer is one byte, and needs no session."""
+"""How long a server may take to answer a probe."""
 
 
 @asynccontextmanager
@@ -85,20 +82,3 @@ class _Watch:
         )
         for connection in connections:
             connection.terminate()
-
-
-async def answers(host: DatabaseHost, seconds: float) -> bool:
-    """Whether the server answers at all within this time. One that is busy does."""
-    try:
-        async with asyncio.timeout(seconds):
-            if host.is_socket:
-                reader, writer = await asyncio.open_unix_connection(f"{host.name}/.s.PGSQL.{host.port}")
-            else:
-                reader, writer = await asyncio.open_connection(host.name, host.port)
-            try:
-                writer.write(_SSL_REQUEST)
-                return bool(await reader.read(1))
-            finally:
-                writer.transport.abort()
-    except (OSError, UnicodeError):  # a name that cannot be encoded
-        return False

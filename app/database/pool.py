@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from app.database.admission import Admission, AdmissionObserver
 from app.database.connection import Connection
 from app.database.lanes import Client, Lane
+from app.database.logins import Login, first_connection
+from app.errors import DatabaseUnavailableError
 
 REPLACE_SECONDS: Final = 1.0
 """The least time between two replacements of all connections."""
@@ -59,7 +61,12 @@ class Pool:
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], *, size: int, wait_seconds: float, observer: PoolObserver
+        self,
+        connect: Callable[[list[Login]], Awaitable[Connection]],
+        *,
+        size: int,
+        wait_seconds: float,
+        observer: PoolObserver,
     ) -> None:
         self._admission = Admission(size=size, wait_seconds=wait_seconds, observer=observer)
         self._connect = connect
@@ -71,6 +78,8 @@ class Pool:
         """One for each connection whose last statement is being cancelled in the server."""
         self._closing: set[asyncio.Task[None]] = set()
         """One for each connection whose session the server is ending."""
+        self._late: set[asyncio.Task[None]] = set()
+        """One for each place of a request that has not waited for the end of its login."""
         self._opening = 0
         self._replaced_at = float("-inf")
         self._is_closed = False
@@ -126,11 +135,7 @@ class Pool:
         """
         if not self._admission.enter_now(client, lane):
             await self._admission.wait(client, lane)
-        try:
-            return self._take_idle() or await self._open_new()
-        except BaseException:
-            self._admission.leave(client, lane)
-            raise
+        return self._take_idle() or await self._open(client, lane)
 
     async def acquire_first(self) -> Connection:
         """Take a connection for the check of the database, before all requests that wait for one.
@@ -138,14 +143,12 @@ class Pool:
         It is released as that of a quick statement of the service itself.
 
         Raises:
-            DatabaseUnavailableError: A new connection could not be opened.
+            DatabaseUnavailableError: A new connection could not be opened, or logins are late and none is open.
         """
+        if self._late and not self.connections:
+            raise DatabaseUnavailableError from TimeoutError("logins take longer than a request waits")
         await self._admission.enter_first()
-        try:
-            return self._take_idle() or await self._open_new()
-        except BaseException:
-            self._admission.leave(None, self._admission.quick)
-            raise
+        return self._take_idle() or await self._open(None, self._admission.quick)
 
     def release(self, connection: Connection, client: Client, lane: Lane) -> None:
         """Return a connection that `acquire` gave. A closed one, or one inside a transaction, is not used again.
@@ -177,6 +180,9 @@ class Pool:
     async def close(self) -> None:
         """Close the idle connections now, and each other one when it is released."""
         self._is_closed = True
+        for task in self._late:
+            # It keeps its place: the server may still finish the login, so its lease has to rest.
+            task.cancel()
         await asyncio.gather(*self._cancelling, return_exceptions=True)
         while self._idle:
             self._discard(self._idle.pop())
@@ -217,18 +223,48 @@ class Pool:
             self._discard(connection)
         return None
 
-    async def _open_new(self) -> Connection:
+    async def _open(self, client: Client, lane: Lane) -> Connection:
+        """Open a connection for a request that has a place. If logins are late, the place stays theirs."""
+        late: list[Login] = []
+        try:
+            return await self._open_new(late)
+        except BaseException:
+            if late:
+                self._opening += 1
+                task = asyncio.create_task(self._wait_for(late, client, lane))
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+                if not self.connections:
+                    self._admission.fail_check()
+            else:
+                self._admission.leave(client, lane)
+            raise
+
+    async def _open_new(self, late: list[Login]) -> Connection:
         """Open a connection, once the sessions in whose place it is have ended in the server."""
         self._opening += 1
         try:
             if self._closing:
                 await asyncio.wait(self._closing)
-            connection = await self._connect()
+            connection = await self._connect(late)
         finally:
             self._opening -= 1
+        self._add(connection)
+        return connection
+
+    async def _wait_for(self, late: list[Login], client: Client, lane: Lane) -> None:
+        """Keep the place of a request until the server has ended its logins, and use the connection of one of them."""
+        connection = await first_connection(late)
+        self._opening -= 1
+        if connection is None:
+            self._admission.leave(client, lane)
+        else:
+            self._add(cast(Connection, connection))
+            self._release(cast(Connection, connection), client, lane)
+
+    def _add(self, connection: Connection) -> None:
         self.connections.add(connection)
         self._observer.pool_opened()
-        return connection
 
     def _discard(self, connection: Connection) -> None:
         if not connection.is_closed():

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import TextClause, text
 
 from app.database import named
-from app.database.failover import answers
+from app.database.logins import answers
 from app.database.replicas import (
     ANOTHER_CLUSTER,
     ANSWERING,

@@ -59,7 +59,7 @@ async def test_connections_that_the_network_forgot_cost_one_request(database_url
 async def test_an_idle_connection_is_probed(database_url):
     """The operating system finds a dead peer of an idle connection, and a NAT sees traffic."""
     async with proxied(database_url) as proxy:
-        connection = await connector(proxy.url).open()
+        connection = await connector(proxy.url).open([])
         peer = connection._transport.get_extra_info("socket")
 
         assert 1 == peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -3,7 +3,9 @@ import random
 
 import pytest
 
+from app.database.logins import Login
 from app.database.pool import Pool
+from app.database_url import DatabaseHost
 from app.errors import DatabaseUnavailableError, PoolExhaustedError
 from tests.databases import PoolEvents
 
@@ -30,7 +32,7 @@ class OpenConnection:
         """It ends at once."""
 
 
-async def connect():
+async def connect(_late):
     """A new connection."""
     return OpenConnection()
 
@@ -76,7 +78,7 @@ async def acquired_and_released(pool):
 async def test_a_failed_connect_frees_its_slot():
     """When opening a connection fails or is cancelled, the next request can try."""
 
-    async def fail():
+    async def fail(_late):
         await asyncio.sleep(0.01)
         raise DatabaseUnavailableError
 
@@ -114,7 +116,7 @@ async def test_a_connection_stays_in_use_until_its_statement_is_cancelled(is_ans
         def terminate(self):
             self.closed = True
 
-    async def connect():
+    async def connect(_late):
         return Cancelling()
 
     pool = make_pool(connect=connect)
@@ -145,7 +147,7 @@ async def test_a_connection_is_opened_when_the_session_in_whose_place_it_is_has_
 
     opened = iter([Expired(), OpenConnection()])
 
-    async def connect():
+    async def connect(_late):
         return next(opened)
 
     pool = make_pool(connect=connect)
@@ -156,6 +158,31 @@ async def test_a_connection_is_opened_when_the_session_in_whose_place_it_is_has_
 
     ended.set()
     assert not isinstance(await asyncio.wait_for(waiting, 5), Expired)
+
+
+async def test_a_login_that_goes_on_keeps_its_place_and_its_lease():
+    """Also when the pool is closed: the server may still finish it."""
+    logins: list[Login] = []
+
+    async def never():
+        await asyncio.sleep(60)
+
+    async def connect(late):
+        logins.append(Login(DatabaseHost(name="127.0.0.1", port=1), never(), seconds=60))
+        late.append(logins[0])
+        raise DatabaseUnavailableError
+
+    pool = make_pool(size=2, connect=connect)
+    with pytest.raises(DatabaseUnavailableError):
+        await acquire(pool)
+
+    assert (1, 0) == counts(pool)
+    assert (0, 1) == (pool.state.open, pool.sessions)
+    await pool.close()
+    assert 1 == pool.sessions
+    await asyncio.sleep(0)  # it begins
+    logins[0].task.cancel()
+    await asyncio.wait({logins[0].task})
 
 
 async def test_no_connection_is_lost():
@@ -194,7 +221,7 @@ async def test_a_smaller_pool_closes_what_it_has_too_many():
         async def end(self, _seconds):
             await ended.wait()
 
-    async def connect():
+    async def connect(_late):
         return Ending()
 
     pool = make_pool(size=5, connect=connect)
@@ -219,7 +246,7 @@ async def test_a_connection_that_is_being_opened_is_one_of_the_sessions():
     """Also one that a request will open that was admitted a moment ago."""
     opened = asyncio.Event()
 
-    async def connect():
+    async def connect(_late):
         await opened.wait()
         return OpenConnection()
 
@@ -246,7 +273,7 @@ async def test_a_connection_that_replaces_a_closing_one_is_one_of_the_sessions()
         async def end(self, _seconds):
             await ended.wait()
 
-    async def connect():
+    async def connect(_late):
         return Ending()
 
     pool = make_pool(size=3, connect=connect)
