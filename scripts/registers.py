@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts.names import Name
@@ -21,16 +21,6 @@ _ERROR = '''class @Camel@NotFoundError(RequestError):
 
 '''
 
-_EVENTS = {
-    "many_created": "The @texts@ of a batch, or the repeated answer to a known Idempotency-Key.",
-    "created": "A new @text@, or the repeated answer to a known Idempotency-Key.",
-    "replaced": "PUT",
-    "changed": "PATCH",
-    "deactivated": "DELETE",
-    "deleted": "DELETE with `permanent=true`",
-}
-"""When the events of a resource are logged, by their verbs."""
-
 
 def changed(root: Path, name: Name, new: Mapping[Path, str]) -> dict[Path, str]:
     """The files that name every resource, with the new one.
@@ -44,7 +34,6 @@ def changed(root: Path, name: Name, new: Mapping[Path, str]) -> dict[Path, str]:
         "app/errors.py": lambda text: _errors(text, name),
         "app/http/openapi.py": lambda text: _tags(text, name),
         "docs/decisions/0007-layout.md": lambda text: _layout(text, _modules(root, new)),
-        "docs/operations/observe.md": lambda text: _events(text, name, new),
         "CHANGELOG.md": lambda text: _changelog(text, name),
     }
     result = {}
@@ -110,29 +99,6 @@ def _layout(text: str, modules: Mapping[str, str]) -> str:
         if block:
             text = text[: block.end()] + line + text[block.end() :]
     return text
-
-
-def _events(text: str, name: Name, new: Mapping[Path, str]) -> str:
-    routers = [source for path, source in new.items() if path.parent.name == "routers" and path.parts[-3] == "app"]
-    rows = []
-    for level, event, names in (logged for source in routers for logged in _logged(source)):
-        verb = event.rpartition("_")[2]
-        when = _EVENTS.get(f"many_{verb}" if "count" in names else verb, event.replace("_", " ").capitalize())
-        fields = ", ".join(f"`{field}`" for field in names)
-        rows.append(f"| `{event}` | {level} | {fields} | {render(when, name)} |\n")
-    return re.sub(
-        r"(?=^\| `worker_started`)", lambda _: "".join(dict.fromkeys(rows)), text, count=1, flags=re.MULTILINE
-    )
-
-
-def _logged(source: str) -> Iterator[tuple[str, str, list[str]]]:
-    """The level, the event and the names of the fields of each line that a module logs."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="log"), attr=level), args=[ast.Constant(value=str(event))]
-            ):
-                yield level, event, [keyword.arg for keyword in node.keywords if keyword.arg]
 
 
 def _changelog(text: str, name: Name) -> str:
