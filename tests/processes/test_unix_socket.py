@@ -1,6 +1,7 @@
 """A server that listens on a Unix socket."""
 
 import contextlib
+import json
 import socket
 import tempfile
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from tests.processes.plain_server import plain
 from tests.processes.raw import read, statuses
-from tests.processes.server import eventually
+from tests.processes.server import eventually, service
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\nConnection: close\r\n\r\n"
 
@@ -32,15 +33,16 @@ def ask(path: Path, sent: bytes = GET) -> bytes:
         return read(client)
 
 
-@pytest.mark.parametrize(("trusted", "client"), [("127.0.0.1", b"203.0.113.7"), ("10.0.0.1", b"127.0.0.1")])
-def test_the_forwarded_address_of_a_unix_peer_is_used_if_127_0_0_1_is_trusted(path, trusted, client):
+@pytest.mark.parametrize(("trusted", "client"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")])
+def test_the_forwarded_address_of_a_unix_peer_is_used_if_127_0_0_1_is_trusted(database_url, path, trusted, client):
     """A peer on a Unix socket has the address 127.0.0.1, also for FORWARDED_ALLOW_IPS."""
-    with plain(1, HOST=f"unix:{path}", FORWARDED_ALLOW_IPS=trusted) as server:
+    with service(database_url, HOST=f"unix:{path}", FORWARDED_ALLOW_IPS=trusted) as server:
         server.serving()
-        received = ask(path)
+        assert [200] == statuses(ask(path))
+        server.stop()
+        (line,) = [line for line in server.output().splitlines() if '"request_served"' in line]
 
-    assert [200] == statuses(received)
-    assert b"client=%s\n" % client in received
+    assert client == json.loads(line)["client"]
 
 
 def test_a_reload_and_a_shutdown_lose_no_request_on_a_unix_socket(path):
