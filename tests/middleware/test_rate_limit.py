@@ -36,7 +36,7 @@ class RecordedMetrics:
 
 def declare(metrics: RecordedMetrics | None = None, **settings: Any) -> RateLimits:
     """The rate limits of these settings."""
-    return RateLimits(Settings.load(_env_file=None, **settings), metrics)
+    return RateLimits(Settings.load(_env_file=None, web_concurrency=1, **settings), metrics)
 
 
 class Outer:
