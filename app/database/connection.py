@@ -98,6 +98,11 @@ class Connection(asyncpg.Connection):
         """Whether the server has been asked to cancel the last statement, and has not answered yet."""
         return self._protocol is not None and self._protocol._is_cancelling()  # noqa: SLF001
 
+    def is_reusable(self) -> bool:
+        """Whether another request may use it: it is neither closed nor inside a transaction."""
+        protocol = self._protocol
+        return protocol is not None and protocol.is_connected() and not protocol.is_in_transaction()
+
     async def cancelled(self, seconds: float) -> bool:
         """Wait until the server has ended the cancelled statement. If it takes longer, close the connection.
 

@@ -18,7 +18,7 @@ class HangingWrites:
 
     def __init__(self) -> None:
         self._started: dict[Connection, float] = {}
-        """When the write on each connection began."""
+        """When the write on each connection began, the oldest first."""
         self._hang = False
         self._long_at = 0.0
         """When a write was last seen to be long."""
@@ -38,8 +38,10 @@ class HangingWrites:
     def hang(self, connections: int) -> bool:
         """Whether long writes use half of this many connections, or did, and writes have hung since then."""
         now = perf_counter()
-        long = len([started for started in self._started.values() if now - started > LONG_SECONDS])
-        if long:
+        oldest = next(iter(self._started.values()), now)
+        long = 0
+        if now - oldest > LONG_SECONDS:
+            long = len([started for started in self._started.values() if now - started > LONG_SECONDS])
             self._long_at = now
         if self._hang:
             self._hang = now - self._long_at < FORGET_SECONDS

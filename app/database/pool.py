@@ -199,7 +199,7 @@ class Pool:
     def _release(self, connection: Connection, client: Client, lane: Lane) -> None:
         if self._is_closed:
             connection.terminate()  # The worker stops, and waits for no session.
-        if connection.is_closed() or connection.is_in_transaction() or self._has_too_many:
+        if self._has_too_many or not connection.is_reusable():
             self._discard(connection)
         else:
             self._idle.append(connection)

@@ -127,7 +127,7 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
             raise BodyTooLargeError(limit_bytes)
         chunks.append(chunk)
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return b"".join(chunks) if len(chunks) > 1 else chunk
 
 
 async def with_whole_body(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:

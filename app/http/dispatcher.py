@@ -32,7 +32,8 @@ class Dispatcher:
         """Answer the request."""
         found = None
         if scope["type"] == "http" and not self._app.dependency_overrides:
-            found = self._table.find(scope["method"], get_route_path(scope))
+            path = get_route_path(scope) if scope.get("root_path") else scope["path"]
+            found = self._table.find(scope["method"], path)
         if found is None:
             await self._usual(scope, receive, send)
             return

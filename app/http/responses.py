@@ -15,7 +15,7 @@ def json_response(
     content: Any, *, headers: Mapping[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
     """Return a response with the content as JSON."""
-    return rendered_response(render(content), headers=headers, status=status)
+    return _JsonResponse(orjson.dumps(content, option=orjson.OPT_UTC_Z), headers or {}, status)
 
 
 def rendered_response(

@@ -20,9 +20,9 @@ class OpenConnection:
         """It never is."""
         return False
 
-    def is_in_transaction(self):
-        """It never is."""
-        return False
+    def is_reusable(self):
+        """It is never inside a transaction."""
+        return not self.is_closed()
 
     def is_cancelling(self):
         """It never is."""
