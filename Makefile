@@ -23,8 +23,9 @@ CHECK_BEFORE_GUNICORN := import pathlib, shutil, sysconfig; \
 	shutil.copy("app/settings/gunicorn_environment.py", folder); \
 	(folder / "gunicorn_environment.pth").write_text("import gunicorn_environment; gunicorn_environment.check()\n")
 
-# --clear removes packages that are no longer in the lock.
+# --clear removes packages that are no longer in the lock. Through a link it would clear another folder.
 .venv/installed: requirements/development.txt app/settings/gunicorn_environment.py
+	@test ! -L .venv || { echo '.venv is a link, and its folder would be cleared: remove the link, then run this again.' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed and $(PYTHON) is " + sys.version.split()[0] + ": name another one, as in make install PYTHON=python3.12")'
 	$(if $(UV),$(UV) venv --quiet --clear --python $(PYTHON) .venv,$(PYTHON) -m venv --clear .venv)
 	$(if $(UV),$(UV) pip sync --quiet --python .venv,$(BIN)/pip install --quiet --disable-pip-version-check -r) $< --require-hashes

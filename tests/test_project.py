@@ -174,6 +174,28 @@ def test_a_python_that_is_not_declared_is_refused_in_one_sentence(tmp_path, mino
     assert "Traceback" not in done.stderr
 
 
+def test_a_virtual_environment_behind_a_link_is_not_cleared(tmp_path):
+    """It belongs to another checkout."""
+    for name in ("requirements/development.txt", "app/settings/gunicorn_environment.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / ".venv").symlink_to(other)
+
+    done = subprocess.run(
+        ["make", "--file", ROOT / "Makefile", "install"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert "remove the link" in done.stderr
+    assert [] == list(other.iterdir())
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the application, for imports that break the contract."""
