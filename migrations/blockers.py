@@ -17,12 +17,14 @@ COLUMNS = """blocking.pid, blocking.usename, blocking.application_name, blocking
     ))::float AS age_seconds, age(blocking.backend_xmin) AS snapshot_age"""
 """What is read of a row `blocking` of pg_stat_activity: the fields of `BlockingProcess`."""
 
-# pg_blocking_pids locks the table of all locks, so it is called only while the process waits for a lock.
+# pg_blocking_pids locks the table of all locks, so it is called only while the process waits for a lock. The process may
+# wait for the snapshot of this statement itself, for a moment.
 _BLOCKING_PROCESSES = f"""
 SELECT {COLUMNS}
 FROM pg_stat_activity AS waiting, unnest(pg_blocking_pids(waiting.pid)) AS blocking_pid
 JOIN pg_stat_activity AS blocking ON blocking.pid = blocking_pid
-WHERE waiting.pid = $1 AND waiting.wait_event_type = 'Lock' ORDER BY age_seconds DESC LIMIT 3
+WHERE waiting.pid = $1 AND waiting.wait_event_type = 'Lock' AND blocking_pid <> pg_backend_pid()
+ORDER BY age_seconds DESC LIMIT 3
 """  # noqa: S608  # nosec
 
 # pg_blocking_pids reports a prepared transaction as 0. It holds a lock on the table that the process waits

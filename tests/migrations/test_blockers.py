@@ -72,6 +72,21 @@ async def test_the_age_of_a_snapshot_is_named(connections):
     assert int(described[0].partition("snapshot ")[2].split()[0]) >= 3
 
 
+async def test_who_reads_is_no_blocker(connections):
+    """Its own snapshot may be what the process waits for."""
+    watching, waiting, reading = connections
+    await reading.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM things")
+    task = asyncio.create_task(waiting.execute(INDEX))
+    async with asyncio.timeout(30):
+        while not (found := await read_blockers(watching, waiting.get_server_pid())):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    assert [reading.get_server_pid()] == [blocker.pid for blocker in found]
+    assert [] == await read_blockers(reading, waiting.get_server_pid())
+    await reading.execute("COMMIT")
+    await task
+
+
 async def test_a_process_that_waits_for_nothing_has_no_blockers(connections):
     """Nothing is named where nothing is waited for."""
     assert [] == await read_blockers(connections[2], connections[1].get_server_pid())
