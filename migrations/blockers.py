@@ -17,8 +17,8 @@ COLUMNS = """blocking.pid, blocking.usename, blocking.application_name, blocking
     ))::float AS age_seconds, age(blocking.backend_xmin) AS snapshot_age"""
 """What is read of a row `blocking` of pg_stat_activity: the fields of `BlockingProcess`."""
 
-# pg_blocking_pids locks the table of all locks, so it is called only while the process waits for a lock. The process may
-# wait for the snapshot of this statement itself, for a moment.
+# pg_blocking_pids locks the table of all locks, so it is called only while the process waits for a lock. For a moment
+# the process may wait for the snapshot of this statement itself.
 _BLOCKING_PROCESSES = f"""
 SELECT {COLUMNS}
 FROM pg_stat_activity AS waiting, unnest(pg_blocking_pids(waiting.pid)) AS blocking_pid

@@ -1,12 +1,11 @@
 """The changes in docs/guides can be made, and are right."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.copies import commit, copy_project, git
+from tests.copies import add_type_cache, commit, copy_project, git
 from tests.docs.documents import PATCH, blocks
 from tests.paths import ROOT
 
@@ -65,8 +64,7 @@ def test_a_guide_ends_green(page, tmp_path):
     """With the changes the checks pass, and so do the tests that the guide names."""
     folder = tmp_path / "copy"
     copy_project(folder)
-    if (ROOT / ".mypy_cache").exists():
-        shutil.copytree(ROOT / ".mypy_cache", folder / ".mypy_cache")
+    add_type_cache(folder)
     files = changed(page, folder)
     tests = [path for path in files if Path(path).name.startswith("test_")]
     run(folder, "ruff", "format", "--check")

@@ -76,12 +76,9 @@ async def test_who_reads_is_no_blocker(connections):
     """Its own snapshot may be what the process waits for."""
     watching, waiting, reading = connections
     await reading.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM things")
-    task = asyncio.create_task(waiting.execute(INDEX))
-    async with asyncio.timeout(30):
-        while not (found := await read_blockers(watching, waiting.get_server_pid())):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    described, task = await blockers_of(INDEX, waiting, watching)
 
-    assert [reading.get_server_pid()] == [blocker.pid for blocker in found]
+    assert [f"process {reading.get_server_pid()} "] == [text[: text.index("of user")] for text in described]
     assert [] == await read_blockers(reading, waiting.get_server_pid())
     await reading.execute("COMMIT")
     await task

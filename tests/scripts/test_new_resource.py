@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.copies import add_type_cache
 from tests.paths import ROOT
 from tests.scripts.conftest import commit, git
 
@@ -48,6 +49,7 @@ def test_resources_pass_the_checks_and_their_own_tests(repository):
     assert {f"app/crud/{WORD_OF_PYTHON}_.py", f"app/routers/{WORD_OF_SQL}.py", *own_tests} <= set(written)
     check(repository, "ruff", "format", "--check")
     check(repository, "ruff", "check")
+    add_type_cache(repository)
     check(repository, "mypy", *(path for path in written if path.endswith(".py")))
     check(repository, "bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "app")
     check(repository, "pytest", "-q", "-p", "no:cacheprovider", *own_tests, "tests/docs/test_layout.py",
