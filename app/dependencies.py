@@ -18,9 +18,10 @@ async def get_database(request: Request) -> Database:
 
 async def get_read_database(request: Request) -> ReadDatabase:
     """Return what answers reads: this worker's database, or a replica where that is as good."""
-    replicas: Replicas | None = request.app.state.replicas
+    state = request.app.state
+    replicas: Replicas | None = state.replicas
     if replicas is None:
-        database: Database = request.app.state.database
+        database: Database = state.database
         return database
     headers = request.headers
     return replicas.reader(headers.getlist("cache-control"), headers.getlist("if-none-match"))

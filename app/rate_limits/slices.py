@@ -13,6 +13,9 @@ MAX_SLICES: Final = 1024
 _SHARE: Final = 100
 """All workers together hold at most a hundredth of the limit."""
 
+_FRESH_SECONDS: Final = 0.001
+"""How old what the counters had left may be: not more than a response that is on its way."""
+
 _SMALLEST: Final = 2
 """Below this, slices cost more than they save."""
 
@@ -43,13 +46,16 @@ class Counters(Protocol):
 class _Slice:
     """What a worker may admit for one client and quota without the shared counters."""
 
-    __slots__ = ("ends_at", "left", "place", "reset_at", "size")
+    __slots__ = ("ends_at", "fresh_until", "left", "place", "remaining", "reset_at", "size")
 
     def __init__(self, taken: Ahead, reset_at: float, place: Place) -> None:
         self.size = self.left = taken.requests
         self.ends_at = taken.ends_at
         self.reset_at = reset_at
         self.place = place
+        self.remaining: int | None = None
+        """What the counters had left, when they were last looked at."""
+        self.fresh_until = 0.0
 
     @property
     def unspent(self) -> Ahead | None:
@@ -82,10 +88,12 @@ class Slices:
         held = self._slices.get(key)
         now = time.monotonic()
         if held is not None and held.left >= cost - counted and now < held.ends_at:
-            remaining = self._remaining(held.place)
-            if remaining is not None:
+            if now >= held.fresh_until:
+                held.remaining = self._remaining(held.place)
+                held.fresh_until = now + _FRESH_SECONDS
+            if held.remaining is not None:
                 held.left -= cost - counted
-                return Decision(True, remaining + held.left, held.reset_at - now)
+                return Decision(True, held.remaining + held.left, held.reset_at - now)
         largest = limit // (_SHARE * self._workers)
         if largest < _SMALLEST:
             return self._counters.hit(key, limit, window, cost, counted=counted)
