@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-WHOLE_RESPONSE: Final = "http.response.whole"
-"""From the server, an ASGI extension: `http.response.start` may have the key `body`, and is then the whole response."""
+WHOLE_RESPONSE: Final = "whole_response"
+"""The `send` that takes a whole response in one message: `http.response.start` with the key `body`.
+
+The server puts its own here. A middleware that was given this very one, and passes such messages on, puts its own in
+its place. Who was given another one sends two messages: a middleware that knows nothing of this is between."""
 
 ANSWER_REFUSED: Final = "answer_refused"
 """From the lifespan: the ASGI application that answers the requests that the server refuses."""

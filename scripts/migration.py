@@ -33,27 +33,6 @@ def downgrade() -> None:
 {downgrade}
 '''
 
-_TRIGRAM_INDEX = '''_TRIGRAM_INDEX = """
-DO $$
-DECLARE
-    extension_schema text := (
-        SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace ON extnamespace = pg_namespace.oid
-        WHERE extname = 'pg_trgm' AND has_schema_privilege(nspname, 'USAGE')
-    );
-BEGIN
-    IF extension_schema IS NOT NULL THEN
-        -- The schema is searched last, until the end of the transaction.
-        PERFORM set_config(
-            'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), extension_schema), true
-        );
-        {statements};
-    END IF;
-END
-$$
-"""
-
-'''
-
 
 def next_revision(root: Path) -> tuple[str, str]:
     """The id of a new revision, and the id of the newest one, which it revises.
@@ -86,13 +65,6 @@ def write(root: Path, revision: tuple[str, str], name: Name) -> Path:
     own = [signature for signature in found["functions"] if signature.partition("(")[0] in functions]
     constants = [_constant(signature, functions[_function(signature)]) for signature in own]
     steps = [found["steps"][0].rstrip(), *(f"    op.execute(_{_function(signature).upper()})" for signature in own)]
-    if found["on_trigrams"]:
-        broken = [
-            sql.replace(" USING ", "\n            USING ").replace(" WITH ", "\n            WITH ")
-            for sql in found["on_trigrams"]
-        ]
-        constants.insert(0, _TRIGRAM_INDEX.format(statements=";\n        ".join(broken)))
-        steps.append("    op.execute(_TRIGRAM_INDEX)")
     steps += [step.rstrip() for step in found["steps"][1:]]
     text = _TEMPLATE.format(
         texts=name.forms()["texts"],

@@ -1,4 +1,4 @@
-"""All items that match, a chunk after the other: one SQL statement each."""
+"""All items that match, one chunk after another: one SQL statement for each."""
 
 import functools
 import operator

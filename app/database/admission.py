@@ -69,8 +69,10 @@ class Admission:
     def enter_now(self, client: Client, lane: Lane) -> bool:
         """Let this client use a connection if it may now; otherwise it has to `wait`.
 
+        Each use of a connection is followed by one call of `leave`.
+
         Args:
-            client: Who asks; None for the service itself. Each use of a connection is followed by one call of `leave`.
+            client: Who asks; None for the service itself.
             lane: The kind of its statement.
         """
         if client is not None and client != self._last_client:
@@ -124,7 +126,7 @@ class Admission:
         try:
             await self._check
         except asyncio.CancelledError:
-            if not self._check.cancelled():
+            if self._check.done() and not self._check.cancelled() and self._check.exception() is None:
                 # It was admitted at the moment of the cancellation.
                 self.leave(None, self.quick)
             raise

@@ -22,7 +22,7 @@ class NoWritableServerError(ConnectionError):
 
 
 Prepare = Callable[[asyncpg.Connection, DatabaseHost, float], Awaitable[None]]
-"""Makes a connection to this host usable that was begun at this time, by `perf_counter`."""
+"""Prepares a new connection: called with it, its host, and when connecting began, by `perf_counter`."""
 
 
 class HostOrder:
@@ -39,7 +39,10 @@ class HostOrder:
         login.task.add_done_callback(lambda _: self.late.discard(login))
 
     def is_left(self, host: DatabaseHost) -> bool:
-        """Whether a login goes on at this host that has no place in the pool: with others there could be too many."""
+        """Whether a login without a place in the pool is still running at this host.
+
+        Another one beside it could exceed the budget of connections.
+        """
         return any(login.is_left and login.host == host for login in self.late)
 
     def attempts(self, url: DatabaseUrl) -> list[tuple[DatabaseHost, str]]:
@@ -72,8 +75,7 @@ async def connect(
     Args:
         url: The address, whose `options` and `application_name` come before `server_settings`.
         order: The order of the hosts. It learns which of them fail.
-        host_seconds: How long one host is waited for. A single host has the URL's `connect_timeout`
-            instead, and several hosts have it if it is shorter.
+        host_seconds: How long one host is waited for. The URL's `connect_timeout` can shorten that.
         server_settings: What PostgreSQL sets for the connection.
         late: Receives the logins that go on if no host takes the connection in time, or if the caller is cancelled.
             None: they are given up.
@@ -85,9 +87,7 @@ async def connect(
         OSError: No host is reachable, or none is of the kind that the URL wants.
         asyncpg.PostgresError: The server refuses.
     """
-    seconds = url.connect_seconds or host_seconds
-    if len(url.hosts) > 1:
-        seconds = min(seconds, host_seconds)
+    seconds = min(url.connect_seconds or host_seconds, host_seconds)
     failures: dict[DatabaseHost, Exception] = {}
     for host, session_attributes in order.attempts(url):
         if order.is_left(host) or any(other.host == host for other in late or ()):

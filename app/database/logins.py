@@ -23,7 +23,10 @@ _SSL_REQUEST: Final = struct.pack("!ii", 8, 80877103)
 
 
 async def answers(host: DatabaseHost, seconds: float) -> bool:
-    """Whether the server answers an SSLRequest within this time. PostgreSQL does before a login, also a busy one."""
+    """Whether the server answers an SSLRequest within this time.
+
+    PostgreSQL answers one before any login, even while it is busy.
+    """
     try:
         async with asyncio.timeout(seconds):
             if host.is_socket:
@@ -52,7 +55,7 @@ class Login:
         """Begin.
 
         Args:
-            host: Where.
+            host: The host to log in at.
             connecting: Opens the connection.
             seconds: How long a request waits for it. After half of this time the host is probed.
         """

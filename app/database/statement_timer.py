@@ -40,7 +40,7 @@ class StatementTimer:
         if self._running.pop(task, None) is None and task is not None:
             cancelled_before = self._overdue.pop(task)
             if task.uncancel() <= cancelled_before and kind is asyncio.CancelledError:
-                raise TimeoutError from None  # its cause is in no log: the cancellation says nothing
+                raise TimeoutError from None  # the CancelledError would add nothing to a log
 
     def _start(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_SECONDS), self._end_overdue)

@@ -74,7 +74,7 @@ class TracedDatabase(Database):
 
 
 def _is_traced() -> bool:
-    """Whether the current request has a span. The context of one that has none is empty, which is found out sooner."""
+    """Whether the current request has a span. Without one the context is empty, and checking that first is cheaper."""
     return bool(get_current()) and get_current_span().is_recording()
 
 

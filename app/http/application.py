@@ -1,11 +1,14 @@
 """The FastAPI application class of this service: what is declared on it works, or is refused at the start."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FunctionType
 from typing import Any, NoReturn, cast
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, _IncludedRouter, iter_route_contexts
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -49,6 +52,7 @@ class Application(FastAPI):
         self._open_paths = open_paths
         self._has_telemetry = self._native_telemetry.enabled()
         self._is_untraced = is_untraced
+        self._calls_stack = False
         self._completed_document: dict[str, Any] | None = None
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +66,7 @@ class Application(FastAPI):
         if self._is_untraced is not None and scope["type"] == "http" and self._is_untraced(scope):
             has_telemetry = False
             scope["fastapi.telemetry"] = None  # as FastAPI does, so that a mounted application observes nothing either
-        if self.middleware_stack is None or scope["type"] != "http" or self.root_path or has_telemetry:
+        if self.middleware_stack is None or scope["type"] != "http" or has_telemetry or not self._calls_stack:
             await super().__call__(scope, receive, send)
             return
         scope["app"] = self
@@ -82,6 +86,7 @@ class Application(FastAPI):
         Raises:
             StartupError: Something is declared that this application would not apply.
         """
+        self._calls_stack = not self.root_path and _is_original(FastAPI) and _is_original(Starlette)
         included = list(_included_routers(self.router.routes))
         _check(self, included)
         self.router.routes = _FixedRoutes(self._direct_route(context) for context in iter_route_contexts(self.routes))
@@ -121,6 +126,12 @@ class Application(FastAPI):
         raise StartupError(f"{context.path}: add a {type(original).__name__} to the application, not to a router.")
 
 
+def _is_original(framework: type[Starlette]) -> bool:
+    """Whether `__call__` of this class is the framework's. Instrumentation, such as Sentry's, replaces it."""
+    call: Any = framework.__call__
+    return isinstance(call, FunctionType) and call.__code__.co_filename == sys.modules[framework.__module__].__file__
+
+
 class _FixedRoutes(list[BaseRoute]):
     """The routes of an application that has started."""
 
@@ -150,6 +161,10 @@ def _included_routers(routes: Iterable[BaseRoute]) -> Iterator[_IncludedRouter]:
 
 def _check(app: FastAPI, included: Sequence[_IncludedRouter]) -> None:
     """Refuse declarations that would have no effect, or would bypass this service's controls."""
+    for context in iter_route_contexts(app.routes):
+        methods = getattr(context.original_route, "methods", None) or ()
+        if "HEAD" in methods and "GET" not in methods:
+            raise StartupError(f"{context.path}: HEAD is answered by the route for GET. Declare that one.")
     routers_events = [
         handler
         for router in included

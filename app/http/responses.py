@@ -21,23 +21,22 @@ def json_response(
 def rendered_response(
     body: bytes, *, headers: Mapping[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
-    """Return a response with JSON that has been rendered already. The headers are others than those of its content."""
+    """Return a response with JSON that has been rendered already."""
     return _JsonResponse(body, headers or {}, status)
 
 
 class _JsonResponse(Response):
-    """A response whose headers are made in one step: Starlette looks for those of the content among the given ones."""
+    """A response whose headers are made in one step."""
 
     def __init__(self, body: bytes, headers: Mapping[str, str], status: HTTPStatus) -> None:
         self.status_code = status
         self.media_type = _JSON
         self.background = None
         self.body = body
-        self.raw_headers = [
-            *[(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
-            (b"content-length", b"%d" % len(body)),
-            _JSON_TYPE,
-        ]
+        fields = {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in headers.items()}
+        fields.setdefault(*_JSON_TYPE)
+        fields[b"content-length"] = b"%d" % len(body)
+        self.raw_headers = list(fields.items())
 
 
 def render(content: Any) -> bytes:

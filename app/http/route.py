@@ -1,9 +1,11 @@
 """A FastAPI route that calls simple endpoints by a `Binding`, and reads every body by the same rules."""
 
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 from fastapi._body_limit import validate_max_body_size
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, request_response
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -39,6 +41,9 @@ class Route(APIRoute):
     limit_bytes: int
     """The size limit of the body: `max_body_size` where it is declared, else MAX_BODY_BYTES."""
 
+    is_asynchronous: bool
+    """Whether the endpoint and its dependencies are coroutine functions, so that none of them runs in a thread."""
+
     needed_scopes: frozenset[str] = frozenset()
     """The scopes that a request's token must have. Empty without authentication."""
 
@@ -72,6 +77,7 @@ class Route(APIRoute):
         self._reads_body = self.body_field is not None or self.max_body_size is not None
         self.limit_bytes = default_limit_bytes if self.max_body_size is None else self.max_body_size
         self._keeps_long_body = self.body_field is not None and self.max_body_size is not None
+        self.is_asynchronous = _is_asynchronous(self.dependant)
         has_own_handler = type(self).get_route_handler is not Route.get_route_handler
         self.binding = (
             Binding(self.dependant, rules_of(self)) if has_simple_form(self) and not has_own_handler else None
@@ -151,3 +157,9 @@ class Route(APIRoute):
                 raise
 
         return read_other
+
+
+def _is_asynchronous(declared: Dependant) -> bool:
+    calls = declared.call, getattr(declared.call, "__call__", None)  # noqa: B004  # a class with `async def __call__`
+    is_coroutine = any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
+    return is_coroutine and all(map(_is_asynchronous, declared.dependencies))

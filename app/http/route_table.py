@@ -12,6 +12,10 @@ _WITHIN_A_SEGMENT = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConv
 """Parameters of these kinds match no slash."""
 
 
+_KNOWN_MATCHES = (StarletteRoute.matches, Route.matches)
+"""How routes match: by the path and the method."""
+
+
 class RouteTable:
     """The routes whose path has no parameter, or a text as its last segment, if a `Binding` calls their endpoint.
 
@@ -27,7 +31,7 @@ class RouteTable:
         self._paths = frozenset(getattr(route, "path", "") for route in routes)
         """A path without parameters is not a value of another route's parameter."""
         for index, route in enumerate(routes):
-            if isinstance(route, Route) and route.binding is not None and type(route).handle is Route.handle:
+            if isinstance(route, Route) and route.binding is not None and _is_usual(route):
                 for method in route.methods or ():
                     if not any(_may_take(before, method, route.path) for before in routes[:index]):
                         self._add(method, route)
@@ -54,11 +58,16 @@ class RouteTable:
                 self._by_prefix[method, prefix] = route, name
 
 
+def _is_usual(route: Route) -> bool:
+    """Whether the route matches requests and handles them as all do, so that the table may stand in for both."""
+    return type(route).handle is Route.handle and type(route).matches is Route.matches
+
+
 def _may_take(route: BaseRoute, method: str, path: str) -> bool:
     """Whether a route may take requests with this method that the table would find for a route with this path."""
     if isinstance(route, WebSocketRoute):
         return False
-    if not isinstance(route, StarletteRoute):
+    if not isinstance(route, StarletteRoute) or type(route).matches not in _KNOWN_MATCHES:
         return True
     if route.methods is not None and method not in route.methods:
         return False

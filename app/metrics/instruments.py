@@ -268,7 +268,7 @@ class Metrics:
         """The counter and the histogram of these labels, within bounds. None if there is no space for new ones."""
         labels = method if method in METHODS else "other", handler, status, code and self._bounded_code(code)
         if labels not in self._children and self._has_space():
-            # A client that waits for itself only says nothing about how fast the service is.
+            # How long a client waits for itself says nothing about how fast the service is.
             duration = None if code == CLIENT_SHARE else FastHistogram(self._duration.labels(*labels[:2]))
             self._children[labels] = FastCounter(self._requests.labels(*labels)), duration
         return self._children.get(labels)

@@ -21,7 +21,18 @@ from app.middleware.request_log import RequestLog
 from app.middleware.request_metrics import RequestMetrics
 from app.middleware.response_headers import ResponseHeaders
 from app.middleware.response_recorder import ResponseRecorder
-from app.state_keys import CLIENT_DISCONNECTED, FAILURE_CODE, HEADER_FIELDS, STREAM_BEGAN, STREAM_CUT, TRACE
+from app.state_keys import (
+    CLIENT_DISCONNECTED,
+    FAILURE_CODE,
+    HEADER_FIELDS,
+    STREAM_BEGAN,
+    STREAM_CUT,
+    TRACE,
+    WHOLE_RESPONSE,
+)
+
+_BODILESS: Final = frozenset({204, 304})
+"""The statuses whose response has no body, whatever the application sends."""
 
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -80,12 +91,15 @@ class Lifecycle:
         state["request_id"] = ids[0]
         response = ResponseRecorder(receive, send, scope, self._headers)
         crashed = False
+        passed_on = response.send
+        if state.get(WHOLE_RESPONSE) is send:
+            state[WHOLE_RESPONSE] = passed_on
         token = current_request.set(ids)
         self._metrics.begin()
         started = perf_counter()
         try:
             try:
-                await self._authenticated(scope, response.receive, response.send)
+                await self._authenticated(scope, response.receive, passed_on)
             except BaseException as error:  # noqa: BLE001  # it is answered or raised again
                 await self._answer_failure(scope, response, error)
         except Exception as error:  # there is no outer middleware that could answer
@@ -101,7 +115,8 @@ class Lifecycle:
                 # A stream is timed until its head is sent: how long the rest takes depends on its client.
                 self._metrics.end(scope, status, state.get(STREAM_BEGAN, ended) - started)
             finally:
-                self._log.write(scope, ids, status, ended - started, response.sent_bytes)
+                has_body = status not in _BODILESS and scope["method"] != "HEAD"
+                self._log.write(scope, ids, status, ended - started, response.sent_bytes if has_body else 0)
                 current_request.reset(token)
 
     async def _answer_failure(self, scope: Scope, response: ResponseRecorder, error: BaseException) -> None:

@@ -14,7 +14,9 @@ never sent."""
 class ResponseRecorder:
     """Wraps the `receive` and `send` of one request."""
 
-    __slots__ = ("_headers", "_path", "_receive", "_send", "_state", "_status", "has_started", "sent_bytes")
+    __slots__ = (
+        "_headers", "_is_complete", "_path", "_receive", "_send", "_state", "_status", "has_started", "sent_bytes",
+    )  # fmt: skip
 
     def __init__(self, receive: Receive, send: Send, scope: Scope, headers: ResponseHeaders) -> None:
         self._receive = receive
@@ -23,6 +25,7 @@ class ResponseRecorder:
         self._path: str = scope["path"]  # the one that was received: `RootPath` changes it while the route responds
         self._state = scope["state"]
         self._status = 0
+        self._is_complete = False
         self.has_started = False
         """Whether a part of the response was sent."""
         self.sent_bytes = 0
@@ -41,7 +44,7 @@ class ResponseRecorder:
     async def receive(self) -> Message:
         """Receive a message, and record a disconnect."""
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._status:
+        if message["type"] == "http.disconnect" and not self._is_complete:
             self._status = CLIENT_DISCONNECTED
         return message
 
@@ -51,5 +54,8 @@ class ResponseRecorder:
         if message["type"] == "http.response.start":
             self._status = self._status or message["status"]
             message["headers"] = self._headers.complete(self._path, message.get("headers", ()), self._state)
+            self._is_complete = "body" in message
+        elif not message.get("more_body", False):
+            self._is_complete = True
         self.sent_bytes += len(message.get("body", b""))
         await self._send(message)

@@ -25,7 +25,7 @@ class ItemRow(Base):
             postgresql_using="gin",
             postgresql_with={"gin_pending_list_limit": 256},
         ),
-        # This index and the next one are for the previous release; the next release drops them.
+        # Only for the previous release: the next release drops them, and a new resource gets none.
         # The migration creates this one only if the server has pg_trgm.
         Index(
             "ix_items_name_trgm",
@@ -40,6 +40,7 @@ class ItemRow(Base):
             postgresql_using="gin",
             postgresql_with={"gin_pending_list_limit": 256},
         ),
+        # For lists.
         Index("ix_items_is_active_id", "is_active", "id"),
         # For the feed of changes.
         Index("ix_items_updated_at_id", "updated_at", "id"),

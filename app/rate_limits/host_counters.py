@@ -40,7 +40,7 @@ class HostCounters:
         self.is_open = False
         """Whether requests can be counted."""
         self.remaining = self._shared.remaining
-        """As that of `SharedMemoryCounters`. Do not ask it while this worker counts alone."""
+        """`SharedMemoryCounters.remaining`. Valid only while the shared counters are in use."""
 
     def open(self, folder: Path | None) -> None:
         """Open the counters in a folder that the workers share; without a folder, this process counts alone."""

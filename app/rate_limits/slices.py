@@ -14,7 +14,7 @@ _SHARE: Final = 100
 """All workers together hold at most a hundredth of the limit."""
 
 _FRESH_SECONDS: Final = 0.001
-"""How old what the counters had left may be: not more than a response that is on its way."""
+"""For how long a worker reuses what it has read of the shared counters: less than a response takes to arrive."""
 
 _SMALLEST: Final = 2
 """Below this, slices cost more than they save."""

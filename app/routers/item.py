@@ -52,7 +52,6 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 }
 _CREATED_MANY: dict[int | str, dict[str, Any]] = {201: {"headers": _REPLAYED}}
 _LISTED: dict[int | str, dict[str, Any]] = {200: {"headers": {"Link": header("Links to the other pages (RFC 8288).")}}}
-"""The parameters of the list that cannot be combined with `ids`."""
 
 _NOT_FOUND = error_responses(ItemNotFoundError(1))
 _ONE_ITEM = {200: {"headers": ETAG}} | _NOT_FOUND

@@ -57,7 +57,8 @@ class Settings(TracingSettings):
     """How long a request waits for a free connection. After that the answer is 503."""
 
     database_statement_seconds: Seconds = 5.0
-    """How long a statement may run, and a search or an exact count a fifth of that. After it the answer is 504."""
+    """How long a statement may run, and one of a search, an exact count or an export a fifth of that. After it the
+    answer is 504."""
 
     database_connection_seconds: Seconds = 1800.0
     """How old a database connection may become. After that it is replaced, so that a change of address or of the
@@ -86,7 +87,7 @@ class Settings(TracingSettings):
 
     migration_lock_seconds: Seconds = 0.2
     """How long a migration waits for a lock before it lets the requests that queue behind it run, and retries.
-    It must be less than DATABASE_WAIT_SECONDS and a fifth of DATABASE_STATEMENT_SECONDS."""
+    `alembic` refuses a value that is not less than DATABASE_WAIT_SECONDS and a fifth of DATABASE_STATEMENT_SECONDS."""
 
     migration_wait_seconds: Seconds = 60.0
     """How long a migration waits in total for locks and for a connection. After that it fails, and names the

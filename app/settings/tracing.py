@@ -64,6 +64,12 @@ def pairs(text: str) -> dict[str, str]:
     return found
 
 
+def _milliseconds(value: int) -> int:
+    if not 100 <= value <= 60_000:
+        raise ValueError("is in milliseconds, and must be from 100 to 60000: write 10000 for ten seconds")
+    return value
+
+
 def _check_headers(value: SecretStr) -> SecretStr:
     for name, text in pairs(value.get_secret_value()).items():
         if not _HEADER.fullmatch(name) or not (text.isascii() and text.isprintable()):
@@ -120,7 +126,7 @@ class TracingSettings(FromEnvironment):
     otel_exporter_otlp_compression: Literal["none", "gzip"] = "none"
     """`gzip` compresses what is sent to the collector."""
 
-    otel_exporter_otlp_timeout: Annotated[int, Field(ge=100, le=60_000)] = 10_000
+    otel_exporter_otlp_timeout: Annotated[int, AfterValidator(_milliseconds)] = 10_000
     """How long one batch may take to be sent, with its retries, in milliseconds. After that its spans are dropped."""
 
     otel_service_name: Annotated[str, Field(max_length=255)] | None = None
@@ -145,7 +151,7 @@ class TracingSettings(FromEnvironment):
     otel_propagators: Annotated[List, AfterValidator(_check_propagators)] = ("tracecontext", "baggage")
     """How the caller's trace is read. Only W3C `traceparent` and `tracestate` are supported."""
 
-    otel_bsp_schedule_delay: Annotated[int, Field(ge=100, le=60_000)] = 5000
+    otel_bsp_schedule_delay: Annotated[int, AfterValidator(_milliseconds)] = 5000
     """How long spans are collected before they are sent, in milliseconds."""
 
     otel_bsp_max_queue_size: Annotated[int, Field(ge=1, le=100_000)] = 2048

@@ -16,7 +16,7 @@ class Traceparent(NamedTuple):
 
 
 def parent_of(values: Sequence[bytes]) -> Traceparent | None:
-    """The content of the header. None if it is invalid or stands there twice: W3C has it ignored."""
+    """The content of the header. None if it is invalid or occurs twice: W3C says to ignore it then."""
     match = _FORM.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         return None

@@ -37,7 +37,7 @@ class LimitedClient(ClientTimeouts):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave no reference cycle: the garbage collector may run only after thousands of connections."""
-        self.cycle = None  # it knows already, so Uvicorn need not tell it
+        self.cycle = None  # it has been told already, and Uvicorn would tell it again
         super().connection_lost(exc)
         self._response_transport.release()
 

@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.errors import RequestRefusedError
-from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED, REFUSAL, WHOLE_RESPONSE
+from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED, REFUSAL
 from app.worker.client import LimitedClient
 from app.worker.head import (
     MAX_LINE_BYTES,
@@ -28,8 +28,6 @@ from app.worker.parts import RequestParts
 from app.worker.response import RequestCycle, RequestCycle10, await_refusal
 
 _CHECKED_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
-
-_EXTENSIONS: Any = {WHOLE_RESPONSE: {}}
 
 _WHITE_SPACE = b" \t"
 
@@ -77,7 +75,7 @@ class Connection(LimitedClient):
             cycle.disconnect()
         if self._running is not None and self._task is not None:
             self._running.disconnect()
-            if self._running.is_safe:
+            if self._running.stops_with_client:
                 self._running.scope["state"][CLIENT_DISCONNECTED] = True
                 self._task.cancel("The client has disconnected.")
         if self.pipeline and self.pipeline[0][0].more_body:
@@ -117,7 +115,6 @@ class Connection(LimitedClient):
     def on_message_begin(self) -> None:
         """Start the timeout for the whole request."""
         super().on_message_begin()
-        self.scope["extensions"] = _EXTENSIONS
         self._receiving = True
         self._head_complete = False
         self._head_bytes = 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.errors import RequestRefusedError
-from app.state_keys import STREAM_CUT
+from app.state_keys import STREAM_CUT, WHOLE_RESPONSE
 from app.worker.response_writer import ResponseWriter
 
 _PLAIN_TEXT = [
@@ -58,25 +58,38 @@ class RequestCycle(ResponseWriter):
     """Why the rest of the request was refused."""
 
     has_news = False
-    """Something has arrived that `receive` has not told."""
+    """Whether something has arrived that `receive` has not returned yet."""
 
     @property
     def is_safe(self) -> bool:
         """Whether the request only reads."""
         return self.scope["method"] in _SAFE_METHODS
 
+    @property
+    def stops_with_client(self) -> bool:
+        """Whether the request is cancelled when its client disconnects: if it only reads, and runs in no thread.
+
+        A thread goes on after that, and another one would get its place among the threads.
+        """
+        route = self.scope.get("route")
+        return self.is_safe and (route is None or getattr(route, "is_asynchronous", False))
+
     async def run_asgi(self, app: Any) -> None:
         """Have the application answer the request, and answer for it if it fails."""
+        send = self.send
+        state = self.scope["state"]
+        state[WHOLE_RESPONSE] = send
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self.scope, self.receive, send)
         except BaseException as error:  # noqa: BLE001  # there is no one else to handle it
             await self._answer_failure(error)
         else:
             if not self.response_complete and not self.disconnected:
-                if STREAM_CUT not in self.scope["state"]:
+                if STREAM_CUT not in state:
                     self.logger.error("The application has returned without a complete response.")
                 await self._answer_internal_error()
         finally:
+            state.pop(WHOLE_RESPONSE, None)  # it refers to this object
             self.on_response = _ignore
 
     async def receive(self) -> Any:
@@ -167,6 +180,7 @@ class RequestCycle10(RequestCycle):
             if all(name.lower() != b"content-length" for name, _ in message.get("headers", ())):
                 self._ends_with_close = True
                 self.chunked_encoding = False
+                self.expected_content_length = len(message.get("body", b""))
         elif self._ends_with_close:
             self.expected_content_length = len(message.get("body", b""))
         await super().send(message)

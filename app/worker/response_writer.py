@@ -2,7 +2,7 @@
 
 import asyncio
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
@@ -14,7 +14,8 @@ _TRANSFER_ENCODING: Final = b"transfer-encoding: "
 _CONNECTION: Final = b"connection: "
 _FRAMING: Final = frozenset({_CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION})
 
-_BODILESS: Final = frozenset({204, 304})
+_NO_CONTENT: Final = 204
+_BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
 class ResponseWriter(RequestResponseCycle):
@@ -30,6 +31,9 @@ class ResponseWriter(RequestResponseCycle):
 
     _head: bytes | None = None
     """The head, while it waits for the body."""
+
+    _has_body = True
+    """Whether what the application sends as the body is sent."""
 
     async def send(self, message: Any) -> None:
         """Send a part of the response.
@@ -53,7 +57,9 @@ class ResponseWriter(RequestResponseCycle):
     def _begin(self, message: Any) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
-        head = self._render_head(message["status"], [*self.default_headers, *message.get("headers", ())])
+        status = message["status"]
+        self._has_body = self.scope["method"] != "HEAD" and status not in _BODILESS
+        head = self._render_head(status, [*self.default_headers, *message.get("headers", ())])
         body = message.get("body")
         if body is not None:
             self._head = head
@@ -70,12 +76,14 @@ class ResponseWriter(RequestResponseCycle):
         says_close = False
         for name, value in headers:
             beginning = _beginning(name)
-            lines += (beginning, value, b"\r\n")
             if beginning in _FRAMING:
                 says_close |= self._frame(beginning, value)
+                if status == _NO_CONTENT and beginning == _CONTENT_LENGTH:  # RFC 9110 forbids it
+                    continue
+            lines += (beginning, value, b"\r\n")
         if not self.keep_alive and not says_close:
             lines.append(b"connection: close\r\n")
-        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _BODILESS:
+        if self.chunked_encoding is None and self._has_body:
             self.chunked_encoding = True
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
@@ -98,7 +106,7 @@ class ResponseWriter(RequestResponseCycle):
         return False
 
     def _write_body(self, body: bytes, *, is_last: bool) -> None:
-        if self.scope["method"] == "HEAD":
+        if not self._has_body:
             self.expected_content_length = 0
             body = b""
         elif self.chunked_encoding:
@@ -106,19 +114,25 @@ class ResponseWriter(RequestResponseCycle):
             if is_last:
                 body += b"0\r\n\r\n"
         else:
-            if len(body) > self.expected_content_length:
-                raise RuntimeError("Response content longer than Content-Length")
             self.expected_content_length -= len(body)
+            if self.expected_content_length < 0 or (is_last and self.expected_content_length):
+                self._refuse_length()
         self._write(body)
         if is_last:
-            if self.expected_content_length != 0:
-                raise RuntimeError("Response content shorter than Content-Length")
             self.response_complete = True
             if self.message_event is not None:
                 self.message_event.set()
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()
+
+    def _refuse_length(self) -> NoReturn:
+        """Raise an error. If nothing is written yet, another response can be sent."""
+        problem = "longer" if self.expected_content_length < 0 else "shorter"
+        if self._head is not None:
+            self._head, self.response_started = None, False
+            self.expected_content_length, self.chunked_encoding = 0, None
+        raise RuntimeError(f"Response content {problem} than Content-Length")
 
     def _write(self, body: bytes) -> None:
         head, self._head = self._head, None

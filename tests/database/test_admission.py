@@ -461,3 +461,18 @@ async def test_no_request_is_admitted_while_more_connections_are_in_use_than_may
 
     await requests.leave(*requests.admitted[0])
     await asyncio.wait_for(checked, 5)
+
+
+async def test_a_check_that_failed_and_is_cancelled_gives_no_place_back():
+    """It has none. A place that is given back twice would be for two connections."""
+    requests = Requests(size=1)
+    await requests.ask("a")
+    check = asyncio.create_task(requests.admission.enter_first())
+    await asyncio.sleep(0)
+
+    requests.admission.fail_check()
+    check.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await check
+
+    assert (0, 1) == (requests.admission.free, requests.admission.quick.in_use)

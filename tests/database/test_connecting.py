@@ -89,12 +89,13 @@ async def test_each_host_that_fails_is_named_by_its_number(own_cluster):
     assert ConnectionError is type(raised.value)
 
 
-async def test_connect_timeout_takes_precedence(own_cluster):
-    """A URL that says how long connecting may take is obeyed."""
+@pytest.mark.parametrize(("connect_timeout", "host_seconds"), [(1, 30), (30, 1)])
+async def test_connect_timeout_can_only_shorten_the_time(own_cluster, connect_timeout, host_seconds):
+    """A request waits for a new connection no longer than for one of the pool."""
     async with proxied(own_cluster.url) as proxy:
         proxy.freeze()
         started = perf_counter()
         with pytest.raises(TimeoutError):
-            await encrypted(f"{proxy.url}&connect_timeout=1", host_seconds=30)
+            await encrypted(f"{proxy.url}&connect_timeout={connect_timeout}", host_seconds=host_seconds)
 
     assert 1 <= perf_counter() - started < 4

@@ -79,7 +79,7 @@ async def test_a_server_whose_logins_are_slow_has_no_more_sessions_than_the_pool
 
 
 async def test_the_login_of_a_cancelled_request_goes_on(database_url):
-    """Its connection is the next request's."""
+    """The next request gets the connection that the cancelled one has opened."""
     async with held(database_url, connections=1) as (proxy, database):
         request = asyncio.create_task(database.run(ONE, {}))
         await until(lambda: proxy.logins_held)
@@ -144,7 +144,7 @@ async def test_the_check_of_the_database_fails_while_logins_are_late(database_ur
 
 
 async def test_a_check_of_another_host_begins_no_second_login_there(database_url):
-    """Until its first one has ended."""
+    """A second check at the host waits until the first login there has ended."""
     async with proxied(database_url) as frozen, proxied(database_url) as slow:
         hosts = [proxy.url.split("@")[1].split("/")[0] for proxy in (frozen, slow)]
         url = DatabaseUrl.parse(frozen.url.replace(hosts[0], ",".join(hosts)))
@@ -167,7 +167,7 @@ async def test_a_check_of_another_host_begins_no_second_login_there(database_url
 
 
 async def test_the_end_of_a_worker_waits_for_no_login(database_url):
-    """It is given up."""
+    """The login is given up, and the worker ends at once."""
     async with held(database_url, connections=1) as (_, database):
         assert ["database_unavailable"] == await outcomes(database.run(ONE, {}))
         started = perf_counter()

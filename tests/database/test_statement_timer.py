@@ -66,7 +66,7 @@ async def test_a_task_that_timed_out_goes_on():
 
 @pytest.mark.parametrize("delay", [0.05, 0.15])
 async def test_a_cancellation_stays_one(delay):
-    """Also if the time ends in the same turn of the event loop, before it or after it."""
+    """A cancellation from outside is never turned into a TimeoutError, even if the time ends in the same turn."""
     task = asyncio.create_task(rest(StatementTimer(0.1), 9))
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(delay, task.cancel)
@@ -96,7 +96,7 @@ async def test_a_block_of_a_cancelled_task_times_out():
 
 
 async def test_another_error_of_a_block_past_its_time_is_raised():
-    """It says more than that the time is over."""
+    """The error is raised instead of TimeoutError, because it says more."""
 
     async def lose():
         with StatementTimer(0.05):

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Securit
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
@@ -360,3 +361,33 @@ async def test_a_route_after_the_start_is_refused(app, router):
         app.get("/late")(deny)
     with pytest.raises(RuntimeError, match="started"):
         app.include_router(router)
+
+
+async def test_instrumentation_that_replaces_the_call_of_the_framework_is_called(monkeypatch, router):
+    """Sentry does so. This service leaves the frameworks' `__call__` out only while it is theirs."""
+    seen = []
+    call = Starlette.__call__
+
+    async def instrumented(self: Starlette, scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+        await call(self, scope, receive, send)
+
+    monkeypatch.setattr(Starlette, "__call__", instrumented)
+    app = create_app(Settings.load(database_url="postgresql://a@b/c", rate_limit_enabled=False, _env_file=None))
+    async with served(app) as client:
+        for _ in range(2):
+            assert 200 == (await client.get("/health")).status_code
+
+    assert ["http"] * 2 == seen
+
+
+async def test_a_route_for_head_alone_is_refused(app, router):
+    """HEAD is answered by the route for GET, so it would never be called."""
+
+    @router.head("/only")
+    async def look() -> Response:
+        return Response()
+
+    app.include_router(router)
+    with pytest.raises(StartupError, match=r"^/teas/only: HEAD is answered by the route for GET"):
+        app.build_middleware_stack()

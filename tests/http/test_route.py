@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import httpx
@@ -191,3 +191,40 @@ def test_a_negative_size_limit_is_refused(router):
     """A `max_body_size` that FastAPI refuses is refused here."""
     with pytest.raises(ValueError, match="max_body_size"):
         router.post("/", max_body_size=-1)(deny)
+
+
+async def in_a_loop() -> None:
+    """A dependency that is a coroutine function."""
+
+
+def in_a_thread() -> None:
+    """A dependency that runs in a thread."""
+
+
+class AsynchronousCheck:
+    """A dependency that is an object."""
+
+    async def __call__(self) -> None:
+        """Check nothing."""
+
+
+async def generated() -> AsyncIterator[None]:
+    """A dependency with an end."""
+    yield
+
+
+@pytest.mark.parametrize(
+    ("dependency", "expected"),
+    [(in_a_loop, True), (AsynchronousCheck(), True), (generated, True), (in_a_thread, False), (lambda: None, False)],
+)
+def test_a_route_knows_whether_a_part_of_it_runs_in_a_thread(dependency, expected):
+    """Then its request is not cancelled when the client disconnects: the thread would go on."""
+
+    async def above(value: Annotated[Any, Depends(dependency)]) -> None: ...
+
+    async def endpoint() -> None: ...
+
+    def synchronous() -> None: ...
+
+    assert expected is Route("/teas", endpoint, dependencies=[Depends(above)]).is_asynchronous
+    assert not Route("/teas", synchronous).is_asynchronous

@@ -124,3 +124,25 @@ def test_a_websocket_takes_no_request():
     async def live(_websocket: Any) -> None: ...
 
     assert RouteTable([WebSocketRoute("/teas", live), *routes_of(("GET", "/teas", respond))]).find("GET", "/teas")
+
+
+@pytest.mark.parametrize("hides_first", [True, False])
+def test_a_route_that_matches_by_rules_of_its_own_is_left_to_the_router(hides_first):
+    """Whether it may take the request is known only when it is asked, also for the routes behind it."""
+
+    class Hidden(Route):
+        def matches(self, scope: Any) -> tuple[Match, Any]:
+            return Match.NONE, {}
+
+    router = APIRouter()
+    kinds = (Hidden, Route) if hides_first else (Route, Hidden)
+    for kind in kinds:
+        router.routes.append(kind("/teas", respond, methods=["GET"]))
+    app = Application(middleware=[], max_body_bytes=1)
+    app.include_router(router)
+    app.build_middleware_stack()
+
+    found = RouteTable(app.routes).find("GET", "/teas")
+
+    assert hides_first is (found is None)
+    assert found is None or type(found[0]) is Route

@@ -178,6 +178,32 @@ async def test_a_response_is_logged_as_499_if_its_client_disconnects_during_it(l
         assert status == lines()[-1]["status"]
 
 
+async def test_a_stream_whose_client_disconnects_is_logged_as_499(lines: Lines):
+    """Whatever its method. A client that disconnects when it has everything has its answer."""
+    for more_body, status in ((True, 499), (False, 200)):
+
+        async def app(_scope: Scope, receive: Receive, send: Send, more_body: bool = more_body) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": more_body})
+            assert "http.disconnect" == (await receive())["type"]
+
+        await request(app, receive={"type": "http.disconnect"}, method="POST")
+        assert status == lines()[-1]["status"]
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 404), ("GET", 204), ("GET", 304)])
+async def test_a_response_without_a_body_has_no_bytes(lines: Lines, method: str, status: int):
+    """What the application passes as its body is not sent."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"null"})
+
+    await request(app, method=method)
+
+    assert [0] == [line["bytes"] for line in lines()]
+
+
 async def test_a_disconnected_client_is_logged_as_499(lines: Lines):
     """A request whose client disconnects before the response writes its line."""
 

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ def test_resources_pass_the_checks_and_their_own_tests(repository):
     ]
 
     assert {f"app/crud/{WORD_OF_PYTHON}_.py", f"app/routers/{WORD_OF_SQL}.py", *own_tests} <= set(written)
+    texts = "".join((repository / path).read_text() for path in written)
+    assert not re.search("trgm|letter_pairs", texts)  # they are for the previous release alone
     check(repository, "ruff", "format", "--check")
     check(repository, "ruff", "check")
     add_type_cache(repository)

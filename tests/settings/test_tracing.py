@@ -44,7 +44,11 @@ def test_tracing_can_be_switched_off_beside_the_endpoint(environment, name, valu
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "must name a file"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", __file__, "must name a file with certificates in the PEM format"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "must be 'none' or 'gzip'"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10", "must be greater than or equal to 100"),
+        (
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "10",
+            "is in milliseconds, and must be from 100 to 60000: write 10000 for ten seconds",
+        ),
         ("OTEL_RESOURCE_ATTRIBUTES", "team", "must be like name=value"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote", "must be 'always_on', 'always_off'"),
         ("OTEL_TRACES_SAMPLER_ARG", "1.5", "must be less than or equal to 1"),

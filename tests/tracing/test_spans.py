@@ -106,7 +106,7 @@ async def test_two_traceparents_are_ignored(traced_settings, collector):
 
 
 async def test_a_mounted_application_does_not_trace_an_untraced_request(traced_settings, collector):
-    """It would trace it by a decision of its own."""
+    """A mounted FastAPI application makes no span either; otherwise it would decide for itself."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -120,7 +120,7 @@ async def test_a_mounted_application_does_not_trace_an_untraced_request(traced_s
 
 
 async def test_probes_are_not_traced(traced_settings, collector):
-    """Whatever the caller's header says."""
+    """A probe has no span, whatever the caller's `traceparent` says."""
     async with opened(traced_settings) as client:
         for path in ("/health", "/health/ready", "/metrics"):
             await client.get(path, headers=SAMPLED)

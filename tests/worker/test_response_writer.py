@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from app.worker.response import RequestCycle10
 from app.worker.response_writer import ResponseWriter
 
 LENGTH = (b"content-length", b"3")
@@ -23,11 +24,14 @@ class Writes(asyncio.Transport):
         """Keep what is written."""
         self.parts.append(data)
 
+    def close(self) -> None:
+        """Nothing is to be closed."""
 
-async def written(*bodies: bytes, status: int = 200, method: str = "GET", headers: Any = (LENGTH,)) -> list[bytes]:
-    """What is written for a response with these headers, whose body has these parts."""
+
+def begun(method: str = "GET", kind: type[ResponseWriter] = ResponseWriter) -> tuple[ResponseWriter, Writes]:
+    """A response that is to be sent, and what is written of it."""
     transport = Writes()
-    cycle = ResponseWriter(
+    cycle = kind(
         scope=cast(Any, {"type": "http", "method": method}),
         transport=transport,
         flow=FlowControl(transport),
@@ -40,6 +44,12 @@ async def written(*bodies: bytes, status: int = 200, method: str = "GET", header
         keep_alive=True,
         on_response=lambda: None,
     )
+    return cycle, transport
+
+
+async def written(*bodies: bytes, status: int = 200, method: str = "GET", headers: Any = (LENGTH,)) -> list[bytes]:
+    """What is written for a response with these headers, whose body has these parts."""
+    cycle, transport = begun(method)
     await cycle.send({"type": "http.response.start", "status": status, "headers": headers})
     for number, body in enumerate(bodies, 1):
         await cycle.send({"type": "http.response.body", "body": body, "more_body": number < len(bodies)})
@@ -73,6 +83,32 @@ async def test_a_response_without_a_body_is_one_write(status, headers):
     assert head.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize(("status", "has_length"), [(204, False), (304, True)])
+async def test_a_status_without_a_body_has_none_whatever_the_application_sends(status, has_length, is_whole):
+    """The client would read it as the next response. 204 has no Content-Length either (RFC 9110)."""
+    cycle, transport = begun()
+    start = {"type": "http.response.start", "status": status, "headers": [LENGTH]}
+    await cycle.send(start | {"body": b"abc"} if is_whole else start)
+    if not is_whole:
+        await cycle.send({"type": "http.response.body", "body": b"abc"})
+
+    content = b"".join(transport.parts)
+    assert cycle.response_complete
+    assert has_length is (b"content-length: 3\r\n" in content)
+    assert content.endswith(b"\r\n\r\n")
+
+
+async def test_a_whole_response_by_http_1_0_needs_no_length():
+    """It ends when the connection closes."""
+    cycle, transport = begun(kind=RequestCycle10)
+    cycle.keep_alive = False
+    await cycle.send({"type": "http.response.start", "status": 200, "headers": [], "body": b"abc"})
+
+    assert cycle.response_complete
+    assert b"".join(transport.parts).endswith(b"connection: close\r\n\r\nabc")
+
+
 async def test_a_large_body_is_not_copied():
     """It is written behind the head."""
     size = 1024 * 1024
@@ -95,3 +131,16 @@ async def test_another_length_than_declared_is_refused(body):
     """The client would wait for the rest, or read it as the next response."""
     with pytest.raises(RuntimeError, match="Content-Length"):
         await written(body)
+
+
+@pytest.mark.parametrize("body", [b"ab", b"abcd"])
+async def test_another_response_can_be_sent_if_nothing_is_written(body):
+    """The client gets an error in place of a closed connection."""
+    cycle, transport = begun()
+    with pytest.raises(RuntimeError, match="Content-Length"):
+        await cycle.send({"type": "http.response.start", "status": 200, "headers": [LENGTH], "body": body})
+    assert not cycle.response_started
+
+    await cycle.send({"type": "http.response.start", "status": 500, "headers": [LENGTH], "body": b"err"})
+
+    assert [b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nerr"] == transport.parts
