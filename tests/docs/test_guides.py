@@ -1,5 +1,6 @@
 """The changes in docs/guides can be made, and are right."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -33,8 +34,9 @@ pytestmark = pytest.mark.needs("git")
 def run(folder: Path, *command: str) -> None:
     """Run a command of the environment, which must succeed."""
     program = str(folder / ".venv/bin" / command[0])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "PYTEST"))}
     ended = subprocess.run(
-        [program, *command[1:]], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [program, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert 0 == ended.returncode, f"{' '.join(command)}\n{ended.stdout}\n{ended.stderr}"
 
