@@ -73,14 +73,18 @@ class Login:
 
     async def _run(self, connecting: Coroutine[Any, Any, asyncpg.Connection], seconds: float) -> asyncpg.Connection:
         login = asyncio.create_task(connecting)
+        is_taken = False
         try:
             while not (await asyncio.wait({login}, timeout=seconds))[0]:
                 if not await self._answers_before(login):
                     raise TimeoutError
                 seconds = PROBE_SECONDS
+            is_taken = True
             return login.result()
         finally:
-            login.cancel()
+            if not is_taken:
+                login.add_done_callback(_close)  # it may have a connection already
+                login.cancel()
 
     async def _answers_before(self, login: "asyncio.Task[asyncpg.Connection]") -> bool:
         """Whether the host answers a probe, or the login ends meanwhile."""
@@ -98,15 +102,17 @@ class Login:
 async def first_connection(logins: Iterable[Login]) -> asyncpg.Connection | None:
     """The connection of the login that succeeds first, None if all fail. The others are left."""
     pending = {login.task: login for login in logins}
-    while pending:
-        done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            del pending[task]
-            if not task.cancelled() and task.exception() is None:
-                for login in pending.values():
-                    login.leave()
-                return task.result()
-    return None
+    try:
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                del pending[task]
+                if not task.cancelled() and task.exception() is None:
+                    return task.result()
+        return None
+    finally:
+        for login in pending.values():
+            login.leave()
 
 
 def _close(task: "asyncio.Task[asyncpg.Connection]") -> None:

@@ -12,7 +12,7 @@ import pytest
 from app import database as databases
 from app.database import logins
 from app.database.connection import Connector
-from app.database_url import DatabaseUrl
+from app.database_url import DatabaseHost, DatabaseUrl
 from app.errors import DatabaseUnavailableError
 from tests.cluster import execute
 from tests.databases import ONE, PoolEvents, assert_all_connections_work, connected, outcomes, until_free
@@ -197,3 +197,50 @@ async def test_a_password_that_is_refused_late_is_read_again(own_cluster):
             await until_free(database)
             assert 0 == database.state.open
             assert ["ok"] == await outcomes(database.run(ONE, {}))
+
+
+class Opened:
+    """A connection that tells whether it was closed."""
+
+    is_made = is_closed = False
+
+    def terminate(self):
+        """Close it."""
+        self.is_closed = True
+
+
+async def opening(opened, seconds):
+    """Open this connection after so long."""
+    await asyncio.sleep(seconds)
+    opened.is_made = True
+    return opened
+
+
+@pytest.mark.parametrize("turns", range(1, 7))
+async def test_a_login_that_is_cancelled_as_it_ends_closes_its_connection(turns):
+    """Nobody gets it, whatever the order of both in one turn of the event loop."""
+    opened = Opened()
+    login = logins.Login(DatabaseHost(name="a", port=1), opening(opened, 0), seconds=9)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    login.leave()
+    login.task.cancel()
+    await asyncio.wait({login.task})
+    await asyncio.sleep(0.01)
+
+    assert opened.is_made is opened.is_closed
+
+
+async def test_logins_that_nobody_waits_for_any_more_close_their_connections():
+    """The worker stops."""
+    opened = Opened()
+    login = logins.Login(DatabaseHost(name="a", port=1), opening(opened, 0.1), seconds=9)
+    waiting = asyncio.create_task(logins.first_connection([login]))
+    await asyncio.sleep(0.01)
+
+    waiting.cancel()
+    await asyncio.wait({waiting, login.task}, return_when=asyncio.ALL_COMPLETED)
+    await asyncio.sleep(0)
+
+    assert opened.is_closed
