@@ -103,6 +103,9 @@ async def test_the_cause_of_a_full_queue_is_the_last_failure(traced_settings, co
     small = {"otel_bsp_max_queue_size": 4, "otel_bsp_max_export_batch_size": 4, "otel_exporter_otlp_timeout": 60_000}
     async with opened(traced_settings.model_copy(update=SOON | small)) as client:
         with reading_lines() as lines:
+            await client.get("/samples")
+            while len(collector.requests) < 2:  # the first was answered
+                await asyncio.sleep(0.05)
             while not (logged := [line for line in lines() if line["event"] == "spans_dropped"]):
                 await client.get("/samples")
 
