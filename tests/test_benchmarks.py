@@ -100,8 +100,8 @@ def test_a_named_interpreter_is_measured_and_says_how_it_was_compiled(
     """`PYTHONS` names interpreters. One has a profile if it was configured with it, or is Debian's, which hides it."""
     named = tmp_path / "python"
     pretend = f"sysconfig.get_config_vars()['CONFIG_ARGS'] = '{arguments}'"
-    pretend += f"; sysconfig.get_scheme_names = lambda: ['{scheme}']"
-    named.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import sysconfig; {pretend}$2"\n')
+    pretend += f"; sysconfig.get_scheme_names = lambda: ['{scheme}']; runpy.run_path('$1', run_name='__main__')"
+    named.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import runpy, sysconfig; {pretend}"\n')
     named.chmod(0o755)
     monkeypatch.setenv("PYTHONS", str(named))
     monkeypatch.setattr(interpreters, "MINORS", ())

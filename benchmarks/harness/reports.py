@@ -2,13 +2,13 @@
 
 import json
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import interpreter
 from benchmarks.harness.plots import Plot
 
 _LIBRARIES = ("asyncpg", "fastapi", "gunicorn", "orjson", "pydantic", "sqlalchemy", "uvicorn")
@@ -68,4 +68,4 @@ class Report:
 def _machine() -> dict[str, str]:
     """The versions and the number of CPUs of the measurement."""
     libraries = {name: version(name) for name in _LIBRARIES}
-    return {"Python": platform.python_version(), "CPUs": str(os.cpu_count()), **libraries}
+    return {"Python": interpreter.release(), "CPUs": str(os.cpu_count()), **libraries}

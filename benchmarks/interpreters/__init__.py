@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
+from benchmarks.harness import interpreter
 from benchmarks.harness.databases import databases
 from benchmarks.harness.environments import make_environment
 from benchmarks.harness.load import CASES, require_wrk
@@ -23,14 +24,6 @@ SECONDS = 2.0
 
 MINORS = (11, 12, 13, 14)
 """Of Python 3. One that is not installed is left out."""
-
-_DESCRIBE = """
-import platform, sysconfig
-is_of_debian = "deb_system" in sysconfig.get_scheme_names()
-has_profile = is_of_debian or "--enable-optimizations" in sysconfig.get_config_var("CONFIG_ARGS")
-print(platform.python_version(), "with PGO" if has_profile else "without PGO")
-print("by Debian's rules, " * is_of_debian + platform.python_compiler())
-"""
 
 _METHOD = """
 This service and the floor, each on each CPython, with the packages of the image (`requirements/runtime.txt`). All take
@@ -76,7 +69,7 @@ def installed_interpreters() -> dict[str, tuple[str, str]]:
         paths += [path] if path else []
     found: dict[str, tuple[str, str]] = {}
     for path in paths:
-        described = subprocess.run([path, "-c", _DESCRIBE], check=True, capture_output=True, text=True)
+        described = subprocess.run([path, interpreter.__file__], check=True, capture_output=True, text=True)
         name, compiled = described.stdout.splitlines()
         found.setdefault(name, (path, compiled))
     return found

@@ -104,7 +104,7 @@ async def test_the_cause_of_a_full_queue_is_the_last_failure(traced_settings, co
     async with opened(traced_settings.model_copy(update=SOON | small)) as client:
         with reading_lines() as lines:
             await client.get("/samples")
-            while len(collector.requests) < 2:  # the first was answered
+            while len(collector.requests) < 2:  # noqa: ASYNC110  # the first was answered
                 await asyncio.sleep(0.05)
             while not (logged := [line for line in lines() if line["event"] == "spans_dropped"]):
                 await client.get("/samples")
