@@ -60,7 +60,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             through_pgbouncer=settings.database_pooler is not DatabasePooler.NONE,
             prepared_statements=settings.database_pooler is not DatabasePooler.PGBOUNCER,
             observer=metrics,
-            create=partial(TracedDatabase, tracer=tracing.tracer) if tracing else Database,
+            create=partial(TracedDatabase, tracer=tracing.tracer, may_be_traced=tracing.may_be_traced)
+            if tracing
+            else Database,
         )
 
     async with (

@@ -1,13 +1,12 @@
 """A database whose statements are shown in the traces of requests."""
 
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from time import time_ns
 from typing import Any
 
 import asyncpg
-from opentelemetry.context import get_current
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -23,9 +22,21 @@ class TracedDatabase(Database):
     A span has the statement's name, and no values. It has an event when its statement gets a connection.
     """
 
-    def __init__(self, *args: Any, tracer: Tracer, observer: StatementObserver, **limits: Any) -> None:
+    def __init__(
+        self, *args: Any, tracer: Tracer, may_be_traced: Callable[[], bool], observer: StatementObserver, **limits: Any
+    ) -> None:
+        """Open nothing.
+
+        Args:
+            args: Those of `Database`.
+            tracer: Makes the spans.
+            may_be_traced: Whether there may be a span of a request now. Asked first, because it takes less time.
+            observer: As for `Database`.
+            limits: As for `Database`.
+        """
         super().__init__(*args, observer=_StatementEvents(observer), **limits)
         self._tracer = tracer
+        self._may_be_traced = may_be_traced
 
     def run(
         self,
@@ -35,8 +46,12 @@ class TracedDatabase(Database):
         constraint_errors: ConstraintErrors = NONE_KNOWN,
     ) -> Coroutine[Any, Any, Sequence[asyncpg.Record]]:
         """Run one statement, as `Database.run` does."""
-        running = super().run(statement, parameters, constraint_errors=constraint_errors)
-        return self._in_span(statement, running) if _is_traced() else running
+        running = Database.run(self, statement, parameters, constraint_errors=constraint_errors)
+        return (
+            self._in_span(statement, running)
+            if self._may_be_traced() and get_current_span().is_recording()
+            else running
+        )
 
     async def _in_span(
         self, statement: ClauseElement, running: Awaitable[Sequence[asyncpg.Record]]
@@ -47,7 +62,8 @@ class TracedDatabase(Database):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Several statements in one transaction, as in `Database.transaction`. The span has an event for each."""
-        with self._span("transaction", lists=True) if _is_traced() else nullcontext():
+        is_traced = self._may_be_traced() and get_current_span().is_recording()
+        with self._span("transaction", lists=True) if is_traced else nullcontext():
             async with super().transaction() as transaction:
                 yield transaction
 
@@ -71,11 +87,6 @@ class TracedDatabase(Database):
                 raise
             finally:
                 _running.reset(token)
-
-
-def _is_traced() -> bool:
-    """Whether the current request has a span. Without one the context is empty, and checking that first is cheaper."""
-    return bool(get_current()) and get_current_span().is_recording()
 
 
 class _Running:

@@ -1,6 +1,7 @@
 """Decides which requests are traced, before anything is done for a trace."""
 
 from collections.abc import Container, MutableMapping
+from contextvars import ContextVar
 from random import getrandbits
 from typing import Any, Final
 
@@ -8,8 +9,14 @@ from app.settings.tracing import Sampler
 from app.state_keys import TRACE
 from app.tracing.traceparent import parent_of
 
+_TRACE_ID_BITS: Final = 128
+_SPAN_ID_BITS: Final = 64
 _LOWER_BITS: Final = (1 << 64) - 1
 _PARENT_BASED: Final = "parentbased_"
+
+
+began_traced: ContextVar[bool] = ContextVar("began_traced", default=False)
+"""Whether a request with a span began here. A task that the request has started may run on when its span has ended."""
 
 
 class NextIds:
@@ -51,20 +58,25 @@ class RequestSampler:
         """Whether this request is not traced. Its ids are in the state of the scope then as well."""
         if scope["path"] in self._untraced:
             return True
-        given = [value for name, value in scope["headers"] if name == b"traceparent"]
+        given = []
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                given.append(value)
         parent = parent_of(given) if given else None
-        span_id = getrandbits(64) or 1  # nosec B311
+        # Both ids at once. One that is zero, and so invalid, is drawn as often as any other.
+        drawn = getrandbits(_TRACE_ID_BITS + _SPAN_ID_BITS)  # nosec B311
+        ids = f"{drawn:048x}"
+        trace_id, span_id = ids[:32], ids[32:]
         if parent is None:
-            drawn = getrandbits(128) or 1  # nosec B311
-            trace_id = f"{drawn:032x}"
-            is_sampled = drawn & _LOWER_BITS < self._bound
+            is_sampled = drawn >> _SPAN_ID_BITS & _LOWER_BITS < self._bound
         else:
-            drawn = 0
             trace_id = parent.trace_id
             is_sampled = parent.is_sampled if self.follows_parent else int(trace_id[16:], 16) < self._bound
-        scope.setdefault("state", {})[TRACE] = (trace_id, f"{span_id:016x}")
+        scope.setdefault("state", {})[TRACE] = (trace_id, span_id)
         if is_sampled:
+            began_traced.set(True)
             if len(given) > 1:  # FastAPI would take the first one for the parent
                 scope["headers"] = [header for header in scope["headers"] if header[0] != b"traceparent"]
-            self.next_ids.trace_id, self.next_ids.span_id = drawn, span_id
+            self.next_ids.trace_id = 0 if parent else drawn >> _SPAN_ID_BITS
+            self.next_ids.span_id = int(span_id, 16)
         return not is_sampled

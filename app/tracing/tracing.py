@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from app import __version__
 from app.settings import Settings
 from app.tracing.observer import SpanObserver
-from app.tracing.sampling import RequestSampler
+from app.tracing.sampling import RequestSampler, began_traced
 
 
 class Tracing:
@@ -28,6 +28,8 @@ class Tracing:
         sampler = RequestSampler(settings.otel_traces_sampler, settings.otel_traces_sampler_arg, untraced)
         self.is_untraced = sampler.excludes
         """Whether no span is made for the request with this scope. It is called once for each request."""
+        self.may_be_traced = began_traced.get
+        """Whether the current request has a span, or a task goes on that it has started."""
         self.provider = create_provider(settings, sampler)
         """What FastAPI makes its spans with."""
         self.tracer = self.provider.get_tracer("app.database", __version__)

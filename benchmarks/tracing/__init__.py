@@ -12,7 +12,7 @@ from benchmarks.harness.servers import service
 from benchmarks.request.sides import Samples, take_turns, warm_up_all
 from tests.tracing.collector import Collector, collecting
 
-ROUNDS = 31
+ROUNDS = 25
 SECONDS = 1.0
 
 _OFF = "off"
