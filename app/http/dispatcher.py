@@ -50,7 +50,8 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  # it is handled or raised again
             await self._handling(_raising(error))(scope, receive, send)
             return
-        if scope["state"].get(WHOLE_RESPONSE) is send and _is_whole(response):
+        state = scope.get("state", ())
+        if WHOLE_RESPONSE in state and state[WHOLE_RESPONSE] is send and _is_whole(response):
             await send(
                 {
                     "type": "http.response.start",
