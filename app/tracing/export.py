@@ -126,6 +126,7 @@ class _EndingAdapter(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__()
         self._connections: WeakSet[Any] = WeakSet()
+        self._changing = threading.Lock()
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         """The library's pool of connections, which makes them here."""
@@ -136,12 +137,15 @@ class _EndingAdapter(HTTPAdapter):
 
     def _connection(self, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
         connection = make(*args, **options)
-        self._connections.add(connection)
+        with self._changing:
+            self._connections.add(connection)
         return connection
 
     def end(self) -> None:
         """End all connections: who reads an answer gets an error now."""
-        for connection in list(self._connections):
+        with self._changing:
+            connections = list(self._connections)
+        for connection in connections:
             with suppress(AttributeError, OSError):  # it has no socket, or one that is not connected
                 connection.sock.shutdown(SHUT_RDWR)
 
