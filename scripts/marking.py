@@ -22,11 +22,6 @@ _KEY_PREFIX = ('KEY_PREFIX = ""', 'KEY_PREFIX = "@words@ "')
 _TESTED = ("crud", "dataclasses", "http", "models", "routers", "schemas")
 """The folders in `tests/` whose tests each resource has. Others test the bundle with the first resource alone."""
 
-_OF_PREVIOUS_RELEASE = re.compile(
-    r"^ +# Only for the previous release.*?(?=^ +# For )|^ +\"letter_pairs\(text\)\",\n", re.MULTILINE | re.DOTALL
-)
-"""The indexes that a new table does not need, because no statement of this release uses them, and their function."""
-
 _NOT_THE_RESOURCE = re.compile(r"(?:get|set|del|pop|modify)items?")
 
 
@@ -125,10 +120,7 @@ def mark_files(root: Path) -> dict[str, str]:
     paths = [*root.glob("app/**/*.py"), *(path for folder in _TESTED for path in root.glob(f"tests/{folder}/*.py"))]
     found = [path for path in paths if "item" in path.stem.split("_")]
     sources = {mark_path(str(path.relative_to(root))): path.read_text("utf-8") for path in sorted(found)}
-    return {
-        path: mark_python(_OF_PREVIOUS_RELEASE.sub("", source)).replace(*_KEY_PREFIX)
-        for path, source in sources.items()
-    }
+    return {path: mark_python(source).replace(*_KEY_PREFIX) for path, source in sources.items()}
 
 
 def mark_path(path: str) -> str:

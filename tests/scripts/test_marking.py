@@ -3,7 +3,7 @@ import re
 import pytest
 
 from scripts import templates
-from scripts.marking import mark_path, mark_python, mark_text
+from scripts.marking import mark_files, mark_path, mark_python, mark_text
 from scripts.names import Name
 from scripts.rendering import render
 from tests.paths import ROOT
@@ -13,7 +13,7 @@ ITEM = Name("item", "items")
 
 def test_the_templates_with_the_first_name_are_the_files():
     """The name of the items in the templates gives their files, except for the prefix of their keys."""
-    for path, template in templates.files().items():
+    for path, template in mark_files(ROOT).items():
         rendered = render(template, ITEM).replace('KEY_PREFIX = "items "', 'KEY_PREFIX = ""')
         assert (ROOT / render(path, ITEM)).read_text("utf-8") == rendered
 
