@@ -63,7 +63,7 @@ class RequestSampler:
             if name == b"traceparent":
                 given.append(value)
         parent = parent_of(given) if given else None
-        # Both ids at once. One that is zero, and so invalid, is drawn as often as any other.
+        # Both ids at once. One of zeros is invalid, and as rare as any other.
         drawn = getrandbits(_TRACE_ID_BITS + _SPAN_ID_BITS)  # nosec B311
         ids = f"{drawn:048x}"
         trace_id, span_id = ids[:32], ids[32:]

@@ -75,7 +75,7 @@ class Connection(LimitedClient):
             cycle.disconnect()
         if self._running is not None and self._task is not None:
             self._running.disconnect()
-            if self._running.stops_with_client:
+            if self._running.is_cancelled_on_disconnect:
                 self._running.scope["state"][CLIENT_DISCONNECTED] = True
                 self._task.cancel("The client has disconnected.")
         if self.pipeline and self.pipeline[0][0].more_body:

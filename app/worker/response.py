@@ -66,7 +66,7 @@ class RequestCycle(ResponseWriter):
         return self.scope["method"] in _SAFE_METHODS
 
     @property
-    def stops_with_client(self) -> bool:
+    def is_cancelled_on_disconnect(self) -> bool:
         """Whether the request is cancelled when its client disconnects: if it only reads, and runs in no thread.
 
         A thread goes on after that, and another one would get its place among the threads.
