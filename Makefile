@@ -10,7 +10,7 @@ SERVERS := tests/processes
 SERVERS_FIRST := $(addprefix $(SERVERS)/test_,start.py readiness.py reload.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-long test-slow test-servers test-faults check docs bench lock
+.PHONY: help install run test test-long test-faults check docs bench lock
 
 help: ## List these commands
 	@$(PYTHON) -c 'import re; [print(f"make {n:11} {t}") for n, t in re.findall("(?m)^([a-z-]+):.*## (.*)", open("Makefile").read())]'
@@ -40,13 +40,8 @@ test: install ## Run all tests except the long ones; about 9 minutes on two core
 	$(PYTEST) --numprocesses=auto --ignore=$(SERVERS)
 	$(if $(CI),,@echo 'Not run: the long tests, of servers under faults and of containers. make test-long runs them.')
 
-test-long: test-slow test-servers ## Run the long tests, which take 40 minutes and need every program of .ci/programs.txt
-
-# It may run beside the tests of servers, which mostly wait, and takes what they leave.
-test-slow: install ## Run the long tests that start no real servers
-	nice $(PYTEST) -m slow --numprocesses=auto --dist=loadgroup --ignore=$(SERVERS)
-
-test-servers: install ## Run the tests of real servers that make test leaves out, one at a time
+test-long: install ## Run the long tests, which take 40 minutes and need every program of .ci/programs.txt
+	$(PYTEST) -m slow --numprocesses=auto --dist=loadgroup --ignore=$(SERVERS)
 	$(PYTEST) -m 'slow or not slow' $(SERVERS) $(SERVERS_FIRST:%=--ignore=%)
 
 test-faults: install ## Run the tests of faults, and print what they measure
