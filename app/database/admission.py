@@ -48,6 +48,7 @@ class Admission:
     """
 
     def __init__(self, *, size: int, wait_seconds: float, observer: AdmissionObserver) -> None:
+        self._loop = asyncio.get_running_loop()  # each call of it is a system call in CPython 3.11
         self.size = size
         self.free = size
         """Less than 0 while more connections are in use than the size was reduced to."""
@@ -95,7 +96,7 @@ class Admission:
         """
         if not self._make_room(client, lane):
             await self._refuse(lane, perf_counter(), by_own_share=self._crowds_others(client, lane))
-        slot: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        slot: asyncio.Future[bool] = self._loop.create_future()
         waiter = Waiter(client, lane, perf_counter(), slot)
         self._waiters[waiter] = None
         lane.add(waiter)
@@ -122,7 +123,7 @@ class Admission:
             self.free -= 1
             self.quick.take(None)
             return
-        self._check = asyncio.get_running_loop().create_future()
+        self._check = self._loop.create_future()
         try:
             await self._check
         except asyncio.CancelledError:
@@ -233,7 +234,7 @@ class Admission:
         return self._crowds_others(client, lane) and (is_many or is_kept_for_others or lane.is_mostly_used_by(client))
 
     def _start_timer(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_SECONDS), self._expire_waiters)
+        self._timer = self._loop.call_later(max(seconds, _TICK_SECONDS), self._expire_waiters)
 
     def _expire_waiters(self) -> None:
         """End the waits that have lasted too long, and set the timer for the next waiter."""

@@ -13,7 +13,9 @@ class StatementTimer:
     """Bounds what runs in a `with` block, as `asyncio.timeout` does. All blocks of one timer have the same time."""
 
     def __init__(self, seconds: float) -> None:
+        """Serve blocks in the event loop that runs now."""
         self.seconds = seconds
+        self._loop = asyncio.get_running_loop()  # each call of it is a system call in CPython 3.11
         self._running: dict[asyncio.Task[Any] | None, tuple[float, int]] = {}
         """When the block of each task began, by `perf_counter`, and how often the task had been cancelled by then.
         In the order of their beginning, so the first one is overdue first."""
@@ -23,7 +25,7 @@ class StatementTimer:
 
     def __enter__(self) -> None:
         """Begin a block of the current task, which has no other one of this timer."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         self._running[task] = perf_counter(), task.cancelling() if task else 0
         if self._timer is None:
             self._start(self.seconds)
@@ -36,14 +38,14 @@ class StatementTimer:
         Raises:
             TimeoutError: It was cancelled because of its time, and not for another reason as well.
         """
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if self._running.pop(task, None) is None and task is not None:
             cancelled_before = self._overdue.pop(task)
             if task.uncancel() <= cancelled_before and kind is asyncio.CancelledError:
                 raise TimeoutError from None  # the CancelledError would add nothing to a log
 
     def _start(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(max(seconds, _TICK_SECONDS), self._end_overdue)
+        self._timer = self._loop.call_later(max(seconds, _TICK_SECONDS), self._end_overdue)
 
     def _end_overdue(self) -> None:
         """Cancel the tasks whose time is over, and set the timer for the next one."""
