@@ -10,7 +10,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, RevisionStep
 from sqlalchemy import Connection, text
 
-from app.health.schema_state import VERSION_TABLE, Revisions
+from app.health.schema_state import VERSION_TABLE, Revisions, SchemaState
 from app.models import Base
 from app.settings import Settings
 from migrations import advisory_lock, autogenerate, comparison, first_migration, session, version_table
@@ -126,7 +126,7 @@ class Command:
     def _is_finished(self, connection: Connection, heads: tuple[str, ...], migration: MigrationContext) -> bool:
         """Whether there is nothing to run, because the database has the revision or a newer one."""
         revisions = Revisions(Path(migration.opts["script"].dir))
-        if migration.opts["destination_rev"] in _HEAD and any(not revisions.knows(head) for head in heads):
+        if migration.opts["destination_rev"] in _HEAD and heads and revisions.compare(heads) is SchemaState.AHEAD:
             # A release was rolled back. The older one must start, and the database stays as it is.
             self._require_tables(connection, heads, migration)
             log.warning("database_ahead", revision=", ".join(heads))

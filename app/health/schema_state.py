@@ -1,5 +1,6 @@
 """Compares the database's schema with what this code needs: a revision, tables, functions, and privileges on them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,10 @@ VERSION_TABLE = f"{NAME.replace('-', '_')}_alembic_version"
 
 _MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
-_REVISION = f"(SELECT string_agg(version_num, ', ' ORDER BY version_num) FROM {VERSION_TABLE})"  # noqa: S608  # nosec
+_SEPARATOR = ", "
+"""Between the revisions of branches that are not merged."""
+
+_REVISION = f"(SELECT string_agg(version_num, '{_SEPARATOR}' ORDER BY version_num) FROM {VERSION_TABLE})"  # noqa: S608  # nosec
 
 _HIDDEN_SCHEMAS = f"""
 SELECT 'USAGE on schema ' || quote_ident(nspname)
@@ -52,12 +56,17 @@ SELECT {revision} AS revision, current_user AS role,
         JOIN pg_depend ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
         JOIN pg_class AS sequence ON refclassid = 'pg_class'::regclass AND sequence.oid = refobjid
         WHERE CASE relkind WHEN 'S' THEN NOT has_sequence_privilege(sequence.oid, 'USAGE') END
+        UNION ALL SELECT 'USAGE on sequence ' || sequence.oid::regclass
+        FROM needed_table JOIN pg_depend ON refclassid = 'pg_class'::regclass AND refobjid = needed_table.oid
+        JOIN pg_class AS sequence ON classid = 'pg_class'::regclass AND deptype = 'i' AND sequence.oid = objid
+        WHERE name = ANY(:drawing)
+            AND CASE relkind WHEN 'S' THEN NOT has_sequence_privilege(sequence.oid, 'USAGE') END
         UNION ALL SELECT 'EXECUTE on function ' || name
         FROM needed_function WHERE NOT has_function_privilege(oid, 'EXECUTE')
     ) AS missing_privileges
 """
 """It reads the catalogs only, and no row of a table but the revision. An identity column needs no privilege on its
-sequence; a default that calls `nextval` does."""
+sequence; a default or a statement that calls `nextval` does."""
 
 
 class SchemaState(StrEnum):
@@ -69,7 +78,7 @@ class SchemaState(StrEnum):
     CURRENT = "current"
 
     AHEAD = "ahead"
-    """This code does not know the revision: a newer release has migrated. A rollback must stay possible."""
+    """There are revisions that this code does not know: a newer release has migrated. A rollback must stay possible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +86,7 @@ class Schema:
     """What a database has of what this code needs."""
 
     revision: str | None
-    """The revision in the version table, None if there is none."""
+    """The revision in the version table, None if there is none. Several are separated by commas."""
 
     role: str
     """The role of this connection."""
@@ -97,20 +106,24 @@ class Revisions:
 
     def __init__(self, migrations: Path = _MIGRATIONS) -> None:
         scripts = ScriptDirectory(str(migrations))
-        self.head = scripts.get_current_head()
+        self._heads = set(scripts.get_heads())
+        self.head = _SEPARATOR.join(sorted(self._heads)) or None
+        """The newest revision; several if branches are not merged yet."""
         self._known = {script.revision for script in scripts.walk_revisions()}
-
-    def knows(self, revision: str) -> bool:
-        """Whether this is a revision of this code."""
-        return revision in self._known
 
     def state(self, schema: Schema) -> SchemaState:
         """The state of a database with this schema."""
         if schema.revision is None or schema.missing:
             return SchemaState.BEHIND
-        if schema.revision == self.head:
+        return self.compare(schema.revision.split(_SEPARATOR))
+
+    def compare(self, found: Collection[str]) -> SchemaState:
+        """The state of a database with these revisions: one, or one for each branch that is not merged."""
+        if self._heads == set(found):
             return SchemaState.CURRENT
-        return SchemaState.BEHIND if self.knows(schema.revision) else SchemaState.AHEAD
+        if not self._heads.issubset(found) and not self._known.isdisjoint(found):
+            return SchemaState.BEHIND  # one of them is older than what this code needs
+        return SchemaState.AHEAD
 
 
 async def read_schema(database: Database) -> Schema:
@@ -139,6 +152,7 @@ def _statement(*, revision: str, schemas: str, metadata: MetaData = Base.metadat
     statement = text(_SCHEMA.format(revision=revision, schemas=schemas, version_table=VERSION_TABLE)).bindparams(
         tables=[preparer.format_table(table) for table in tables],
         functions=[function for table in tables for function in table.info.get("functions", ())],
+        drawing=[preparer.format_table(table) for table in tables if table.info.get("draws_ids")],
     )
     return named("read_schema", statement)
 

@@ -44,7 +44,8 @@ class ItemRow(Base):
         Index("ix_items_is_active_id", "is_active", "id"),
         # For the feed of changes.
         Index("ix_items_updated_at_id", "updated_at", "id"),
-        # The functions that statements on this table call. Readiness checks that they exist.
+        # The functions that statements on this table call, and that some call `nextval` themselves. Readiness checks
+        # that the functions exist, and the privileges on them and on the sequence.
         {
             "info": {
                 "functions": (
@@ -56,6 +57,7 @@ class ItemRow(Base):
                     "writes_complete_until(regclass)",
                     "changed_items(timestamptz, bigint, integer)",
                 ),
+                "draws_ids": True,
             }
         },
     )

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,9 @@ from sqlalchemy import BigInteger, Column, MetaData, Table
 from app import NAME
 from app.health import schema_state
 from app.health.schema_state import VERSION_TABLE, Revisions, Schema, SchemaState, read_schema
+from app.models import Base
 from tests.databases import INSERT, connected
+from tests.paths import ROOT
 from tests.proxy import proxied
 
 SCHEMA = Schema(revision="three", role="items_app", is_read_only=False, missing=(), missing_privileges=())
@@ -16,19 +19,49 @@ SCHEMA = Schema(revision="three", role="items_app", is_read_only=False, missing=
 async def needing_a_function(sql, monkeypatch):
     """Compare the schema with another one that needs the table `samples` and a function."""
     await sql.execute("CREATE FUNCTION twice(n bigint) RETURNS bigint LANGUAGE sql RETURN 2 * n")
+    need_samples(monkeypatch, functions=("twice(bigint)",))
+
+
+def need_samples(monkeypatch, **info):
+    """Compare the schema with another one that needs the table `samples`."""
     metadata = MetaData()
-    Table("samples", metadata, Column("id", BigInteger), info={"functions": ("twice(bigint)",)})
+    Table("samples", metadata, Column("id", BigInteger), info=info)
     statement = schema_state._statement(revision=schema_state._REVISION, schemas=schema_state._NONE, metadata=metadata)
     monkeypatch.setattr(schema_state, "_with_revision", statement)
 
 
 @pytest.mark.parametrize(
     ("revision", "state"),
-    [(None, "behind"), ("one", "behind"), ("two", "behind"), ("three", "current"), ("four", "ahead"), ("", "ahead")],
+    [
+        (None, "behind"),
+        ("one", "behind"),
+        ("two", "behind"),
+        ("three", "current"),
+        ("four", "ahead"),
+        ("", "ahead"),
+        ("one, two", "behind"),
+        ("four, two", "behind"),
+        ("four, three", "ahead"),
+        ("five, four", "ahead"),
+    ],
 )
 def test_the_state_follows_from_the_revision(revisions, revision, state):
-    """A known revision before the head is behind. An unknown revision in the service's own table is ahead."""
+    """A known revision before the head is behind, whatever is beside it. Unknown revisions alone are ahead."""
     assert SchemaState(state) == revisions.state(replace(SCHEMA, revision=revision))
+
+
+@pytest.mark.parametrize(
+    ("revision", "state"),
+    [("three", "behind"), ("branch", "behind"), ("branch, three", "current"), ("branch, four", "behind")],
+)
+@pytest.mark.usefixtures("revisions")
+def test_with_two_heads_both_are_needed(tmp_path, revision, state):
+    """Two developers have each added a revision, and nobody has merged them yet."""
+    (tmp_path / "versions" / "branch.py").write_text('revision = "branch"\ndown_revision = "two"\n')
+    branched = Revisions(tmp_path)
+
+    assert "branch, three" == branched.head
+    assert SchemaState(state) == branched.state(replace(SCHEMA, revision=revision))
 
 
 @pytest.mark.parametrize("revision", ["three", "four"])
@@ -122,6 +155,14 @@ async def test_a_sequence_of_a_default_needs_a_privilege(database, sql):
     assert ("USAGE on sequence numbers",) == (await read_schema(database)).missing_privileges
 
 
+async def test_a_sequence_that_statements_draw_from_needs_a_privilege(database, sql, monkeypatch):
+    """PostgreSQL checks it where a statement calls nextval, as one that repeats a response does."""
+    need_samples(monkeypatch, draws_ids=True)
+    await sql.execute("REVOKE ALL ON SEQUENCE samples_id_seq FROM items_app")
+
+    assert ("USAGE on sequence samples_id_seq",) == (await read_schema(database)).missing_privileges
+
+
 @pytest.mark.usefixtures("needing_a_function")
 async def test_the_sequence_of_an_identity_column_needs_no_privilege(database, sql):
     """PostgreSQL does not check it, so an insert works without it and readiness does not demand it."""
@@ -129,3 +170,11 @@ async def test_the_sequence_of_an_identity_column_needs_no_privilege(database, s
 
     assert 1 == len(await database.run(INSERT, {}))
     assert () == (await read_schema(database)).missing_privileges
+
+
+@pytest.mark.parametrize("module", sorted((ROOT / "app" / "crud").glob("*.py")), ids=lambda path: path.stem)
+def test_a_table_whose_ids_are_drawn_says_so(module):
+    """Otherwise readiness would not know that the statements of this module need a privilege."""
+    drawn = set(re.findall(r"pg_get_serial_sequence\('(\w+)'", module.read_text()))
+
+    assert {name for name in drawn if not Base.metadata.tables[name].info.get("draws_ids")} == set()
