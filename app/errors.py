@@ -21,6 +21,8 @@ class RequestError(Exception):
     status: HTTPStatus
     retry_after_seconds: int | None = None
     """How long a client should wait before it retries; None where a retry cannot help."""
+    field: ClassVar[str] = "body"
+    """With status 422: the part of the request that is wrong, if no single field of the body is."""
 
     @property
     def failure_code(self) -> str:
@@ -34,8 +36,10 @@ class RequestError(Exception):
 
     @property
     def members(self) -> Mapping[str, Any]:
-        """The members of the body besides those that all problems have."""
-        return {}
+        """The members of the body besides those that all problems have. With status 422 they say what is wrong."""
+        if self.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            return {}
+        return {"errors": [{"field": self.field, "message": str(self)}]}
 
 
 _REFUSALS = {
@@ -256,6 +260,7 @@ class SearchTooBroadError(RequestError):
 
     code = "search_too_broad"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+    field = "q"
 
     def __init__(self) -> None:
         super().__init__(
@@ -269,6 +274,7 @@ class PageTooLargeError(RequestError):
 
     code = "page_too_large"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+    field = "per_page"
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(
@@ -282,6 +288,7 @@ class IdempotencyKeyReusedError(RequestError):
 
     code = "idempotency_key_reused"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+    field = "Idempotency-Key"
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was first sent with another body. Take a new key for another body.")

@@ -105,7 +105,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             revision=settings.build_revision,
         )
         yield {
-            ANSWER_REFUSED: refusals(metrics),
+            ANSWER_REFUSED: refusals(metrics, app.state.resources),
             REFUSAL: RequestRefusedError,
             HEARTBEAT: metrics.heartbeat,
             CLIENTS_OBSERVER: metrics,

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 
 from app import TITLE, __version__
 from app.auth.access_tokens import AccessTokens
+from app.errors import RequestError
 from app.health import paths
 from app.health.last_report import LastReport
 from app.http.application import Application
@@ -78,6 +79,7 @@ def create_app(settings: Settings | None = None, *, resources: Sequence[APIRoute
             404: not_found,
             405: method_not_allowed,
             HTTPException: problems.handle,
+            RequestError: problems.handle,
             RequestValidationError: problems.handle,
             RateLimitExceeded: rate_limits.refuse,
         },

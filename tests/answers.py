@@ -23,6 +23,9 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert REQUEST_ID.fullmatch(body["request_id"])
     assert body["title"]
     assert body["detail"]
+    assert (status == 422) == ("errors" in body)
+    assert all(set(error) == {"field", "message"} and all(error.values()) for error in body.get("errors", ()))
+    assert [] != body.get("errors")
     if code == "invalid_request":
         assert body["errors"]
         assert all(set(error) == {"field", "message"} for error in body["errors"])

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import pytest
@@ -275,7 +275,7 @@ async def do_nothing(*_: Any) -> None:
     """Take the place of a control."""
 
 
-async def raise_again(_scope: Scope, error: Exception, *_: Any) -> None:
+def raise_again(_scope: Scope, error: Exception) -> NoReturn:
     """Leave an exception to the outermost control."""
     raise error
 
@@ -283,7 +283,7 @@ async def raise_again(_scope: Scope, error: Exception, *_: Any) -> None:
 CONTROLS = {
     "log": (RequestLog, "write", lambda *_: None, "logged"),
     "metrics": (RequestMetrics, "end", lambda *_: None, "counted 0 times"),
-    "problems": (problems, "respond", raise_again, "a 422 problem"),
+    "problems": (problems, "answer", raise_again, "a 422 problem"),
     "rate limit": (RateLimit, "count", do_nothing, "limited as it should be"),
     "HEAD": (lifecycle, "answer_head", pass_on, "GET's status"),
 }

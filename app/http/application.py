@@ -4,13 +4,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute, APIWebSocketRoute, RouteContext, _IncludedRouter, iter_route_contexts
+from fastapi.routing import APIRoute, RouteContext, _IncludedRouter, iter_route_contexts
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import StartupError
@@ -18,6 +18,7 @@ from app.http.dispatcher import Dispatcher
 from app.http.openapi import complete
 from app.http.route import Route
 from app.http.scopes import check_routes
+from app.rate_limits import limiter
 
 
 class Application(FastAPI):
@@ -121,8 +122,8 @@ class Application(FastAPI):
                 default_limit_bytes=self._max_body_bytes,
                 checks_scopes=self._open_paths is not None,
             )
-        if original is effective or isinstance(original, APIWebSocketRoute):
-            return cast(BaseRoute, effective)
+        if effective is original:
+            return context.original_route
         raise StartupError(f"{context.path}: add a {type(original).__name__} to the application, not to a router.")
 
 
@@ -165,6 +166,10 @@ def _check(app: FastAPI, included: Sequence[_IncludedRouter]) -> None:
         methods = getattr(context.original_route, "methods", None) or ()
         if "HEAD" in methods and "GET" not in methods:
             raise StartupError(f"{context.path}: HEAD is answered by the route for GET. Declare that one.")
+        if isinstance(context.original_route, WebSocketRoute):
+            raise StartupError(f"{context.path}: WebSockets are not served. Use a route for GET that streams.")
+        if limiter.passes_by(getattr(context.original_route, "endpoint", None)):
+            raise StartupError(f"{context.path}: the limit would not count. Write @limiter.limit below the route.")
     routers_events = [
         handler
         for router in included

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.routing import Route as StarletteRoute
 
 from app.http.route import Route
@@ -65,8 +65,6 @@ def _is_usual(route: Route) -> bool:
 
 def _may_take(route: BaseRoute, method: str, path: str) -> bool:
     """Whether a route may take requests with this method that the table would find for a route with this path."""
-    if isinstance(route, WebSocketRoute):
-        return False
     if not isinstance(route, StarletteRoute) or type(route).matches not in _KNOWN_MATCHES:
         return True
     if route.methods is not None and method not in route.methods:

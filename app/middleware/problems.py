@@ -107,6 +107,8 @@ def _http_exception_answer(error: HTTPException, state: dict[str, Any]) -> Respo
     elif error.detail != title:  # the default of the exception
         description = error.detail
     detail = (description or title).rstrip(".") + "."
+    if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        members["errors"] = [{"field": RequestError.field, "message": detail}]
     state[FAILURE_CODE] = code
     return _problem(error.status_code, code, detail, state["request_id"], headers, members, title=title)
 

@@ -1,5 +1,7 @@
 """The answers to requests that the server refuses before the application can see them."""
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.metrics.instruments import Metrics
@@ -9,10 +11,18 @@ from app.middleware.request_metrics import RequestMetrics
 from app.middleware.response_headers import ResponseHeaders
 
 
-def refusals(metrics: Metrics) -> ASGIApp:
-    """Return the application that answers them. Each has an id, a log line and a count, as every request has."""
+def refusals(metrics: Metrics, resources: Sequence[str]) -> ASGIApp:
+    """Return the application that answers them. Each has an id, a log line and a count, as every request has.
+
+    Args:
+        metrics: Counts them.
+        resources: The paths of the resources' lists, as for `ResponseHeaders`.
+    """
     return Lifecycle(
-        _raise_refusal, log=RequestLog(metrics.worker), metrics=RequestMetrics(metrics), headers=ResponseHeaders(())
+        _raise_refusal,
+        log=RequestLog(metrics.worker),
+        metrics=RequestMetrics(metrics),
+        headers=ResponseHeaders(resources),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from limits import parse_many
 from limits.strategies import MovingWindowRateLimiter
 from slowapi import Limiter
 
@@ -30,6 +31,35 @@ class RouteLimiter(Limiter):
                 config_filename=os.devnull,
             )
         self._limits: Mapping[str, str] = {}
+        self._wrapped = set[Callable[..., Any]]()
+
+    def limit(self, limit_value: Any, *args: Any, **options: Any) -> Callable[..., Any]:
+        """Limit a route, as slowapi documents it.
+
+        Raises:
+            ValueError: The limit is malformed. slowapi would log it, and limit nothing.
+        """
+        return self._remembering(super().limit(_parsed(limit_value), *args, **options))
+
+    def shared_limit(self, limit_value: Any, *args: Any, **options: Any) -> Callable[..., Any]:
+        """Limit several routes together, as slowapi documents it.
+
+        Raises:
+            ValueError: The limit is malformed.
+        """
+        return self._remembering(super().shared_limit(_parsed(limit_value), *args, **options))
+
+    def _remembering(self, limit: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._wrapped.add(function)
+            limited: Callable[..., Any] = limit(function)
+            return limited
+
+        return decorate
+
+    def passes_by(self, endpoint: Callable[..., Any] | None) -> bool:
+        """Whether a limit is declared for this function, and calling it does not count: a route must have the other."""
+        return endpoint in self._wrapped
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:  # noqa: ARG002 -- slowapi's signature
         """Ignore RATELIMIT_* variables and `.env`: the service's settings are the only configuration."""
@@ -56,6 +86,13 @@ class RouteLimiter(Limiter):
             yield
         finally:
             self.enabled, self._storage, self._limiter, self._limits = before
+
+
+def _parsed(limit_value: Any) -> Any:
+    """The limit itself, if it is no malformed text. A function is called with each request."""
+    if isinstance(limit_value, str):
+        parse_many(limit_value)
+    return limit_value
 
 
 limiter = RouteLimiter()

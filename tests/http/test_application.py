@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
-import orjson
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
 from fastapi.routing import APIRoute
@@ -18,10 +17,11 @@ from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 
 from app.dependencies import DatabaseDependency
-from app.errors import StartupError
+from app.errors import NotFoundError, StartupError
 from app.http.application import Application
 from app.http.route import Route
 from app.main import create_app
+from app.rate_limits import limiter
 from app.settings import Settings
 from tests.answers import problem
 from tests.log_lines import Lines
@@ -200,36 +200,57 @@ async def test_added_middleware_is_inside_of_the_controls(app, router, lines: Li
     assert [200, 500, 403] == [line["status"] for line in lines() if line["event"] == "request_served"]
 
 
-async def test_websockets_work(app):
-    """A WebSocket of an included router is served, and its dependencies can refuse it."""
+def test_a_websocket_is_refused(app):
+    """The server runs without WebSockets, so the route would be 404."""
     router = APIRouter(prefix="/live")
 
-    async def name(websocket: WebSocket) -> str:
-        return websocket.query_params["name"]
-
     @router.websocket("/{room}")
-    async def live(websocket: WebSocket, room: str, name: Annotated[str, Depends(name)]) -> None:
+    async def live(websocket: WebSocket, room: str) -> None:
         await websocket.accept()
-        await websocket.send_json([room, name, await websocket.receive_json()])
 
     app.include_router(router, prefix="/v1")
-    received = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"a": 1}'}])
-    sent: list[Any] = []
 
-    async def receive() -> Any:
-        return next(received)
+    with pytest.raises(StartupError, match=r"^/v1/live/\{room\}: WebSockets are not served"):
+        app.build_middleware_stack()
 
-    async def send(message: Any) -> None:
-        sent.append(message)
 
-    scope = {
-        "type": "websocket", "path": "/v1/live/kitchen", "query_string": b"name=Ann", "headers": [], "state": {},
-        "root_path": "", "scheme": "ws", "subprotocols": [],
-    }  # fmt: skip
-    await app(scope, receive, send)
+@pytest.mark.parametrize("own", [limiter.limit("1/minute"), limiter.shared_limit("1/minute", scope="teas")])
+def test_a_limit_above_its_route_is_refused(app, own):
+    """The route has the function that is not limited: a decorator changes what is below it."""
+    router = APIRouter(prefix="/teas")
 
-    assert ["websocket.accept", "websocket.send"] == [message["type"] for message in sent]
-    assert ["kitchen", "Ann", {"a": 1}] == orjson.loads(sent[1]["text"])
+    @own
+    @router.get("/limited")
+    async def limited(request: Request) -> int:
+        return 1
+
+    app.include_router(router)
+
+    with pytest.raises(StartupError, match=r"^/teas/limited: the limit would not count. Write @limiter.limit below"):
+        app.build_middleware_stack()
+
+
+async def test_a_middleware_gets_the_response_to_a_named_error(app, router):
+    """A team's own middleware sees a 404 as FastAPI documents it: as a response, and not as an exception."""
+    seen = []
+
+    @router.get("/gone/now")
+    async def gone() -> None:
+        raise NotFoundError
+
+    @app.middleware("http")
+    async def mark(request: Request, call_next: Any) -> Any:
+        response = await call_next(request)
+        seen.append(response.status_code)
+        response.headers["x-marked"] = "yes"
+        return response
+
+    app.include_router(router)
+    async with served(app) as client:
+        response = await client.get("/teas/gone/now")
+
+    problem(response, 404, "not_found")
+    assert ([404], "yes") == (seen, response.headers["x-marked"])
 
 
 async def test_overrides_take_effect_at_any_time(app):

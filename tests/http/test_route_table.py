@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
-from starlette.routing import Match, Mount, WebSocketRoute
+from starlette.routing import Match, Mount
 
 from app.http.application import Application
 from app.http.route import Route
@@ -116,14 +116,6 @@ def test_every_route_of_this_service_is_found():
 def test_a_route_behind_one_that_takes_all_paths_is_left_to_the_router(before):
     """The router would not reach it."""
     assert RouteTable([before, *routes_of(("GET", "/teas", respond))]).find("GET", "/teas") is None
-
-
-def test_a_websocket_takes_no_request():
-    """A route behind one of the same path is found."""
-
-    async def live(_websocket: Any) -> None: ...
-
-    assert RouteTable([WebSocketRoute("/teas", live), *routes_of(("GET", "/teas", respond))]).find("GET", "/teas")
 
 
 @pytest.mark.parametrize("hides_first", [True, False])

@@ -108,3 +108,12 @@ def test_fixed_windows_are_refused():
     ):
         with pytest.raises(NotImplementedError, match="moving-window"):
             call()
+
+
+@pytest.mark.parametrize("malformed", ["often", "1/fortnight", "-1/minute", ""])
+def test_a_malformed_limit_is_refused_where_it_is_declared(malformed):
+    """It would be logged by slowapi, and limit nothing."""
+    with pytest.raises(ValueError, match=r"couldn't parse|no granularity"):
+        limiter.limit(malformed)
+    with pytest.raises(ValueError, match=r"couldn't parse|no granularity"):
+        limiter.shared_limit(malformed, scope="all")
