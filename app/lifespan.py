@@ -28,6 +28,8 @@ from app.settings import DatabasePooler, Settings
 from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, HEARTBEAT, REFUSAL
 from app.tracing import Tracing
 
+_ALONE = "Limits and metrics are those of this process. Start gunicorn in the folder of gunicorn.conf.py to share them."
+
 log = structlog.get_logger(__name__)
 
 
@@ -104,6 +106,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             version=settings.build_version,
             revision=settings.build_revision,
         )
+        if metrics.folder is None:
+            log.warning("worker_counts_alone", advice=_ALONE)
         yield {
             ANSWER_REFUSED: refusals(metrics, app.state.resources),
             REFUSAL: RequestRefusedError,

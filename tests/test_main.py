@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from app import logs
 from app.errors import StartupError
 from app.main import create_app
 from app.settings import Settings
@@ -62,3 +63,14 @@ def test_the_application_uses_the_settings_it_is_given(monkeypatch):
     assert 1234 == create_app(settings).state.settings.port
     with pytest.raises(StartupError, match=r"^PORT"):
         create_app()
+
+
+async def test_a_worker_that_counts_alone_says_so(lines, monkeypatch):
+    """Another server than the service's Gunicorn has started it, so limits and metrics are not those of an instance."""
+    app = create_app(Settings.load(database_url="postgresql://a@127.0.0.1:1/c", _env_file=None))
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # lines stay where the fixture reads them
+
+    async with app.router.lifespan_context(app):
+        pass
+
+    assert 1 == len([line for line in lines() if line["event"] == "worker_counts_alone"])
