@@ -41,3 +41,11 @@ class AccessTokens(Protocol):
         Raises:
             TokenRefusedError: It is not valid, or there are no keys to tell.
         """
+
+    async def wait_for_keys(self) -> bool:
+        """Wait for the fetch of keys that an unknown key has caused, or for the one that is under way.
+
+        Returns:
+            Whether it has ended, so that another `verify` may know the key. False at once if there is no fetch, and
+            after a second if it goes on.
+        """

@@ -83,6 +83,10 @@ class Authenticator:
             self._remembered.popitem(last=False)
         return verified.principal
 
+    async def wait_for_keys(self) -> bool:
+        """Wait for the fetch of keys that `verify` has caused, or another one. False if none has ended in time."""
+        return await self._keys.wait_for_fetch()
+
     def _forget_removed(self, keys: KeySet) -> None:
         """Forget the tokens whose keys the issuer no longer publishes."""
         kept = set(keys.keys)

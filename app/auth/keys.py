@@ -1,4 +1,4 @@
-"""The issuer's keys, as this worker knows them: fetched in the background, so that no request waits for the issuer."""
+"""The issuer's keys, as this worker knows them: fetched in the background. Only a token with an unknown key waits."""
 
 import asyncio
 import time
@@ -20,6 +20,9 @@ LONGEST_SECONDS: Final = 600.0
 
 UNKNOWN_KEY_SECONDS: Final = 10.0
 """Tokens with unknown keys cause at most one fetch in this time, however many they are."""
+
+UNKNOWN_KEY_WAIT_SECONDS: Final = 1.0
+"""How long a request whose token names an unknown key waits for a fetch, which may bring that key."""
 
 KEPT_SECONDS: Final = 86_400.0
 """Keys are used for so long after the last successful fetch."""
@@ -93,7 +96,7 @@ class IssuerKeys:
         self._last_start = float("-inf")
         self._failures = 0
         self._wanted = asyncio.Event()
-        self._tried = asyncio.Event()
+        self._idle = asyncio.Event()  # set while no fetch is wanted or under way
 
     @property
     def are_usable(self) -> bool:
@@ -105,7 +108,18 @@ class IssuerKeys:
         key = self._keys.find(key_id) if self._keys is not None else None
         if key is None and time.monotonic() - self._last_start >= UNKNOWN_KEY_SECONDS:
             self._wanted.set()
+            self._idle.clear()
         return key
+
+    async def wait_for_fetch(self) -> bool:
+        """Wait for the fetch that is wanted or under way, at most UNKNOWN_KEY_WAIT_SECONDS. Whether one has ended."""
+        if self._idle.is_set():
+            return False
+        try:
+            async with asyncio.timeout(UNKNOWN_KEY_WAIT_SECONDS):
+                return await self._idle.wait()
+        except TimeoutError:
+            return False
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -114,7 +128,7 @@ class IssuerKeys:
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_SECONDS):
-                    await self._tried.wait()
+                    await self._idle.wait()
             yield
         finally:
             task.cancel()
@@ -122,8 +136,9 @@ class IssuerKeys:
 
     async def _fetch_repeatedly(self) -> None:
         while True:
+            self._idle.clear()
             pause = await self._fetch()
-            self._tried.set()
+            self._idle.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wanted.wait()

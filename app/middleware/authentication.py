@@ -1,5 +1,6 @@
 """The middleware that lets no request in without a valid access token, unless everybody may send it."""
 
+import asyncio
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -81,7 +82,10 @@ class Authentication:
         if scope["type"] != "http" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
-        principal = self._identify(scope)
+        token = _token(scope)
+        principal = self._access_tokens.recall(token) if token is not None else None
+        if principal is None:
+            principal = await self._identify(scope, token)
         state = scope["state"]
         state[PRINCIPAL] = principal
         set_principal_fields(state, principal.log_fields)
@@ -99,20 +103,38 @@ class Authentication:
             return True
         return self._answers_preflights and is_preflight(scope)
 
-    def _identify(self, scope: Scope) -> Principal:
-        token = _token(scope)
-        if token is not None and (principal := self._access_tokens.recall(token)):
-            return principal
+    async def _identify(self, scope: Scope, token: bytes | None) -> Principal:
+        """Who sends a request whose token is not remembered. If its key is unknown, the next keys may have it."""
+        quota, address = self._limits.quota(scope["method"]), client_of(scope["client"])
+        found = self._verify(scope, token, quota, address)
+        if isinstance(found, TokenRefusedError) and found.outcome is Outcome.UNKNOWN_KEY:
+            try:
+                may_be_known = await self._access_tokens.wait_for_keys()
+            except asyncio.CancelledError:
+                self._refused(scope, quota, address, found)  # a client that does not wait is counted too
+                raise
+            if may_be_known:
+                # The quota is checked again: others of this address may have been refused meanwhile.
+                found = self._verify(scope, token, quota, address)
+        if isinstance(found, TokenRefusedError):
+            raise self._refused(scope, quota, address, found)
+        return found
+
+    def _verify(self, scope: Scope, token: bytes | None, quota: Quota, address: str) -> Principal | TokenRefusedError:
+        """Who sends the request, or why the token is refused.
+
+        Raises:
+            RateLimitedError: The address has used up the quota, so its tokens are not verified.
+        """
         limits = self._limits
-        quota, address = limits.quota(scope["method"]), client_of(scope["client"])
         if limits.enabled and (refusal := limits.refusal(quota, address)):
             raise self._limited(scope, quota, refusal)
         if token is None:
-            raise self._refused(scope, quota, address, _MISSING)
+            return _MISSING
         try:
             return self._access_tokens.verify(token)
         except TokenRefusedError as refused:
-            raise self._refused(scope, quota, address, refused) from None
+            return refused
 
     def _refused(self, scope: Scope, quota: Quota, address: str, refused: TokenRefusedError) -> RequestError:
         """Count the request, and return the error that answers it."""

@@ -1,14 +1,21 @@
 """The application with authentication: who is let in, and how others are refused."""
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
+from app.auth import keys as keys_module
+from app.auth.tokens import _SIGNATURES
 from app.settings import Settings
 from tests.answers import problem
 from tests.application import opened
+from tests.issuer.server import DISCOVERY, KEYS
 from tests.issuer.tokens import make_key
 from tests.sample.app import create_app
 
@@ -195,6 +202,114 @@ class TestLimits:
     async def test_requests_without_a_token_are_limited_by_address(self, api):
         """Also on paths that do not exist."""
         assert [401, 401, 401, 429] == [(await api.get("/none")).status_code for _ in range(4)]
+
+
+def test_the_wait_for_an_unknown_key_is_short():
+    """One second, and one fetch in ten."""
+    assert (1, 10) == (keys_module.UNKNOWN_KEY_WAIT_SECONDS, keys_module.UNKNOWN_KEY_SECONDS)
+
+
+class TestUnknownKeys:
+    """A token whose key is not known causes a fetch and waits for it."""
+
+    @pytest.fixture
+    async def api(self, protected: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+        """A client of the application, ten seconds after the keys were fetched."""
+        async with opened(protected) as running:
+            clock = time.monotonic
+            monkeypatch.setattr(keys_module, "time", SimpleNamespace(monotonic=lambda: clock() + 10))
+            yield running
+
+    async def test_a_token_of_a_key_that_was_just_published(self, api, issuer):
+        """All such requests are accepted, after one fetch."""
+        new = make_key("new", "EdDSA")
+        issuer.keys = [*issuer.keys, new.jwk]
+        tokens = [new.token(issuer.url, scope="samples:read", jti=str(number)) for number in range(20)]
+
+        assert [200] * 20 == [answer.status_code for answer in await answers(api, tokens)]
+        assert 2 == issuer.count(KEYS)
+
+    async def test_a_key_that_is_not_published(self, api, issuer):
+        """The answer is 401 after the fetch. Before another fetch may be made it is 401 at once."""
+        invented = make_key("invented", "EdDSA").token(issuer.url)
+        problem(await api.get("/samples", headers=bearer(invented)), 401, "invalid_token")
+        assert 2 == issuer.count(KEYS)
+
+        issuer.fault = "frozen"
+        with anyio.fail_after(0.9):
+            problem(await api.get("/samples", headers=bearer(invented)), 401, "invalid_token")
+        assert 2 == issuer.count(KEYS)
+
+    async def test_an_issuer_that_does_not_answer(self, api, issuer, key, reader, monkeypatch):
+        """Invented keys are refused after the wait, by one fetch. Requests with a known key do not wait."""
+        monkeypatch.setattr(keys_module, "UNKNOWN_KEY_WAIT_SECONDS", 2)
+        issuer.fault = "frozen"
+        invented = [make_key(f"invented-{number}", "EdDSA").token(issuer.url) for number in range(20)]
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(expect, api, invented, {401})
+            await anyio.sleep(0.1)
+            for _ in range(2):
+                new = key.token(issuer.url, sub="user-2", scope="samples:read")
+                assert 200 == (await api.get("/samples", headers=reader)).status_code
+                assert 200 == (await api.get("/samples", headers=bearer(new))).status_code
+            assert time.monotonic() - began < 1.9
+
+        assert 1.9 < time.monotonic() - began < 4.5
+        assert 2 == issuer.count(DISCOVERY)
+
+    class TestLimits:
+        """Requests that wait cannot exceed the quota of their address."""
+
+        @pytest.fixture
+        def protected(self, protected: Settings) -> Settings:
+            """Settings with authentication and small quotas."""
+            return protected.model_copy(update={"rate_limit_enabled": True, "rate_limit_read": "3/minute"})
+
+        async def test_requests_that_wait_together(self, api, issuer, monkeypatch):
+            """When the key has come, no more signatures are verified than the quota allows."""
+            new, verified, decode = make_key("new", "EdDSA"), [], _SIGNATURES.decode
+            answer: Callable[[str], bytes | None] = issuer.answer
+            issuer.keys = [*issuer.keys, new.jwk]
+
+            def counting(token: bytes, public: Any) -> Any:
+                verified.append(token)
+                return decode(token, public)
+
+            def slow(path: str) -> bytes | None:
+                time.sleep(0.1)
+                return answer(path)
+
+            monkeypatch.setattr(_SIGNATURES, "decode", counting)
+            monkeypatch.setattr(issuer, "answer", slow)
+            answered = await answers(api, [new.token(issuer.url, aud="another")] * 10)
+
+            assert [401] * 3 + [429] * 7 == sorted(answer.status_code for answer in answered)
+            assert 3 == len(verified)
+            assert 2 == issuer.count(KEYS)
+
+        async def test_a_client_that_does_not_wait_for_its_answer(self, api, issuer, key):
+            """It is counted all the same."""
+            issuer.fault = "frozen"
+            invented = make_key("invented", "EdDSA").token(issuer.url)
+            with anyio.move_on_after(0.3):
+                await answers(api, [invented] * 3)
+
+            began = time.monotonic()
+            assert 429 == (await api.get("/samples", headers=bearer(key.token(issuer.url)))).status_code
+            assert time.monotonic() - began < 0.5
+            scraped = (await api.get("/metrics")).text
+            assert 'auth_requests_total{outcome="unknown_key"} 3.0\n' in scraped
+
+
+async def answers(api: httpx.AsyncClient, tokens: Sequence[str]) -> list[httpx.Response]:
+    """The answers to requests with these tokens, sent at the same time."""
+    return await asyncio.gather(*(api.get("/samples", headers=bearer(token)) for token in tokens))
+
+
+async def expect(api: httpx.AsyncClient, tokens: Sequence[str], statuses: set[int]) -> None:
+    """Send them at the same time, and compare the statuses."""
+    assert statuses == {answer.status_code for answer in await answers(api, tokens)}
 
 
 async def test_preflights_need_no_token(protected):

@@ -165,6 +165,66 @@ async def test_unknown_keys_cause_one_fetch_in_ten_seconds(monkeypatch):
     assert ["['a']", "['a', 'b']"] == recorder.reports
 
 
+class SlowSource(Source):
+    """Keys that come when the test says so."""
+
+    def __init__(self, *keys: KeySet) -> None:
+        super().__init__(*keys)
+        self.answering = anyio.Event()
+
+    async def fetch(self) -> Fetched:
+        """Return the next answer, after the first one only when `answering` is set."""
+        fetched = await super().fetch()
+        if self.fetches > 1:
+            await self.answering.wait()
+        return fetched
+
+
+async def test_requests_with_unknown_keys_wait_for_one_fetch():
+    """Those that come before it begins and those that come while it runs. After it nobody waits."""
+    source = SlowSource(key_set("a"), key_set("a", "b"))
+    keys, ended = issuer_keys(source, Recorder()), []
+
+    async def wait() -> None:
+        assert keys.find("b") is None
+        ended.append(await keys.wait_for_fetch())
+        assert keys.find("b") is not None
+
+    async with keys.opened():
+        assert not await keys.wait_for_fetch()
+        keys._last_start -= 10
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(wait)
+            await eventually(lambda: source.fetches == 2)
+            for _ in range(50):
+                tasks.start_soon(wait)
+            await anyio.sleep(0.05)
+            assert [] == ended
+            source.answering.set()
+        began = time.monotonic()
+        assert keys.find("c") is None
+        assert not await keys.wait_for_fetch()
+
+    assert time.monotonic() - began < 0.5
+    assert [True] * 100 == ended
+    assert 2 == source.fetches
+
+
+async def test_the_wait_for_a_fetch_is_bounded(monkeypatch):
+    """A fetch that does not end is left after a second, also by those that come later."""
+    monkeypatch.setattr(keys_module, "UNKNOWN_KEY_WAIT_SECONDS", 0.1)
+    source = SlowSource(key_set("a"))
+    keys = issuer_keys(source, Recorder())
+    async with keys.opened():
+        keys._last_start -= 10
+        assert keys.find("b") is None
+        with anyio.fail_after(5):
+            assert not await keys.wait_for_fetch()
+            assert not await keys.wait_for_fetch()
+    assert 2 == source.fetches
+
+
 async def test_keys_are_kept_for_a_day(monkeypatch, lines):
     """While the issuer fails they are used, one line says it, and after a day they are not."""
     monkeypatch.setattr(keys_module, "_FIRST_RETRY_SECONDS", 0.01)

@@ -101,6 +101,23 @@ def test_no_request_fails_while_keys_are_rotated(database_url, key):
     assert [] == report.failures()
 
 
+def test_a_token_of_a_key_that_was_just_published_is_accepted(database_url, key):
+    """By each worker, with the first request that it gets."""
+    second, statuses = make_key("second", "EdDSA"), []
+    with issuer([key.jwk]) as trusted, with_short_fetches(database_url, trusted, workers=2) as server:
+        server.serving(workers=2)
+        wait_until_ready(server)
+        time.sleep(0.1)
+        trusted.keys = [key.jwk, second.jwk]
+
+        def each_has_fetched():
+            statuses.append(ask(server, (bearer(token(trusted, second)),)).status)
+            return trusted.count(KEYS) == 4
+
+        eventually(each_has_fetched, seconds=60, what="a fetch of each worker", every=0)
+    assert {200} == set(statuses)
+
+
 def fetches(server, outcome):
     """How many fetches had this outcome."""
     return total(scrape(server.port), "auth_key_fetches_total", {"outcome": outcome})
