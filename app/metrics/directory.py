@@ -30,7 +30,7 @@ EVENTS_FILE: Final = "worker_events.json"
 """The file in which the master counts worker events."""
 
 _OWN_FILE: Final = re.compile(
-    rf"(counter|histogram|gauge_live(sum|max))_\d+\.db(-new)?|{re.escape(EVENTS_FILE)}(\.\d+)?|[a-z]+\.report"
+    rf"(counter|histogram|gauge_live(sum|max))_\d+\.db(-new)?|{re.escape(EVENTS_FILE)}(\.\d+)?|[a-z-]+\.report"
 )
 """The names of the files that a server leaves in the folder. Other files are not touched."""
 
