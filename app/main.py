@@ -118,6 +118,7 @@ def _access_tokens(settings: Settings, metrics: Metrics) -> AccessTokens | None:
         audience=settings.auth_audience,
         jwks_url=settings.auth_jwks_url,
         observer=metrics,
+        shared_folder=metrics.folder,
         keys_report=LastReport(metrics.folder, "auth-keys"),
         fetch_report=LastReport(metrics.folder, "auth-keys-fetch"),
     )

@@ -19,6 +19,9 @@ class AuthenticationObserver(Protocol):
     def auth_keys_fetched(self, *, succeeded: bool) -> None:
         """The issuer was asked for its keys just now."""
 
+    def auth_keys_shared(self, fetched_at: float) -> None:
+        """This worker uses keys that another one has fetched, at this Unix time."""
+
 
 class AccessTokens(Protocol):
     """Verifies access tokens."""

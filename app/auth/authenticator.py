@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 from app.auth.access_tokens import AuthenticationObserver
@@ -14,6 +15,7 @@ from app.auth.key_set import KeySet
 from app.auth.keys import IssuerKeys, SharedReport
 from app.auth.principal import Principal
 from app.auth.refusal import Outcome, TokenRefusedError
+from app.auth.shared_keys import SharedKeys
 from app.auth.tokens import VerifiedToken, verify
 
 MAX_REMEMBERED: Final = 4096
@@ -30,17 +32,24 @@ class Authenticator:
         audience: str,
         jwks_url: str | None,
         observer: AuthenticationObserver,
+        shared_folder: Path | None,
         keys_report: SharedReport,
         fetch_report: SharedReport,
     ) -> None:
         """Open nothing yet.
 
-        The arguments are the settings AUTH_ISSUER, AUTH_AUDIENCE and AUTH_JWKS_URL, and those of `IssuerKeys`.
+        The arguments are the settings AUTH_ISSUER, AUTH_AUDIENCE and AUTH_JWKS_URL, the folder that the workers of this
+        instance share, if there is one, and those of `IssuerKeys`.
         """
         self._rules = Rules(issuer=issuer, audience=audience)
         self._client = IssuerClient(issuer, jwks_url)
         self._keys = IssuerKeys(
-            self._client, observer, keys_report=keys_report, fetch_report=fetch_report, changed=self._forget_removed
+            self._client,
+            observer,
+            shared=SharedKeys(shared_folder, issuer=issuer, jwks_url=jwks_url),
+            keys_report=keys_report,
+            fetch_report=fetch_report,
+            changed=self._forget_removed,
         )
         self._remembered = OrderedDict[bytes, VerifiedToken]()
         self.observer: AuthenticationObserver = observer

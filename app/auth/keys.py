@@ -11,6 +11,7 @@ import structlog
 
 from app.auth.fetching import Fetched, FetchError
 from app.auth.key_set import Key, KeySet
+from app.auth.shared_keys import FetchedBefore
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,19 @@ class KeysObserver(Protocol):
     def auth_keys_fetched(self, *, succeeded: bool) -> None:
         """The issuer was asked for its keys just now."""
 
+    def auth_keys_shared(self, fetched_at: float) -> None:
+        """This worker uses keys that another one has fetched, at this Unix time."""
+
+
+class KeysOfWorkers(Protocol):
+    """The keys that the workers of an instance have fetched last."""
+
+    def read(self) -> FetchedBefore | None:
+        """Return them, if there are any that can be trusted."""
+
+    def write(self, keys: KeySet) -> None:
+        """Keep these, which were fetched just now."""
+
 
 class SharedReport(Protocol):
     """What the workers of an instance have logged last."""
@@ -73,6 +87,7 @@ class IssuerKeys:
         source: KeySource,
         observer: KeysObserver,
         *,
+        shared: KeysOfWorkers,
         keys_report: SharedReport,
         fetch_report: SharedReport,
         changed: Callable[[KeySet], None],
@@ -82,12 +97,14 @@ class IssuerKeys:
         Args:
             source: Where the keys come from.
             observer: Receives the results.
+            shared: Used while this worker has no keys of its own.
             keys_report: Shared by the workers, so that a change of the keys is one line at info.
             fetch_report: The same for failures.
             changed: Called with the new keys before they are used.
         """
         self._source = source
         self._observer = observer
+        self._shared = shared
         self._keys_report = keys_report
         self._fetch_report = fetch_report
         self._changed = changed
@@ -129,6 +146,8 @@ class IssuerKeys:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_SECONDS):
                     await self._idle.wait()
+            if not self.are_usable:
+                self._use_shared()
             yield
         finally:
             task.cancel()
@@ -160,17 +179,30 @@ class IssuerKeys:
         return min(max(age, SHORTEST_SECONDS), LONGEST_SECONDS) * uniform(0.9, 1.0)  # noqa: S311  # nosec B311
 
     def _succeeded(self, fetched: Fetched) -> None:
-        known = self._keys.keys if self._keys is not None else ()
-        if set(known) != set(fetched.keys.keys):
-            # A key that stays is the same object, so that tokens that it has signed stay remembered.
-            kept = {key: key for key in known}
-            self._replace(KeySet(tuple(kept.get(key, key) for key in fetched.keys.keys)))
-        self._usable_until = time.monotonic() + KEPT_SECONDS
+        self._use(fetched.keys, age_seconds=0)
+        self._shared.write(fetched.keys)
         self._observer.auth_keys_fetched(succeeded=True)
         if self._failures:
             self._failures = 0
             write = log.info if self._fetch_report.replace("ok") else log.debug
             write("auth_keys_fetch_recovered")
+
+    def _use_shared(self) -> None:
+        """Use the keys of another worker of this instance, if there are any, until this one has fetched its own."""
+        shared = self._shared.read()
+        if shared is None or shared.age_seconds >= KEPT_SECONDS:
+            return
+        self._use(shared.keys, age_seconds=shared.age_seconds)
+        self._observer.auth_keys_shared(shared.fetched_at)
+        log.info("auth_keys_shared", key_ids=shared.keys.key_ids, age_seconds=round(shared.age_seconds))
+
+    def _use(self, keys: KeySet, *, age_seconds: float) -> None:
+        known = self._keys.keys if self._keys is not None else ()
+        if set(known) != set(keys.keys):
+            # A key that stays is the same object, so that tokens that it has signed stay remembered.
+            kept = {key: key for key in known}
+            self._replace(KeySet(tuple(kept.get(key, key) for key in keys.keys)))
+        self._usable_until = time.monotonic() + KEPT_SECONDS - age_seconds
 
     def _replace(self, keys: KeySet) -> None:
         self._changed(keys)
@@ -183,6 +215,8 @@ class IssuerKeys:
         if not self._failures:
             write = log.warning if self._fetch_report.replace("failed") else log.debug
             write("auth_keys_fetch_failed", cause=cause, advice=_ADVICE)
+        if not self.are_usable:
+            self._use_shared()
         longest = _LONGEST_RETRY_SECONDS if self.are_usable else _LONGEST_RETRY_WITHOUT_KEYS_SECONDS
         pause = min(_FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 10), longest)
         self._failures += 1

@@ -29,8 +29,12 @@ SLOT_VARIABLE: Final = "WORKER_SLOT"
 EVENTS_FILE: Final = "worker_events.json"
 """The file in which the master counts worker events."""
 
+KEYS_FILE: Final = "auth-keys.json"
+"""The file in which the workers share the keys of the issuer of access tokens."""
+
 _OWN_FILE: Final = re.compile(
-    rf"(counter|histogram|gauge_live(sum|max))_\d+\.db(-new)?|{re.escape(EVENTS_FILE)}(\.\d+)?|[a-z-]+\.report"
+    r"(counter|histogram|gauge_live(sum|max))_\d+\.db(-new)?|[a-z-]+\.report"
+    rf"|{re.escape(EVENTS_FILE)}(\.\d+)?|{re.escape(KEYS_FILE)}(\.\w+)?"
 )
 """The names of the files that a server leaves in the folder. Other files are not touched."""
 

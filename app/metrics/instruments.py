@@ -163,7 +163,7 @@ class Metrics:
         self._auth_children: dict[str, FastCounter] = {}
         self._auth_fetched = self._gauge(
             "auth_keys_fetched_timestamp_seconds",
-            "When a worker last fetched the issuer's keys, in Unix time; 0 if it never did.",
+            "When the issuer's keys that a worker uses were fetched, in Unix time; 0 if it never had any.",
             "worker",
             mode="max",
         )
@@ -364,6 +364,10 @@ class Metrics:
         self._auth_fetches.labels("ok" if succeeded else "failed").inc()
         if succeeded:
             self._auth_fetched.labels(self.worker).set_to_current_time()
+
+    def auth_keys_shared(self, fetched_at: float) -> None:
+        """This worker uses keys that another one has fetched, at this Unix time."""
+        self._auth_fetched.labels(self.worker).set(fetched_at)
 
     def set_readiness(
         self, *, ready: bool, database_reachable: bool, schema_state: str, read_only: bool = False

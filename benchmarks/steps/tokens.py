@@ -44,6 +44,7 @@ async def measure(url: str, rounds: int) -> Times:
             "audience": AUDIENCE,
             "jwks_url": None,
             "observer": metrics,
+            "shared_folder": None,
             "keys_report": LastReport(None, "keys"),
             "fetch_report": LastReport(None, "fetch"),
         }

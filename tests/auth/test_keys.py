@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
@@ -15,6 +16,7 @@ from app.auth.fetching import Fetched, FetchError, IssuerClient
 from app.auth.key_set import KeySet
 from app.auth.keys import IssuerKeys
 from app.auth.refusal import TokenRefusedError
+from app.auth.shared_keys import SharedKeys
 from tests.issuer.server import DISCOVERY, ELSEWHERE, FAULTS, KEYS, Issuer
 from tests.issuer.tokens import AUDIENCE, make_key
 
@@ -27,6 +29,7 @@ class Recorder:
     def __init__(self) -> None:
         self.outcomes: list[bool] = []
         self.reports: list[str] = []
+        self.shared: list[float] = []
 
     def auth_opened(self, outcomes: object) -> None:
         """Requests need tokens."""
@@ -38,19 +41,24 @@ class Recorder:
         """A fetch has ended."""
         self.outcomes.append(succeeded)
 
+    def auth_keys_shared(self, fetched_at: float) -> None:
+        """Keys of another worker are used."""
+        self.shared.append(fetched_at)
+
     def replace(self, report: str) -> bool:
         """Every report is a new one."""
         self.reports.append(report)
         return True
 
 
-def authenticator(issuer: Issuer, recorder: Recorder) -> Authenticator:
+def authenticator(issuer: Issuer, recorder: Recorder, folder: Path | None = None) -> Authenticator:
     """Verifies tokens of this issuer."""
     return Authenticator(
         issuer=issuer.url,
         audience=AUDIENCE,
         jwks_url=None,
         observer=recorder,
+        shared_folder=folder,
         keys_report=recorder,
         fetch_report=recorder,
     )
@@ -118,7 +126,7 @@ async def test_an_unsafe_address_of_keys_is_refused(issuer, monkeypatch, jwks_ur
 class Source:
     """Keys that a test chooses, without a network."""
 
-    def __init__(self, *keys: KeySet, max_age: float | None = None) -> None:
+    def __init__(self, *keys: KeySet | Exception, max_age: float | None = None) -> None:
         self.answers: list[KeySet | Exception] = list(keys)
         self.max_age = max_age
         self.fetches = 0
@@ -137,9 +145,16 @@ def key_set(*key_ids: str) -> KeySet:
     return KeySet.parse(json.dumps({"keys": [make_key(key_id, "EdDSA").jwk for key_id in key_ids]}).encode())
 
 
-def issuer_keys(source: Source, recorder: Recorder) -> IssuerKeys:
+def issuer_keys(source: Source, recorder: Recorder, folder: Path | None = None) -> IssuerKeys:
     """The keys of this source."""
-    return IssuerKeys(source, recorder, keys_report=recorder, fetch_report=recorder, changed=lambda _: None)
+    return IssuerKeys(
+        source,
+        recorder,
+        shared=SharedKeys(folder, issuer="https://issuer.example.com", jwks_url=None),
+        keys_report=recorder,
+        fetch_report=recorder,
+        changed=lambda _: None,
+    )
 
 
 async def test_unknown_keys_cause_one_fetch_in_ten_seconds(monkeypatch):
@@ -352,3 +367,103 @@ async def test_a_start_waits_only_briefly_for_the_issuer(issuer, monkeypatch):
     with anyio.fail_after(4):
         async with checks.opened():
             assert not checks.is_available
+
+
+AWAY = FetchError("It is away.")
+
+
+class NeverAnswering(Source):
+    """An issuer that accepts connections and does not answer."""
+
+    async def fetch(self) -> Fetched:
+        """Wait."""
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("source", [Source(AWAY), NeverAnswering(AWAY)], ids=["refusing", "frozen"])
+async def test_a_worker_that_starts_without_its_issuer_uses_the_keys_of_another(source, tmp_path, monkeypatch, lines):
+    """They are as old as their fetch, one line says so, and the metrics get the time of the fetch."""
+    monkeypatch.setattr(keys_module, "FIRST_SECONDS", 0.1)
+    began, keys = time.time(), key_set("a", "b")
+    async with issuer_keys(Source(keys), Recorder(), tmp_path).opened():
+        pass
+    an_hour_later = time.time() + 3600
+    monkeypatch.setattr("app.auth.shared_keys.time", SimpleNamespace(time=lambda: an_hour_later))
+    recorder = Recorder()
+    starting = issuer_keys(source, recorder, tmp_path)
+    async with starting.opened():
+        assert starting.are_usable
+        assert keys.keys[1] == starting.find("b")
+        for hours, are_usable in [(22.9, True), (23.1, False)]:
+            with monkeypatch.context() as patch:
+                later = time.monotonic() + hours * 3600
+                patch.setattr(keys_module, "time", SimpleNamespace(monotonic=lambda later=later: later))
+                assert are_usable == starting.are_usable
+
+    assert 1 == len(recorder.shared)
+    assert began <= recorder.shared[0] <= time.time()
+    (line,) = [line for line in lines() if line["event"] == "auth_keys_shared"]
+    assert ("info", ["a", "b"], 3600) == (line["level"], line["key_ids"], line["age_seconds"])
+
+
+async def test_own_keys_replace_those_of_another_worker(tmp_path, monkeypatch):
+    """As soon as the issuer answers. Keys that stay are the same objects, so that their tokens stay remembered."""
+    monkeypatch.setattr(keys_module, "_FIRST_RETRY_SECONDS", 0.01)
+    before, now = key_set("a", "b"), key_set("c")
+    async with issuer_keys(Source(before), Recorder(), tmp_path).opened():
+        pass
+    source, recorder = Source(AWAY), Recorder()
+    starting = issuer_keys(source, recorder, tmp_path)
+    async with starting.opened():
+        kept = starting.find("a")
+        assert kept is not None
+        source.answers = [KeySet((*before.keys[:1], *now.keys))]
+        await eventually(lambda: starting.find("c") is not None)
+        assert kept is starting.find("a")
+        assert starting.find("b") is None
+
+    assert 1 == len(recorder.shared)
+    assert "ok" in recorder.reports
+
+
+async def test_keys_that_another_worker_gets_later_are_used(tmp_path, monkeypatch):
+    """An issuer that answers one worker serves them all."""
+    monkeypatch.setattr(keys_module, "_FIRST_RETRY_SECONDS", 0.01)
+    starting = issuer_keys(Source(AWAY), Recorder(), tmp_path)
+    async with starting.opened():
+        assert not starting.are_usable
+        async with issuer_keys(Source(key_set("a")), Recorder(), tmp_path).opened():
+            await eventually(lambda: starting.are_usable)
+
+
+async def test_keys_of_another_worker_that_are_too_old(tmp_path, monkeypatch):
+    """A day after their fetch nobody uses them."""
+    async with issuer_keys(Source(key_set("a")), Recorder(), tmp_path).opened():
+        pass
+    tomorrow, recorder = time.time() + 86_401, Recorder()
+    monkeypatch.setattr("app.auth.shared_keys.time", SimpleNamespace(time=lambda: tomorrow))
+    starting = issuer_keys(Source(AWAY), recorder, tmp_path)
+    async with starting.opened():
+        assert not starting.are_usable
+        assert starting.find("a") is None
+
+    assert [] == recorder.shared
+
+
+async def test_a_worker_whose_issuer_answers_uses_no_shared_keys(tmp_path, issuer, key, lines):
+    """Its first keys are its own: a key that was removed at the issuer is gone after a reload."""
+    removed = make_key("removed", "EdDSA")
+    issuer.keys.append(removed.jwk)
+    async with authenticator(issuer, Recorder(), tmp_path).opened():
+        pass
+    issuer.keys.pop()
+    recorder = Recorder()
+    starting = authenticator(issuer, recorder, tmp_path)
+    async with starting.opened():
+        starting.verify(key.token(issuer.url).encode())
+        with pytest.raises(TokenRefusedError, match="no usable key"):
+            starting.verify(removed.token(issuer.url).encode())
+
+    assert [] == recorder.shared
+    assert "auth_keys_shared" not in {line["event"] for line in lines()}

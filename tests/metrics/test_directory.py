@@ -34,6 +34,7 @@ def test_a_configured_directory_is_created_and_emptied(tmp_path: Path):
         (folder / f"{kind}_12.db-new").touch()
     for name in ("readiness", "auth-keys", "auth-keys-fetch"):
         (folder / f"{name}.report").touch()
+    (folder / directory.KEYS_FILE).touch()
     (folder / directory.EVENTS_FILE).touch()
     (folder / f"{directory.EVENTS_FILE}.1234").touch()
     others = {"note.txt", "orders.db", "counter_of_sheep.db", "history.db-wal"}

@@ -130,6 +130,7 @@ def test_known_keys_are_used_whatever_the_issuer_does(database_url, key):
     """
     attacker = make_key("attacker", "ES256")
     served: Counter[str] = Counter()
+    slowest = 0.0
     with issuer([key.jwk]) as trusted, with_short_fetches(database_url, trusted) as server:
         trusted.keys_of_attacker = [attacker.jwk]
         server.serving()
@@ -146,9 +147,11 @@ def test_known_keys_are_used_whatever_the_issuer_does(database_url, key):
             failed, recovered = fetches(server, "failed"), fetches(server, "ok")
             with trusted.failing(fault):
                 while fetches(server, "failed") == failed:
-                    assert is_refused(), fault  # the unknown key causes a fetch
+                    assert is_refused(), fault  # the unknown key causes a fetch, and waits for it
+                    began = time.monotonic()
                     assert accepted(server, known), fault
                     assert accepted(server, token(trusted, key)), fault
+                    slowest = max(slowest, time.monotonic() - began)
                     served[fault] += 1
                 assert accepted(server, known), fault
                 assert 200 == ask(server, target="/health/ready").status
@@ -156,7 +159,8 @@ def test_known_keys_are_used_whatever_the_issuer_does(database_url, key):
         assert 0 == server.stop()
         output = server.output()
 
-    print_figures(**served)
+    print_figures(**served, slowest=slowest)
+    assert slowest < 0.9  # less than the wait for a fetch
     assert served["frozen"] > 1  # requests are answered while the fetch waits
     assert served["dripping"] > 1
     assert 0 == trusted.count(ELSEWHERE)
@@ -184,6 +188,55 @@ def test_a_server_without_keys_becomes_ready_when_the_issuer_answers(database_ur
             print_figures(ready_after=time.monotonic() - began)
             assert accepted(server, token(one, key))
             assert workers == server.workers()
+
+
+@pytest.mark.parametrize("fault", ["refusing", "frozen"])
+def test_workers_that_start_while_the_issuer_is_away(database_url, key, fault, tmp_path):
+    """After a reload and a killed worker they accept tokens by the keys of the workers before, and they are ready.
+
+    No request is refused meanwhile. A new master has no keys, and when the issuer is back all workers have its own.
+    """
+    second = make_key("second", "EdDSA")
+    with issuer([key.jwk]) as trusted:
+        server = authenticated(database_url, trusted, workers=2, METRICS_DIRECTORY=str(tmp_path))
+        with server:
+            server.serving(workers=2)
+            wait_until_ready(server)
+            known = token(trusted, key)
+            assert accepted(server, known)
+            fetched = read_fetched(server)
+            trusted.fault = fault
+
+            def request(number):
+                return Request(target="/samples", headers=(bearer(token(trusted, key, jti=str(number // 2))),))
+
+            with load(server.port, rate=50, request=request) as report:
+                server.reload()
+                server.kill_worker(seconds=30)
+                for text in [known, *(token(trusted, key) for _ in range(20))]:
+                    assert accepted(server, text)
+                assert {200} == {ask(server, target="/health/ready").status for _ in range(10)}
+            assert {200} == set(report.statuses), str(report)
+            assert 0 < read_fetched(server) <= fetched
+            assert 3 == server.output().count('"auth_keys_shared"')
+
+            trusted.keys = [key.jwk, second.jwk]
+            trusted.fault = None
+            eventually(lambda: server.output().count('"auth_keys_fetch_recovered"'), seconds=60, what="its own keys")
+            eventually(lambda: read_fetched(server) > fetched, seconds=60, what="its own keys in each worker")
+            assert all(accepted(server, token(trusted, second)) for _ in range(20))
+            assert 0 == server.stop()
+
+        trusted.fault = fault
+        with authenticated(database_url, trusted, METRICS_DIRECTORY=str(tmp_path)) as fresh:
+            fresh.serving()
+            assert (503, "auth_unavailable") == code(ask(fresh, (bearer(known),)))
+            assert 503 == ask(fresh, target="/health/ready").status
+
+
+def read_fetched(server):
+    """When the oldest keys of its workers were fetched, or 0 if a worker has none."""
+    return min(value for (name, _), value in scrape(server.port).items() if name == FETCHED)
 
 
 def test_the_keys_of_an_issuer_are_found(database_url, key):
