@@ -146,16 +146,21 @@ def _wrong_kind(url: DatabaseUrl) -> ConnectionError:
 
 
 def _failure(url: DatabaseUrl, failures: Mapping[DatabaseHost, Exception]) -> Exception:
-    """What is raised when every host has failed: the only failure, or one that says of each host what has happened."""
+    """What is raised when every host has failed: the only failure, or one that says of each host what has happened.
+
+    A protocol violation, as which PgBouncer reports that it refuses a login, stays one.
+    """
     if len(failures) == 1:
         return next(iter(failures.values()))
     numbers = {host: number for number, host in enumerate(url.hosts, 1)}
     causes = "; ".join(
-        f"host {numbers[host]}: {str(error) or 'no answer in time'}"
+        f"host {numbers[host]}: {''.join(str(error).splitlines()[:1]) or 'no answer in time'}"
         for host, error in sorted(failures.items(), key=lambda failure: numbers[failure[0]])
     )
-    answers = any(isinstance(error, NoWritableServerError) for error in failures.values())
-    return NoWritableServerError(causes) if answers else ConnectionError(causes)
+    for kind in (NoWritableServerError, asyncpg.ProtocolViolationError):
+        if any(isinstance(error, kind) for error in failures.values()):
+            return kind(causes)
+    return ConnectionError(causes)
 
 
 async def _connect_host(

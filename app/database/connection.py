@@ -35,6 +35,13 @@ the server cancels the statement first, unless it is frozen or cut off."""
 
 _random = secrets.SystemRandom()
 
+_LOGIN_REFUSED: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # its class: the password, the role, or the rules in pg_hba.conf
+    asyncpg.InsufficientPrivilegeError,  # the role may not connect to the database
+    asyncpg.ProtocolViolationError,  # PgBouncer has this one SQLSTATE for a wrong password and for almost all else
+)
+"""Errors of a login that another user or password may not have."""
+
 _NO_ANSWER: Final = "no answer in time"
 
 _ADDRESS: Final = re.compile(r" \('[^']*', \d+(?:, \d+)*\)")
@@ -223,7 +230,7 @@ class Connector:
         url = self._url
         try:
             return await self._connect(url, late)
-        except asyncpg.InvalidAuthorizationSpecificationError:
+        except _LOGIN_REFUSED:
             self._read_url_again()
             if self._url == url:
                 raise
@@ -239,7 +246,7 @@ class Connector:
         """Do for a login that has ended late what `open` does for one that ends in time."""
         error = None if ended.cancelled() else ended.exception()
         try:
-            if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+            if isinstance(error, _LOGIN_REFUSED):
                 self._read_url_again()
             elif isinstance(error, DatabaseSetupError):
                 raise error

@@ -1,8 +1,12 @@
 import asyncio
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -14,6 +18,7 @@ from app.errors import DatabaseSetupError, DatabaseUnavailableError, root_cause
 from app.settings import Settings
 from tests.cluster import as_role, execute
 from tests.databases import ONE, PoolEvents, assert_all_connections_work, connected, open_all, outcome, outcomes
+from tests.deploy.poolers import Pooler
 from tests.proxy import proxied
 
 ISOLATION = text("SHOW transaction_isolation")
@@ -131,6 +136,79 @@ async def test_a_rotated_password_is_read_again(own_cluster, tmp_path):
         file.write_text(url.replace("old", "new"))
         assert ["ok"] * 6 == await outcomes(*(database.run(ONE, {}) for _ in range(6)))
         await assert_all_connections_work(database)
+
+
+REFUSALS = [
+    asyncpg.InvalidPasswordError("password authentication failed"),
+    asyncpg.InvalidAuthorizationSpecificationError("the role is not permitted to log in"),
+    asyncpg.InsufficientPrivilegeError("permission denied for database"),
+    asyncpg.ProtocolViolationError("password authentication failed"),
+    asyncpg.ProtocolViolationError("no such user"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=repr)
+@pytest.mark.parametrize("hosts", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"])
+async def test_the_url_is_read_again_whatever_reports_the_refusal(database_url, monkeypatch, refusal, hosts):
+    """PostgreSQL and the versions of PgBouncer have different SQLSTATEs for it. Several hosts refuse like one."""
+    refused = DatabaseUrl.parse(f"postgresql://a@{hosts}/b")
+    urls = [refused, DatabaseUrl.parse(database_url)]
+    connect = asyncpg.connect
+
+    async def refusing(*arguments, **options):
+        if options["user"] == refused.user:
+            raise refusal
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", refusing)
+    async with databases.connect(
+        lambda: urls.pop(0) if len(urls) > 1 else urls[0],
+        connections=1,
+        wait_seconds=1,
+        statement_seconds=1,
+        connection_seconds=1800,
+        through_pgbouncer=False,
+        prepared_statements=True,
+        observer=PoolEvents(),
+    ) as database:
+        assert ["ok"] * 2 == await outcomes(database.run(ONE, {}), database.run(ONE, {}))
+
+
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize("method", ["plain", "md5", "scram-sha-256"])
+async def test_a_rotated_password_is_read_again_behind_pgbouncer(cluster, database_url, tmp_path, method):
+    """Which has the SQLSTATE of a protocol violation for a wrong password."""
+    folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))  # which PgBouncer's user can read
+    pooler = Pooler(None, cluster, folder, "1.18", {"auth_type": method})
+    users = folder / "secrets" / "userlist.txt"
+    file = tmp_path / "url"
+    settings = {"database_pooler": "pgbouncer", "database_url_file": file, "_env_file": None}
+    try:
+        users.write_text('"items_app" "old"\n')
+        file.write_text(pooler.url(database_url).replace("items_app", "items_app:old"))
+        pooler.start()
+        async with databases.connect(
+            Settings.load(**settings).read_database_url,
+            connections=2,
+            wait_seconds=1,
+            statement_seconds=1,
+            connection_seconds=1800,
+            through_pgbouncer=True,
+            prepared_statements=False,
+            observer=PoolEvents(),
+        ) as database:
+            assert ["ok"] == await outcomes(database.run(ONE, {}))
+            pooler.kill()
+            users.write_text('"items_app" "new"\n')
+            pooler.start()
+            assert ["database_unavailable"] == await outcomes(database.run(ONE, {}))
+
+            file.write_text(file.read_text().replace("old", "new"))
+
+            assert ["ok"] * 4 == await outcomes(*(database.run(ONE, {}) for _ in range(4)))
+    finally:
+        pooler.kill()
+        shutil.rmtree(folder)
 
 
 async def test_statements_are_read_committed(database_url, sql):
