@@ -1,11 +1,10 @@
 """Which parameters a PostgreSQL URI may have: those that are used, those that are ignored, and the rest is refused."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Final
 
-from app.database_url.uri import parse_uri
+from app.database_url.uri import PARAMETER_NAME, PARAMETERS, parse_uri
 
 _USED: Final = {
     "host": "PGHOST",
@@ -65,10 +64,9 @@ _INSTEAD: Final = {
 }
 """What does the same here as a parameter that is refused."""
 
-_SSL: Final = {"true": "require", "false": "disable"}
-"""What `ssl` means as an `sslmode`; it may also have one as its value."""
-
-_NAME: Final = re.compile(r"[a-z_]{1,40}", re.IGNORECASE)
+_SSL: Final = {"true": ("require", "verify-ca", "verify-full"), "false": ("disable",)}
+"""The values of `sslmode` that `ssl` may have beside it, first the one that it means alone. It may also have an
+`sslmode` as its value."""
 
 
 def read_parameters(uri: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -78,9 +76,11 @@ def read_parameters(uri: str, environment: Mapping[str, str]) -> dict[str, str]:
         ValueError: The URI is malformed, or a parameter cannot work. The message repeats no value.
     """
     written = parse_uri(uri)
-    if "ssl" in written:
-        ssl = written.pop("ssl")
-        written.setdefault("sslmode", _SSL.get(ssl, ssl))
+    if ssl := written.pop("ssl", ""):
+        mode = written.get("sslmode") or _SSL.get(ssl, (ssl,))[0]
+        if mode not in _SSL.get(ssl, (ssl,)):
+            raise ValueError("must not have the parameters ssl and sslmode with different meanings: leave ssl out")
+        written["sslmode"] = mode
     for name in written:
         if choices := _IGNORED.get(name):
             choice(written, name, *choices)
@@ -108,8 +108,8 @@ def choice(parameters: Mapping[str, str], name: str, *choices: str) -> str:
 
 
 def _refusal(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        return "must have parameters behind ? that are written like sslmode=require&connect_timeout=2"
+    if not PARAMETER_NAME.fullmatch(name):
+        return PARAMETERS
     if instead := _INSTEAD.get(name.lower()):
         return f"must not have the parameter {name}: {instead} instead"
     known = sorted({*_USED, *_IGNORED})

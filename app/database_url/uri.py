@@ -11,6 +11,11 @@ ESCAPES: Final = (
     "inside of its parts, such as the password"
 )
 
+PARAMETERS: Final = "must have parameters behind ? that are written like sslmode=require&connect_timeout=2"
+
+PARAMETER_NAME: Final = re.compile(r"[a-z_]{1,40}", re.IGNORECASE)
+"""What a refusal may repeat. Anything else could be a part of a password."""
+
 _SCHEME: Final = re.compile(r"postgres(?:ql)?(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 """That of libpq in any case, also with the name of a driver, as SQLAlchemy writes it."""
 
@@ -43,7 +48,12 @@ def parse_uri(text: str) -> dict[str, str]:
     user, _, password = (parts["credentials"] or "").partition(":")
     hosts, ports = _servers(parts["servers"])
     values = {"user": user, "password": password, "host": hosts, "port": ports, "dbname": parts["name"] or ""}
-    return {name: _decode(value) for name, value in values.items() if value} | _query(parts["query"] or "")
+    written = {name: _decode(value) for name, value in values.items() if value}
+    parameters = _query(parts["query"] or "")
+    for name in ("user", "password", "dbname"):
+        if name in written and parameters.get(name, written[name]) != written[name]:
+            raise ValueError(f"must not have the parameter {name} with another value than before the ?: leave one out")
+    return written | parameters
 
 
 def _servers(text: str) -> tuple[str, str]:
@@ -56,16 +66,19 @@ def _servers(text: str) -> tuple[str, str]:
 
 
 def _query(text: str) -> dict[str, str]:
-    """The parameters behind the question mark. The last of the same name counts."""
+    """The parameters behind the question mark. libpq would take the last of the same name."""
     pairs = text.split("&") if text else []
     if len(pairs) > 1 and not pairs[-1]:
         pairs.pop()
-    values = {}
+    values: dict[str, str] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
         if pair.count("=") != 1:
             raise ValueError(f"{FORM}?sslmode=require, with one = in each parameter and %3D for = inside of a value")
-        values[_decode(name)] = _decode(value)
+        name, value = _decode(name), _decode(value)
+        if values.setdefault(name, value) != value:
+            named = f"must not have the parameter {name} twice with different values: leave one out"
+            raise ValueError(named if PARAMETER_NAME.fullmatch(name) else PARAMETERS)
     return values
 
 

@@ -152,6 +152,47 @@ def test_connect_timeout_bounds_the_time_for_one_host(value, seconds):
     assert seconds == parse(f"postgresql://u@h/d?connect_timeout={value}").connect_seconds
 
 
+@pytest.mark.parametrize(
+    ("parameters", "mode"),
+    [
+        ("ssl=true&sslmode=verify-full&sslrootcert=system", "verify-full"), ("sslmode=require&ssl=true", "require"),
+        ("ssl=false&sslmode=disable", "disable"), ("ssl=require&sslmode=require", "require"),
+        ("ssl=require&sslmode=", "require"), ("ssl=&sslmode=require", "require"),
+        ("sslmode=require&sslmode=require", "require"), ("user=u&password=p&dbname=d&sslmode=allow", "allow"),
+    ],
+)  # fmt: skip
+def test_the_same_can_be_said_twice(parameters, mode):
+    """`ssl=true`, as JDBC has it, goes with each mode that always encrypts; an empty value counts as left out."""
+    url = parse(f"postgresql://u:p@h/d?{parameters}")
+
+    assert (mode, "u", "p", "d") == (url.tls.mode, url.user, url.password, url.database)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        ("ssl=require&sslmode=disable", "ssl and sslmode"), ("sslmode=disable&ssl=true", "ssl and sslmode"),
+        ("ssl=true&sslmode=prefer", "ssl and sslmode"), ("ssl=false&sslmode=require", "ssl and sslmode"),
+        ("ssl=verify-full&sslmode=require", "ssl and sslmode"), ("ssl=true&ssl=false", "ssl"),
+        ("sslmode=require&sslmode=disable", "sslmode"), ("host=a&host=b", "host"),
+        ("password=p&password=q", "password"),
+        ("sslrootcert=/a&connect_timeout=1&sslrootcert=/b", "sslrootcert"), ("options=&options=-cjit%3Doff", "options"),
+        ("user=other", "user"), ("password=hunter", "password"), ("dbname=other", "dbname"), ("user=", "user"),
+    ],
+)  # fmt: skip
+def test_what_is_said_twice_with_different_values_is_refused(parameters, names):
+    """By the names of the parameters. libpq would take the last, and the service the weaker."""
+    sentence = refusal(f"postgresql://u:p@h/d?{parameters}")
+
+    assert re.match(rf"must not have the parameters? {names} (twice )?with (another|different) ", sentence)
+    assert "hunter" not in sentence
+
+
+def test_a_repeated_name_that_is_no_parameter_is_not_repeated():
+    """It may be a part of a password."""
+    assert "hunter2" not in refusal("postgresql://u@h/d?hunter2=1&hunter2=2")
+
+
 @pytest.mark.parametrize("ssl", ["true", "require"])
 def test_ssl_is_translated(ssl):
     """`ssl=true`, as JDBC has it, and `ssl=require`, as SQLAlchemy has it, mean `sslmode=require`."""
