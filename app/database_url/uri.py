@@ -38,7 +38,7 @@ def parse_uri(text: str) -> dict[str, str]:
     Raises:
         ValueError: The URI is malformed or ambiguous. The message says what to write, and repeats nothing of it.
     """
-    text = text.strip()
+    text = text.strip()  # as the end of a file has it; inside, white space is a part of a value
     scheme = _SCHEME.match(text)
     if scheme is None or _CONTROL.search(text):
         raise ValueError(FORM)
@@ -83,8 +83,7 @@ def _query(text: str) -> dict[str, str]:
 
 
 def _decode(text: str) -> str:
-    """The text without its %-escapes, and without spaces around it."""
-    text = text.strip(" ")
+    """The text without its %-escapes. A space is refused also at an end, where libpq ignores it: it may be meant."""
     if " " in text or _MALFORMED_ESCAPE.search(text):
         raise ValueError(ESCAPES)
     try:

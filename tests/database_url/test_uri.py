@@ -101,3 +101,22 @@ def test_white_space_inside_of_a_uri_is_refused(character):
     """A URI that was broken into lines, or that has a space which is not escaped, is refused."""
     with pytest.raises(ValueError, match=r"^must be a URL like postgresql://"):
         parse_uri(f"postgresql://u:hun{character}ter@h/d")
+
+
+@pytest.mark.parametrize("space", [" ", "  "])
+@pytest.mark.parametrize(
+    "place",
+    ["{}u:p@h/d", "u{}:p@h/d", "u:{}p@h/d", "u:p{}@h/d", "u:p@{}h/d", "u:p@h{}/d", "u:p@h,{}i/d", "u:p@h:1{}/d",
+     "u:p@h/{}d", "u:p@h/d{}?sslmode=require", "u@h/d?password={}p", "u@h/d?password=p{}&user=u", "u@h/d?user{}=u"],
+)  # fmt: skip
+def test_a_space_at_an_end_of_a_part_is_refused(place, space):
+    """It may be meant, and libpq would ignore it. The sentence shows the escape."""
+    with pytest.raises(ValueError, match=r"^must be a URL like .*%20 for a space"):
+        parse_uri(f"postgresql://{place.format(space)}")
+
+
+def test_an_escaped_space_at_an_end_of_a_part_is_kept():
+    """And so is other white space, which has no meaning in a URL."""
+    values = {"user": " u", "password": "p ", "host": "h", "dbname": " d "}
+    assert values == parse_uri("postgresql://%20u:p%20@h/%20d%20")
+    assert {"password": "p\xa0"}.items() <= parse_uri("postgresql://u:p\xa0@h/d").items()
