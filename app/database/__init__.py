@@ -207,6 +207,7 @@ class Database:
         """Several statements that are committed together at the end of the block, or rolled back if it raises.
 
         The isolation level is read committed. The transaction holds one connection from its beginning to its end.
+        A deferred constraint is checked at the end, with the `constraint_errors` of all statements.
 
         Raises:
             RequestError: As `run` does.

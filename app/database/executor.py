@@ -95,17 +95,25 @@ class Executor:
                 self._observer.statement_ran(statement.name, perf_counter() - started)
 
     async def command(
-        self, connection: Connection, command: str, *, after: str = "", write_in_doubt: bool = False
+        self,
+        connection: Connection,
+        command: str,
+        *,
+        after: str = "",
+        constraint_errors: ConstraintErrors = NONE_KNOWN,
+        write_in_doubt: bool = False,
     ) -> str:
         """Run BEGIN, COMMIT or ROLLBACK, and return what the server says that it did.
 
         Args:
             after: The statements of the transaction, whose deferred constraints are checked at COMMIT.
+            constraint_errors: What to raise for those that the statements' callers know.
+            write_in_doubt: Whether the server may have done it without an answer.
         """
         try:
             return await connection.execute(command)
         except DRIVER_ERRORS as error:
-            self._fail(connection, error, after, NONE_KNOWN, write_in_doubt=write_in_doubt)
+            self._fail(connection, error, after, constraint_errors, write_in_doubt=write_in_doubt)
 
     def _fail(
         self,

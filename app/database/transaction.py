@@ -1,6 +1,6 @@
 """Several statements on one connection that are committed together or not at all."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,6 +24,8 @@ class Transaction:
         self._connection = connection
         self.writes: list[str] = []
         """The statements that may have changed the database, in SQL."""
+        self.constraint_errors: dict[str, Callable[[], RequestError]] = {}
+        """What to raise for a constraint that is checked at COMMIT, by its name: what the last statement said."""
 
     async def run(
         self,
@@ -39,6 +41,7 @@ class Transaction:
         compiled = self._compiler.compile(statement)
         if compiled.may_write:
             self.writes.append(compiled.sql)
+            self.constraint_errors.update(constraint_errors)
         return await self._executor.fetch(
             self._connection, compiled, parameters, constraint_errors, in_transaction=True
         )
@@ -60,7 +63,11 @@ async def transaction_on(
                 await executor.command(connection, "ROLLBACK")
         raise
     done = await executor.command(
-        connection, "COMMIT", after="; ".join(transaction.writes), write_in_doubt=bool(transaction.writes)
+        connection,
+        "COMMIT",
+        after="; ".join(transaction.writes),
+        constraint_errors=transaction.constraint_errors,
+        write_in_doubt=bool(transaction.writes),
     )
     if done != "COMMIT":
         raise RuntimeError(

@@ -26,6 +26,7 @@ from app.errors import (
     InvalidFieldError,
     ReferenceInUseError,
     ReferenceMissingError,
+    UniqueViolatedError,
     UnstorableTextError,
     root_cause,
 )
@@ -163,6 +164,42 @@ async def test_a_caller_names_the_constraints_that_it_knows(with_tables):
             await transaction.run(new_author, VALUES | {"age": -1}, constraint_errors=known)
     with pytest.raises(ConstraintViolatedError):
         await with_tables.run(new_author, VALUES | {"email": None}, constraint_errors=known)
+
+
+DEFERRED = """
+ALTER TABLE authors ADD CONSTRAINT uq_authors_age UNIQUE (age) DEFERRABLE INITIALLY DEFERRED;
+ALTER TABLE books DROP CONSTRAINT fk_books_author;
+ALTER TABLE books ADD CONSTRAINT fk_books_author FOREIGN KEY (author_id) REFERENCES authors
+    DEFERRABLE INITIALLY DEFERRED;
+UPDATE authors SET age = 1 WHERE id = 1;
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "constraint", "general"),
+    [
+        (new_author, VALUES, "uq_authors_age", UniqueViolatedError),
+        (new_book, {"author_id": 9}, "fk_books_author", ReferenceMissingError),
+        (delete(authors).where(authors.c.id == 1), {}, "fk_books_author", ReferenceInUseError),
+    ],
+)
+async def test_a_caller_names_the_deferred_constraints_that_it_knows(  # noqa: PLR0917  # by name
+    with_tables, sql, statement, values, constraint, general
+):
+    """Its own error is raised at the commit, too, whatever runs before and after the statement."""
+    await sql.execute(DEFERRED)
+    known = {constraint: partial(InvalidFieldError, "age", "is in use")}
+    with pytest.raises(InvalidFieldError):
+        await with_tables.run(statement, values, constraint_errors=known)
+    with pytest.raises(InvalidFieldError):  # noqa: PT012  # a block fails at its end
+        async with with_tables.transaction() as transaction:
+            await transaction.run(select(authors.c.id), {})
+            await transaction.run(statement, values, constraint_errors=known)
+            await transaction.run(text("SELECT 1"), {}, constraint_errors={"other": known[constraint]})
+    with pytest.raises(general):
+        async with with_tables.transaction() as transaction:
+            await transaction.run(statement, values)
+    await assert_all_connections_work(with_tables)
 
 
 async def test_a_text_that_the_encoding_lacks_is_unprocessable(cluster):
