@@ -89,9 +89,11 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
             _POOLER_REFUSED.format(url=f"with DATABASE_POOLER={settings.database_pooler.value} DATABASE_URL")
         )
 
+    url = settings.read_migration_database_url()
+
     async def open_with_timeouts() -> asyncpg.Connection:
         connection = await open_connection(
-            settings.read_migration_database_url(),
+            url,
             timeouts(
                 lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
             ),
@@ -106,7 +108,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await stack.enter_async_context(engine.connect())
         except (DBAPIError, *DRIVER_ERRORS) as error:  # SQLAlchemy runs statements of its own on a new connection.
-            raise _failure(error) from None
+            raise _failure(error, url) from None
         yield connection
 
 
@@ -121,7 +123,7 @@ async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connect
     Raises:
         ConnectionsExhaustedError: PostgreSQL has no connection left.
         StartupError: PostgreSQL cannot be reached, takes no writes, refuses the connection, or is behind a pooler.
-            The message never contains the password.
+            The message has no part of the URL.
     """
     try:
         opened, _ = await connecting.connect(
@@ -132,29 +134,28 @@ async def open_connection(url: DatabaseUrl, *statements: str) -> asyncpg.Connect
             statement_cache_size=0,
             server_settings={"application_name": f"{NAME} migrations"},
         )
-    except asyncpg.TooManyConnectionsError as error:
-        raise ConnectionsExhaustedError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
     except asyncpg.PostgresError as error:
-        raise StartupError(f"PostgreSQL refused the migration's connection: {error.args[0]}.") from None
+        kind = ConnectionsExhaustedError if isinstance(error, asyncpg.TooManyConnectionsError) else StartupError
+        raise kind(f"PostgreSQL refused the migration's connection: {_cause(error, url)}.") from None
     except TimeoutError:
         raise StartupError(_SILENT.format(seconds=CONNECT_SECONDS)) from None
     except connecting.NoWritableServerError as error:
-        raise StartupError(_NOT_WRITABLE.format(cause=error)) from None
-    except OSError as error:
+        raise StartupError(_NOT_WRITABLE.format(cause=_cause(error, url))) from None
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, UnicodeError) as error:
         raise StartupError(
-            f"PostgreSQL cannot be reached: {error}. Check that it runs, and the host and port in "
+            f"PostgreSQL cannot be reached: {_cause(error, url)}. Check that it runs, and the host and port in "
             "MIGRATION_DATABASE_URL or DATABASE_URL."
         ) from None
     connection = cast(Connection, opened)
     try:
-        await _set_up(connection, statements)
+        await _set_up(connection, url, statements)
     except BaseException:  # also when it is cancelled
         connection.terminate()
         raise
     return connection
 
 
-async def _set_up(connection: Connection, statements: Iterable[str]) -> None:
+async def _set_up(connection: Connection, url: DatabaseUrl, statements: Iterable[str]) -> None:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             if await is_pooled(connection):
@@ -165,13 +166,20 @@ async def _set_up(connection: Connection, statements: Iterable[str]) -> None:
     except TimeoutError:
         raise StartupError(_SILENT.format(seconds=CONNECT_SECONDS)) from None
     except DRIVER_ERRORS as error:
-        raise _failure(error) from None
+        raise _failure(error, url) from None
 
 
-def _failure(error: Exception) -> StartupError:
-    # Only the first line: PostgreSQL adds details in the lines below it.
-    cause = str(error).partition("\n")[0]
-    return StartupError(f"The migration's connection to PostgreSQL failed: {cause}. Run the command again.")
+def _failure(error: Exception, url: DatabaseUrl) -> StartupError:
+    return StartupError(
+        f"The migration's connection to PostgreSQL failed: {_cause(error, url)}. Run the command again."
+    )
+
+
+def _cause(error: Exception, url: DatabaseUrl) -> str:
+    """What has happened, in one line: PostgreSQL adds details in the lines below it."""
+    if isinstance(error, UnicodeError):  # it quotes the host that it could not encode
+        return type(error).__qualname__
+    return url.redact(str(error).partition("\n")[0])
 
 
 def _log_warning(_connection: object, message: asyncpg.PostgresLogMessage) -> None:

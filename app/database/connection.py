@@ -1,10 +1,9 @@
 """How each connection of a worker is opened, and with which limits."""
 
 import asyncio
-import re
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -43,11 +42,6 @@ _LOGIN_REFUSED: Final = (
 """Errors of a login that another user or password may not have."""
 
 _NO_ANSWER: Final = "no answer in time"
-
-_ADDRESS: Final = re.compile(r" \('[^']*', \d+(?:, \d+)*\)")
-"""How asyncio appends the address that it could not connect to."""
-
-_QUOTED_NAME: Final = re.compile(r'"[^"]*"')
 
 CHECK_INTERVAL_SECONDS: Final = 0.25
 """How often PostgreSQL looks whether the client still exists while it runs a statement. When a worker is killed, its
@@ -179,13 +173,14 @@ class Connector:
             DatabaseUnavailableError, DatabasePermissionDeniedError: The server cannot be reached, or refuses the login.
             DatabaseSetupError: The settings do not fit the database.
         """
+        url = self._url
         try:
             connection = await self._connect_again_if_refused(late)
         except DatabaseSetupError as error:
             self._log_once(error.problem)
             raise
         except Exception as error:  # noqa: BLE001  # it is raised again, by its name
-            raise connect_failure(error) from _without_url(error, self._url.password)
+            raise connect_failure(error) from _without_url(error, url, self._url)
         finally:
             for login in late:
                 login.task.add_done_callback(self._learn_from)
@@ -306,21 +301,25 @@ class Connector:
         self._logged_problem = problem
 
 
-def _without_url(error: Exception, password: str) -> Exception:
-    """The error of a connection attempt as it may be logged: without the parts of the URL.
+def _without_url(error: Exception, *urls: DatabaseUrl) -> Exception:
+    """The error of a connection attempt as it may be logged: without the parts of the URLs.
 
-    PostgreSQL quotes the names of the role and of the database, asyncio adds the address, and a server that
-    only pretends to be PostgreSQL could send back the password. The driver's own errors may quote its arguments.
+    A server repeats the names of the role and of the database, and one that only pretends to be PostgreSQL could send
+    back the password. The driver's own errors may quote its arguments.
     """
     if isinstance(error, asyncpg.PostgresError):
-        message = _QUOTED_NAME.sub('"…"', str(error.args[0] if error.args else ""))
-        error.args = (message.replace(password, "…") if password else message,)
+        error.args = (_redact(str(error.args[0] if error.args else ""), urls),)
         error.hint = None
         return loggable(error)
     if isinstance(error, OSError):
-        message = _QUOTED_NAME.sub('"…"', _ADDRESS.sub("", str(error)))
-        return type(error)(f"connecting to PostgreSQL failed: {message or _NO_ANSWER}")
+        return type(error)(f"connecting to PostgreSQL failed: {_redact(str(error), urls) or _NO_ANSWER}")
     return ConnectionError(f"the driver raised {type(error).__qualname__}")
+
+
+def _redact(message: str, urls: Iterable[DatabaseUrl]) -> str:
+    for url in urls:
+        message = url.redact(message)
+    return message
 
 
 def _options(statement_seconds: float, *, through_pgbouncer: bool, prepared_statements: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.database_url.parameters import choice, read_parameters
+from app.database_url.redaction import redacted
 from app.database_url.tls import DatabaseTls
 from app.database_url.uri import ESCAPES, FORM
 
@@ -126,6 +127,12 @@ class DatabaseUrl:
         hosts = random.sample(self.hosts, len(self.hosts)) if self.is_balanced else self.hosts  # nosec B311
         passes = ("standby", "any") if self.session_attributes == "prefer-standby" else (self.session_attributes,)
         return ((host, attributes) for attributes in passes for host in hosts)
+
+    def redact(self, message: str) -> str:
+        """The message of a server, the driver or the system as it may be shown: without parts of this URL."""
+        settings = self.server_settings.values()
+        names = (self.user, self.password, self.database, self.tls.key_password, *settings, *" ".join(settings).split())
+        return redacted(message, names=names, hosts=[(host.name, host.port) for host in self.hosts])
 
     def arguments(self, host: DatabaseHost) -> dict[str, Any]:
         """The arguments of `asyncpg.connect` for this host, without those of TLS. They leave it nothing to look up."""

@@ -87,6 +87,29 @@ async def test_a_server_that_sends_the_password_back_does_not_get_it_logged(monk
     assert "InternalServerError: you sent …" == root_cause(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (asyncpg.ProtocolViolationError("no such database: tenantdb"), "no such database: …"),
+        (asyncpg.InvalidAuthorizationSpecificationError("Rolle »tenantuser« fehlt"), "Rolle »…« fehlt"),
+        (asyncpg.CannotConnectNowError("tenantuser@db.tenant.example:6543 waits"), "…@… waits"),
+        (OSError("no way to ('10.0.0.1', 6543) as db.tenant.example"), "no way to as …"),
+    ],
+)
+async def test_no_part_of_the_url_is_logged(monkeypatch, error, cause):
+    """Whoever repeats it, and however it is quoted."""
+
+    async def refuse(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr("app.database.connection.connect", refuse)
+    async with connected("postgresql://tenantuser:hunter2@db.tenant.example:6543/tenantdb") as database:
+        with pytest.raises(DatabaseUnavailableError) as raised:
+            await database.run(ONE, {})
+
+    assert str(root_cause(raised.value)).endswith(f": {cause}")
+
+
 async def test_a_server_that_refuses_the_login_is_unavailable(own_cluster):
     """A wrong password, an unknown role or database and a full role are 503, until that changes."""
     await asyncio.to_thread(execute, own_cluster.url, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
