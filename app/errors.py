@@ -305,7 +305,7 @@ class UnstorableTextError(RequestError):
 
 
 class ConstraintViolatedError(RequestError):
-    """A row breaks a constraint of the database. Neither the answer nor the log has values of the row."""
+    """A row breaks a constraint, or a trigger refuses it. Neither the answer nor the log has values of the row."""
 
     code = "constraint_violated"
     status = HTTPStatus.CONFLICT
@@ -347,7 +347,7 @@ class ReferenceMissingError(ConstraintViolatedError):
 
 
 class CheckViolatedError(ConstraintViolatedError):
-    """A value breaks a CHECK constraint."""
+    """A value breaks a CHECK constraint, or is too large for its column or index."""
 
     code = "check_violated"
     status = HTTPStatus.UNPROCESSABLE_ENTITY

@@ -126,7 +126,8 @@ class Database:
             SchemaOutdatedError: The server lacks a table, column or function that the statement names.
             DatabasePermissionDeniedError: The role lacks a privilege.
             DatabaseSetupError: The settings do not fit the database.
-            ConstraintViolatedError: The row breaks a constraint that is not in `constraint_errors`.
+            ConstraintViolatedError: The row breaks a constraint that is not in `constraint_errors`, has a value that
+                its column does not take, or is refused by a trigger.
             UnstorableTextError: The database's encoding lacks a character of a value.
             DatabaseRefusedError: The server reported an unknown error.
         """

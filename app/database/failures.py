@@ -7,6 +7,7 @@ from typing import Final
 import asyncpg
 
 from app.database.connecting import NoWritableServerError
+from app.database_url.redaction import without_quoted
 from app.errors import (
     CheckViolatedError,
     ConstraintViolatedError,
@@ -40,12 +41,21 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 """Everything that asyncpg raises for a statement."""
 
 _FOREIGN_KEY: Final = "23503"
+_RAISED: Final = "P0001"
+"""RAISE EXCEPTION, as in a trigger that enforces a rule."""
+
+_RAISING_FUNCTION: Final = "exec_stmt_raise"
+"""The function of PostgreSQL that reports what RAISE raises, with whatever SQLSTATE."""
+
 _READ_ONLY: Final = "25006"
+_TRANSACTION_TIMEOUT: Final = "25P04"
 _UNKNOWN_STATEMENT: Final = "26000"
 
 _BY_SQLSTATE: Final[Mapping[str, Callable[[], RequestError]]] = {
     "22021": UnstorableTextError,  # character not in repertoire
+    "2200H": DatabaseUnavailableError,  # a sequence has no number left
     "22P05": UnstorableTextError,  # untranslatable character
+    "25P03": DatabaseUnavailableError,  # the server has ended an idle transaction, and rolled it back
     _READ_ONLY: DatabaseReadOnlyError,
     _UNKNOWN_STATEMENT: lambda: DatabaseSetupError(STATEMENTS_LOST),
     "3F000": SchemaOutdatedError,  # invalid schema name
@@ -55,7 +65,18 @@ _BY_SQLSTATE: Final[Mapping[str, Callable[[], RequestError]]] = {
     "42883": SchemaOutdatedError,  # undefined function
     "42P01": SchemaOutdatedError,  # undefined table
     "57014": StatementTimeoutError,  # the server cancelled the statement
+    _RAISED: lambda: ConstraintViolatedError(None),
 }
+
+_VALUE_TOO_LARGE: Final = {
+    "22001",  # a text is longer than its column takes
+    "22003",  # a number is out of the range of its column
+    "22008",  # a time is out of range
+    "22015",  # an interval is out of range
+    "22026",  # a bit string has another length than its column
+    "54000",  # a row is larger than an index, a page or a text search vector can be
+}
+"""What a statement that stores values fails with where its table takes less. In other statements it is a defect."""
 
 _CONSTRAINTS: Final[Mapping[str, type[ConstraintViolatedError]]] = {
     "23001": ReferenceInUseError,  # restrict violation
@@ -144,7 +165,10 @@ def is_broken_connection(error: Exception) -> bool:
 
 
 def loggable(error: Exception) -> Exception:
-    """The error as the log may show it: without its DETAIL, which has the values of a row, and never without a message.
+    """The error as the log may show it: without the values of a row, and never without a message.
+
+    The DETAIL has them, and what the message of a data exception quotes. A trigger may write them into its message,
+    so the place where it is raised is shown instead.
 
     asyncpg raises a `TimeoutError` without a message when the server does not answer a statement.
     """
@@ -154,8 +178,18 @@ def loggable(error: Exception) -> Exception:
     while cause is not None:
         if isinstance(cause, asyncpg.PostgresError):
             cause.detail = None
+            _remove_values(cause)
         cause = cause.__cause__
     return error
+
+
+def _remove_values(error: asyncpg.PostgresError) -> None:
+    sqlstate = error.sqlstate or ""
+    if sqlstate == _RAISED or error.server_source_function == _RAISING_FUNCTION:
+        error.args = (f"raised in {(error.context or 'the database').partition(chr(10))[0]}",)
+        error.hint = None
+    elif sqlstate.startswith("22") and error.args:
+        error.args = (without_quoted(str(error.args[0])),)
 
 
 def _server_failure(
@@ -166,6 +200,10 @@ def _server_failure(
         return named()
     if sqlstate.startswith(_CONSTRAINT_CLASSES):
         return _violation(error, sql, constraint_errors)
+    if sqlstate == _TRANSACTION_TIMEOUT:
+        return StatementTimeoutError(write_in_doubt=write_in_doubt)  # the server closes the connection
+    if sqlstate in _VALUE_TOO_LARGE and _WRITTEN_TABLE.search(sql):
+        return CheckViolatedError(None)
     if isinstance(error, asyncpg.InvalidCachedStatementError) or sqlstate.startswith(_UNAVAILABLE_CLASSES):
         return DatabaseUnavailableError(write_in_doubt=write_in_doubt and sqlstate.startswith(_BROKEN_CLASSES))
     return None if sqlstate.startswith(_DEFECT_CLASSES) else DatabaseRefusedError()

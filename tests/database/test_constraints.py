@@ -202,6 +202,51 @@ async def test_a_caller_names_the_deferred_constraints_that_it_knows(  # noqa: P
     await assert_all_connections_work(with_tables)
 
 
+LIMITS = """
+CREATE TABLE limited (code varchar(3), amount numeric(3, 1), small smallint, long text);
+CREATE INDEX ON limited (long);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION '% has paid with hunter2', OLD USING HINT = 'Ask hunter2.'; END $$;
+CREATE TRIGGER refuse BEFORE DELETE ON authors FOR EACH ROW EXECUTE FUNCTION refuse();
+CREATE CONSTRAINT TRIGGER refuse_later AFTER UPDATE ON authors DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse();
+GRANT ALL ON limited TO items_app;
+"""
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("code", "'hunter2'"), ("amount", "123.4"), ("small", "123456"), ("long", "random_text()")]
+)
+async def test_a_value_that_the_column_does_not_take_is_unprocessable(with_tables, sql, column, value):
+    """A text that is too long, a number out of range, and a value too large for its index are 422."""
+    await sql.execute(LIMITS)
+    value = value.replace(
+        "random_text()", "(SELECT string_agg(md5(n::text || 'hunter2'), '') FROM generate_series(1, 400) AS n)"
+    )
+
+    error = await violated(with_tables, text(f"INSERT INTO limited ({column}) SELECT {value}"), {})
+
+    assert (422, "check_violated", None) == (error.status, error.code, error.constraint)
+    assert "hunter2" not in f"{error} {root_cause(error)} {error.__cause__}"
+
+
+async def test_an_exception_of_a_trigger_is_a_conflict(with_tables, sql):
+    """409, at once or at the commit. Its message, which can have values of the row, is neither answered nor logged."""
+    await sql.execute(LIMITS)
+    errors = [await violated(with_tables, delete(authors).where(authors.c.id == 2), {})]
+    errors.append(await violated(with_tables, update(authors).values(age=5), {}))
+    with pytest.raises(ConstraintViolatedError) as raised:
+        async with with_tables.transaction() as transaction:
+            await transaction.run(update(authors).values(age=5), {})
+    errors.append(raised.value)
+
+    for error in errors:
+        assert (409, "constraint_violated") == (error.status, error.code)
+        shown = f"{error} {root_cause(error)} {error.__cause__}"
+        assert "raised in PL/pgSQL function refuse() line 2 at RAISE" in shown
+        assert not [value for value in ("hunter2", "example.com", "paid") if value in shown]
+
+
 async def test_a_text_that_the_encoding_lacks_is_unprocessable(cluster):
     """In a database that is not UTF-8 some characters cannot be stored: 422, and never NUL in any."""
     await asyncio.to_thread(
