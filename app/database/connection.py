@@ -18,7 +18,7 @@ from app import NAME
 from app.database.connecting import HostOrder, Prepare, connect
 from app.database.failures import DRIVER_ERRORS, connect_failure, loggable
 from app.database.logins import Login
-from app.database.peer import PARAMETERS_REFUSED, check_peer
+from app.database.peer import PARAMETERS_REFUSED, PARAMETERS_REFUSED_BY_POOLER, check_peer
 from app.database.statement_timer import StatementTimer
 from app.database_url import WRITING, DatabaseHost, DatabaseUrl
 from app.errors import DatabaseSetupError, StartupError
@@ -254,7 +254,8 @@ class Connector:
         except asyncpg.ProtocolViolationError as error:
             if "startup parameter" not in str(error):
                 raise
-            raise DatabaseSetupError(PARAMETERS_REFUSED) from None
+            problem = PARAMETERS_REFUSED_BY_POOLER if self._through_pgbouncer else PARAMETERS_REFUSED
+            raise DatabaseSetupError(problem) from None
         return cast(Connection, connection)
 
     async def _connect_any(

@@ -16,6 +16,11 @@ PARAMETERS_REFUSED: Final = (
     "DATABASE_POOLER=pgbouncer, or let DATABASE_URL lead to PostgreSQL itself."
 )
 
+PARAMETERS_REFUSED_BY_POOLER: Final = (
+    "The pooler at DATABASE_URL refuses application_name or client_encoding, the startup parameters that this service "
+    "sends to a pooler: let it accept or ignore both, as PgBouncer does."
+)
+
 NO_PREPARED_STATEMENTS: Final = (
     "DATABASE_POOLER=pgbouncer-prepared needs PgBouncer 1.21 or newer in transaction mode with "
     "max_prepared_statements of 100 or more, and the pooler at DATABASE_URL does not keep prepared statements: "

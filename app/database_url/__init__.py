@@ -122,6 +122,11 @@ class DatabaseUrl:
             raise ValueError(f"must have at most {MOST_REPLICAS} hosts")
         return replace(url, session_attributes="any")
 
+    @property
+    def has_options(self) -> bool:
+        """Whether PostgreSQL is told `options` for each connection."""
+        return "options" in self.server_settings
+
     def attempts(self) -> Iterator[tuple[DatabaseHost, str]]:
         """The hosts in the order to try them, each with the kind of server that it has to be."""
         hosts = random.sample(self.hosts, len(self.hosts)) if self.is_balanced else self.hosts  # nosec B311

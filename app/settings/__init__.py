@@ -33,6 +33,9 @@ from app.settings.values import DatabasePooler as DatabasePooler
 
 _MOST_WORKERS: Final = 256
 
+_POOLED: Final = ("database_url", "database_replica_url")
+"""The addresses that DATABASE_POOLER is about."""
+
 
 def _workers(values: Mapping[str, Any]) -> int:
     """The default of WEB_CONCURRENCY: a machine with many CPUs must not need another DATABASE_CONNECTIONS to start."""
@@ -216,6 +219,8 @@ class Settings(TracingSettings):
             raise ValueError("OPS_PORT and PORT must differ: write another port for OPS_PORT, or leave it out.")
         if self.ops_port and self.host.startswith(f"{UNIX}:"):
             raise ValueError("OPS_PORT must not be set where HOST is a Unix socket, which has no ports: leave it out.")
+        for name in _POOLED:
+            self._check_options(name, getattr(self, name))
         if self.auth_issuer and not self.auth_audience:
             raise ValueError("AUTH_ISSUER needs AUTH_AUDIENCE: set it to the `aud` of the tokens for this service.")
         if not self.auth_issuer and (self.auth_audience or self.auth_jwks_url):
@@ -263,6 +268,20 @@ class Settings(TracingSettings):
             return cast(DatabaseUrl | None, getattr(self, name))
         text = read_secret(file, f"{name}_file")
         try:
-            return parse(text)
+            url = parse(text)
         except ValueError as error:
             raise StartupError(f"{name.upper()} {error}.") from None
+        try:
+            self._check_options(name, url)
+        except ValueError as error:
+            raise StartupError(str(error)) from None
+        return url
+
+    def _check_options(self, name: str, url: DatabaseUrl | None) -> None:
+        """Refuse `options` before a pooler, which may drop them without a word, as its own configuration says."""
+        if url and name in _POOLED and self.database_pooler is not DatabasePooler.NONE and url.has_options:
+            raise ValueError(
+                f"{name.upper()} must not have options (nor the environment PGOPTIONS) where DATABASE_POOLER is set, "
+                "because a pooler may drop them: run ALTER ROLE … SET search_path = …, with the role of this URL, "
+                "and so for each other parameter."
+            )

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app import database as databases
 from app.database.connection import Connector
-from app.database.peer import NOT_READ_COMMITTED
+from app.database.peer import NOT_READ_COMMITTED, PARAMETERS_REFUSED, PARAMETERS_REFUSED_BY_POOLER
 from app.database_url import DatabaseUrl
 from app.errors import DatabaseSetupError, DatabaseUnavailableError, root_cause
 from app.settings import Settings
@@ -172,6 +172,25 @@ async def test_the_url_is_read_again_whatever_reports_the_refusal(database_url, 
         observer=PoolEvents(),
     ) as database:
         assert ["ok"] * 2 == await outcomes(database.run(ONE, {}), database.run(ONE, {}))
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"])
+@pytest.mark.parametrize(
+    ("through_pgbouncer", "sentence"), [(False, PARAMETERS_REFUSED), (True, PARAMETERS_REFUSED_BY_POOLER)]
+)
+async def test_a_refused_startup_parameter_is_named(monkeypatch, hosts, through_pgbouncer, sentence):
+    """What to write depends on whether DATABASE_POOLER is set already."""
+
+    async def refusing(*_arguments, **_options):
+        raise asyncpg.ProtocolViolationError("unsupported startup parameter: options")
+
+    monkeypatch.setattr(asyncpg, "connect", refusing)
+    async with connected(f"postgresql://a@{hosts}/b", through_pgbouncer=through_pgbouncer) as database:
+        with pytest.raises(DatabaseSetupError) as raised:
+            await database.run(ONE, {})
+
+    assert sentence == root_cause(raised.value)
+    assert through_pgbouncer == ("DATABASE_POOLER" not in sentence)
 
 
 @pytest.mark.needs("pgbouncer")

@@ -5,6 +5,8 @@ import pytest
 from app.errors import StartupError
 from app.settings import Settings
 
+ADDRESS = "postgresql://u:hunter2@h/d"
+
 
 def test_no_setting_is_required_to_read_them(environment):
     """Every setting has a default. DATABASE_URL is required only where it is used."""
@@ -46,6 +48,18 @@ def test_a_malformed_setting_is_the_only_one_that_is_named(environment):
             {"MAX_BODY_BYTES": "2000000", "MAX_BUFFERED_BYTES": "5000000"},
             "MAX_BUFFERED_BYTES must be at least four times MAX_BODY_BYTES: set it to 8000000 or more",
         ),
+        (
+            {"DATABASE_URL": f"{ADDRESS}?options=-csearch_path%3Dtenant", "DATABASE_POOLER": "pgbouncer"},
+            "DATABASE_URL must not have options (nor the environment PGOPTIONS) where DATABASE_POOLER is set, because",
+        ),
+        (
+            {"DATABASE_URL": ADDRESS, "PGOPTIONS": "-cjit=off", "DATABASE_POOLER": "pgbouncer-prepared"},
+            "DATABASE_URL must not have options (nor the environment PGOPTIONS)",
+        ),
+        (
+            {"DATABASE_REPLICA_URL": f"{ADDRESS}?options=-cjit%3Doff", "DATABASE_POOLER": "pgbouncer"},
+            "DATABASE_REPLICA_URL must not have options",
+        ),
         ({"MAX_REQUESTS_JITTER": "10"}, "MAX_REQUESTS_JITTER does nothing without MAX_REQUESTS: set that too"),
     ],
 )
@@ -58,3 +72,30 @@ def test_settings_that_contradict_each_other_are_refused(environment, variables,
         Settings.load()
 
     assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("pooler", ["none", "pgbouncer"])
+def test_options_are_accepted_without_a_pooler(environment, pooler):
+    """And for migrations always, which connect to PostgreSQL itself."""
+    with_options = f"{ADDRESS}?options=-csearch_path%3Dtenant"
+    environment("DATABASE_URL", with_options if pooler == "none" else ADDRESS)
+    environment("DATABASE_POOLER", pooler)
+    environment("MIGRATION_DATABASE_URL", with_options)
+
+    assert {"options": "-csearch_path=tenant"} == Settings.load().read_migration_database_url().server_settings
+
+
+@pytest.mark.parametrize("setting", ["database_url", "database_replica_url"])
+def test_options_that_a_file_gets_later_are_refused(environment, tmp_path, setting):
+    """The file is read again after a refused login, and the sentence is the same as at the start."""
+    file = tmp_path / "url"
+    file.write_text(ADDRESS)
+    environment(f"{setting.upper()}_FILE", str(file))
+    environment("DATABASE_POOLER", "pgbouncer")
+    settings = Settings.load()
+    file.write_text(f"{ADDRESS}?options=-cjit%3Doff")
+
+    with pytest.raises(
+        StartupError, match=f"^{setting.upper()} must not have options .*: run ALTER ROLE … SET search_"
+    ):
+        getattr(settings, f"read_{setting}")()
