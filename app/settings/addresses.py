@@ -41,7 +41,10 @@ def _split(value: Any) -> Any:
         parts = value.split(",")
     if not all(isinstance(part, str) for part in parts):
         raise ValueError("must be texts, separated by commas")
-    return tuple(part.strip() for part in parts if part.strip())
+    named = tuple(part.strip() for part in parts if part.strip())
+    if not named:
+        raise ValueError("must name at least one value, or not be set")
+    return named
 
 
 List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]

@@ -108,3 +108,21 @@ def test_names_of_headers_are_compared_in_lower_case():
     names = Settings.load(cors_allow_headers="X-Team, x-team,Content-Type", _env_file=None).cors_allow_headers
 
     assert ("x-team", "content-type") == names
+
+
+LISTS = [name.upper() for name, field in Settings.model_fields.items() if field.annotation == tuple[str, ...]]
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("value", [",", " , ,", "[]", '["", " "]'])
+def test_a_list_that_names_nothing_is_refused(environment, name, value):
+    """It would allow nobody, or everybody. Only an empty value counts as not set."""
+    environment(name, value)
+
+    with pytest.raises(StartupError, match=rf"^{name} must name at least one value, or not be set\.$"):
+        Settings.load()
+
+
+def test_every_list_is_checked():
+    """The lists are found by their type."""
+    assert {"ALLOWED_HOSTS", "CORS_ALLOW_HEADERS", "CORS_ALLOW_ORIGINS", "FORWARDED_ALLOW_IPS"} <= set(LISTS)
