@@ -155,7 +155,9 @@ class Settings(TracingSettings):
     the index, the documentation page and the OpenAPI document."""
 
     cors_allow_origins: Origins = ()
-    """Origins whose pages may call this service from a browser, such as `https://app.example.com`."""
+    """Origins whose pages may call this service from a browser, such as `https://app.example.com`. Besides `http` and
+    `https`, the scheme may be `capacitor`, `ionic` or `tauri`, or that of an extension of a browser, such as
+    `moz-extension`."""
 
     cors_allow_headers: HeaderNames = CORS_HEADERS
     """Request headers that pages of these origins may send."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -16,16 +16,22 @@ UNIX: Final = "unix"
 _LONGEST_SOCKET_PATH: Final = 103
 """In bytes, on macOS; Linux takes four more."""
 
-_NAME: Final = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*\.?", re.IGNORECASE)
-"""The name of a host. Its last part is no number: `8000` and `10.1` are odd forms of an address."""
+_NAME: Final = re.compile(
+    r"(?:[a-z0-9_-]+\.)*(?!0x[0-9a-f]*\.?\Z)[a-z0-9_-]*[a-z_-][a-z0-9_-]*\.?", re.ASCII | re.IGNORECASE
+)
+"""The name of a host. Its last part is no number: `8000`, `10.1` and `0x7f` are odd forms of an address."""
 
 _ORIGIN: Final = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?/?"
+    r"(?P<scheme>[a-z-]+)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::0*(?P<port>[1-9][0-9]{0,4}))?/?"
 )
+
+_APP_SCHEMES: Final = ("capacitor", "chrome-extension", "ionic", "moz-extension", "safari-web-extension", "tauri")
+"""Schemes of origins, besides http and https, that apps and extensions of browsers send."""
 
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")
 """The characters that a URL can have (RFC 3986), without a fragment."""
 
+_LARGEST_PORT: Final = 65_535
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
@@ -103,14 +109,44 @@ def _origin(entry: str) -> str:
     """The origin as browsers send it: in lower case, without the scheme's own port and without a slash at the end."""
     if entry == "*":
         return entry
-    parts = _ORIGIN.fullmatch(entry.lower())
-    if parts is None:
+    try:
+        return _sent_origin(entry.lower())
+    except ValueError:
         raise ValueError(
             "must be origins like https://app.example.com, without a path or a wildcard, separated by commas, "
-            "or * for every origin"
-        )
-    scheme, host, port = parts["scheme"], parts["host"], parts["port"]
-    return f"{scheme}://{host}" + (f":{port}" if port and port != _DEFAULT_PORTS.get(scheme) else "")
+            f"or * for every origin; the scheme is one of {', '.join((*_DEFAULT_PORTS, *_APP_SCHEMES))}"
+        ) from None
+
+
+def _sent_origin(entry: str) -> str:
+    parts = _ORIGIN.fullmatch(entry)
+    if parts is None or parts["scheme"] not in (*_DEFAULT_PORTS, *_APP_SCHEMES):
+        raise ValueError(entry)
+    origin = f"{parts['scheme']}://{_sent_host(parts['host'])}"
+    if parts["port"] is None or parts["port"] == _DEFAULT_PORTS.get(parts["scheme"]):
+        return origin
+    if int(parts["port"]) > _LARGEST_PORT:
+        raise ValueError(entry)
+    return f"{origin}:{parts['port']}"
+
+
+def _sent_host(host: str) -> str:
+    """The name or the address in the one form that browsers send (WHATWG's URL standard).
+
+    Raises:
+        ValueError: It is neither, as `127.1` and `a..b`, or has a zone, which is never sent.
+    """
+    if _NAME.fullmatch(host):
+        return host
+    address = ip_address(host.removeprefix("[").removesuffix("]"))
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.scope_id:
+        raise ValueError(host)
+    if address.ipv4_mapped:  # Python 3.13 writes it with dots
+        high, low = divmod(int(address.ipv4_mapped), 1 << 16)
+        return f"[::ffff:{high:x}:{low:x}]"
+    return f"[{address}]"
 
 
 Origins = Annotated[List, AfterValidator(_origins)]
@@ -127,15 +163,15 @@ def _names_of(entry: str) -> tuple[str, ...]:
         return (entry,)
     if entry.startswith(".") and _NAME.fullmatch(entry[1:]):
         return entry[1:].removesuffix("."), f"*{entry.removesuffix('.')}"
-    bare = entry.removeprefix("[").removesuffix("]")
-    if _is_address(bare):
-        return (f"[{bare}]" if ":" in bare else bare,)
-    if not _NAME.fullmatch(entry.removeprefix("*.")):
+    if entry.startswith("*.") and _NAME.fullmatch(entry[2:]):
+        return (entry.removesuffix("."),)
+    try:
+        return (_sent_host(entry).removesuffix("."),)
+    except ValueError:
         raise ValueError(
             "must be host names like items.example.com or *.example.com, without a scheme, a port or a path, "
             "separated by commas"
-        )
-    return (entry.removesuffix("."),)
+        ) from None
 
 
 HostNames = Annotated[List, AfterValidator(_host_names)]

@@ -25,6 +25,11 @@ def refusal(name: str, value: str) -> str:
         ('["https://a.example", "https://b.example/"]', ["https://a.example", "https://b.example"]),
         ("http://[::1]:8080", ["http://[::1]:8080"]), ("capacitor://localhost", ["capacitor://localhost"]),
         ("https://a.example:8443", ["https://a.example:8443"]), ("*", ["*"]),
+        ("https://a.example:0443", ["https://a.example"]), ("https://a.example:080", ["https://a.example:80"]),
+        ("http://a.example:00080", ["http://a.example"]), ("https://a.example:65535", ["https://a.example:65535"]),
+        ("https://[0:0:0:0:0:0:0:1]:3000", ["https://[::1]:3000"]), ("http://[::FFFF:10.0.0.1]", ["http://[::ffff:a00:1]"]),
+        ("http://[2001:db8:0:1:1:1:1:1]", ["http://[2001:db8:0:1:1:1:1:1]"]),
+        ("moz-extension://b0a6-583d", ["moz-extension://b0a6-583d"]), ("tauri://localhost", ["tauri://localhost"]),
     ],
 )  # fmt: skip
 def test_an_origin_becomes_what_browsers_send(environment, written, origins):
@@ -38,7 +43,11 @@ def test_an_origin_becomes_what_browsers_send(environment, written, origins):
     "written",
     ["app.example.com", "https://*.example.com", "*.example.com", "https://a.example;https://b.example", "null",
      "https://a.example/path", "https://a.example b.example", "https://user@a.example", "https://", "//a.example",
-     "https://bücher.example", "[1, 2]", '{"a": 1}', "https://a.example?x"],
+     "https://bücher.example", "[1, 2]", '{"a": 1}', "https://a.example?x", "https://a.example:99999",
+     "https://a.example:65536", "https://a.example:0", "https://a.example:", "http://0177.0.0.1", "https://127.1",
+     "http://2130706433", "http://0x7f.0.0.1", "http://0x7f000001", "http://a.0x1", "http://256.0.0.1", "http://a.1",
+     "https://a..b", "https://.", "https://.a.example", "http://[fe80::1%eth0]", "http://[::1", "http://[1:2]",
+     "htps://a.example", "ws://a.example", "file://a", "https:://a.example"],
 )  # fmt: skip
 def test_an_origin_that_no_browser_sends_is_refused(written):
     """The sentence shows the form."""
@@ -55,7 +64,8 @@ def test_an_origin_that_no_browser_sends_is_refused(written):
         (".example.com", ["example.com", "*.example.com"]), ("service.example.com.", ["service.example.com"]),
         (json.dumps(["a.example", "b.example"]), ["a.example", "b.example"]), ("10.0.0.1", ["10.0.0.1"]),
         ("::1", ["[::1]"]), ("[::1]", ["[::1]"]), ("[::1], localhost", ["[::1]", "localhost"]), ("*", ["*"]),
-        ("a_b.example, my-host", ["a_b.example", "my-host"]),
+        ("a_b.example, my-host", ["a_b.example", "my-host"]), ("2001:DB8:0:0:0:0:0:1", ["[2001:db8::1]"]),
+        ("[::ffff:10.0.0.1]", ["[::ffff:a00:1]"]), ("*.example.com.", ["*.example.com"]),
     ],
 )  # fmt: skip
 def test_a_host_name_becomes_what_is_compared(environment, written, names):
@@ -68,7 +78,9 @@ def test_a_host_name_becomes_what_is_compared(environment, written, names):
 @pytest.mark.parametrize(
     "written",
     ["service.example.com:8000", "https://samples.example.com", "service.example.com/path", "a.example;b.example",
-     "a.example b.example", "*example.com", "a.*.example", "[::1]:8000", "*.", "..example.com", "user@a.example"],
+     "a.example b.example", "*example.com", "a.*.example", "[::1]:8000", "*.", "..example.com", "user@a.example",
+     "a..b", ".", "*.10.0.0.1", ".10.0.0.1", "127.1", "0177.0.0.1", "0x7f.0.0.1", "0x7f000001", "*.a.0x1",
+     "fe80::1%eth0", "\u017fervice.example"],
 )  # fmt: skip
 def test_what_is_no_host_name_is_refused(written):
     """A scheme, a port or a path would never be equal to the Host of a request."""
@@ -114,7 +126,8 @@ def test_the_service_can_listen_on_an_address_a_name_or_a_socket(environment, wr
 @pytest.mark.parametrize(
     "written",
     ["0.0.0.0:8000", "[::1]:8000", "http://0.0.0.0", "*", "8000", "10.1", "0", "a b", "unix:service.sock", "unix:",
-     "unix:/nowhere/samples.sock", f"unix:/tmp/{'x' * 100}", "unix:/tmp", "unix:/etc/passwd", "256.0.0.1"],
+     "unix:/nowhere/samples.sock", f"unix:/tmp/{'x' * 100}", "unix:/tmp", "unix:/etc/passwd", "256.0.0.1",
+     "0x7f000001"],
 )  # fmt: skip
 def test_what_cannot_be_listened_on_is_refused(written):
     """A port has a setting of its own, and the folder of a socket must exist."""
