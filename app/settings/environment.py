@@ -1,17 +1,20 @@
 """Reads settings from the environment, `.env` and secret files, and says in one sentence what is wrong with them."""
 
 import os
+import re
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 from dotenv.parser import parse_stream
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
 
 _LONGEST_SECRET: Final = 65_536
+
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
 
 _CONSEQUENCE: Final = "default_factory_not_called"
 """The type of Pydantic's error for a default that depends on other settings, where one of these is malformed."""
@@ -62,6 +65,15 @@ class FromEnvironment(BaseSettings):
         given = {name: value for name, value in stripped.items() if value != ""}
         return given | cls._read_files(given)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_digits(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `8000.0` and `8_000` for a whole number. Pydantic reads them, and other readers of PORT do not."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and is_whole_number(kind) and not _WHOLE_NUMBER.fullmatch(value):
+            raise ValueError("must be a whole number")
+        return value
+
     @classmethod
     def _read_files(cls, values: dict[str, Any]) -> dict[str, str]:
         read: dict[str, str] = {}
@@ -73,6 +85,11 @@ class FromEnvironment(BaseSettings):
                 raise ValueError(f"{name.upper()} and {file.upper()} must not both be set.")
             read[name] = read_secret(Path(values[file]), file)
         return read
+
+
+def is_whole_number(kind: Any) -> bool:
+    """Whether a field of this type is a whole number, with or without limits, or none."""
+    return any(int is getattr(part, "__origin__", part) for part in (kind, *get_args(kind)))
 
 
 def read_secret(file: Path, name: str) -> str:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 import pytest
 
+from app.errors import StartupError
 from app.health import container_check
 from app.settings import Settings
 from tests.paths import ROOT
@@ -97,3 +98,15 @@ def test_the_defaults_are_those_of_the_settings():
     assert defaults == container_check.DEFAULTS
     connection = container_check.connect({"HOST": "", "PORT": " "})
     assert ("127.0.0.1", 8000) == (connection.host, connection.port)
+
+
+@pytest.mark.parametrize("port", ["8000", " 8000 ", "08000", "8000.0", "8_000", "+8000", "\uff18000", "http"])
+def test_a_port_is_read_as_the_service_reads_it(port, monkeypatch):
+    """A port that one of the two reads otherwise than the other would make a healthy server unhealthy."""
+    monkeypatch.setenv("PORT", port)
+    try:
+        expected = Settings.load(_env_file=None).port
+    except StartupError:
+        return
+
+    assert expected == container_check.connect({"PORT": port}).port

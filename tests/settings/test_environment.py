@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import Settings
+from app.settings.environment import is_whole_number
 
 SECRET = "hunter2"
 URL = f"postgresql://user:{SECRET}@host:5432/name"
@@ -76,6 +77,24 @@ def test_a_refusal_says_what_to_write(environment, name, value, sentence):
         Settings.load()
 
     assert sentence == str(raised.value)
+
+
+NUMBERS = [name.upper() for name, field in Settings.model_fields.items() if is_whole_number(field.annotation)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["8000.0", "8_000", "8 000", "+8000", "8e3", "0x1f40", "\uff18", "eight"])
+def test_a_whole_number_has_digits_only(environment, name, value):
+    """Another reader of the variable, such as the health check of the image, would refuse what Pydantic takes."""
+    environment(name, value)
+
+    with pytest.raises(StartupError, match=rf"^{name} must be a whole number\.$"):
+        Settings.load()
+
+
+def test_every_whole_number_is_checked():
+    """They are found by their type, also those that may be left out."""
+    assert {"PORT", "OPS_PORT", "WEB_CONCURRENCY", "MAX_REQUESTS", "OTEL_BSP_MAX_QUEUE_SIZE"} <= set(NUMBERS)
 
 
 def test_secrets_are_not_shown(environment):
