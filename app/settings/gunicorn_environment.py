@@ -11,6 +11,8 @@ import sys
 
 Environment = os._Environ[str] | dict[str, str]  # noqa: SLF001 -- the type of os.environ
 
+_MOST_DIGITS = 9
+
 
 def check(command: list[str] = sys.orig_argv, environment: Environment = os.environ) -> None:
     """Unset the empty variables; end the process with one sentence if a variable is malformed.
@@ -21,8 +23,7 @@ def check(command: list[str] = sys.orig_argv, environment: Environment = os.envi
         command: The interpreter and its arguments.
         environment: The variables, which are changed in place.
     """
-    # Not by pathlib, whose import takes 5 ms.
-    if "gunicorn" not in [os.path.basename(argument) for argument in command[1:3]]:  # noqa: PTH119
+    if _program(command[1:]) != "gunicorn":
         return
     for name in ("FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY"):
         if not environment.get(name, "").strip():
@@ -33,9 +34,29 @@ def check(command: list[str] = sys.orig_argv, environment: Environment = os.envi
         os._exit(1)  # Python reports SystemExit as a fatal error before it has started
 
 
+def _program(arguments: list[str]) -> str:
+    """The name of the script, or of the package of the module, that Python runs. Its own options come before."""
+    left = iter(arguments)
+    for argument in left:
+        if not argument.startswith("-") or argument == "-":
+            return os.path.basename(argument)  # noqa: PTH119  # the import of pathlib takes 5 ms
+        if argument == "--check-hash-based-pycs":
+            next(left, None)
+        if argument.startswith("--"):
+            continue
+        for position, option in enumerate(argument[1:], start=2):  # several may stand together, as in -um
+            if option in "cmWX":
+                value = argument[position:] or next(left, "")
+                if option in "cm":
+                    return value.partition(".")[0] if option == "m" else ""
+                break
+    return ""
+
+
 def _refusal(environment: Environment) -> str | None:
     workers = environment.get("WEB_CONCURRENCY", "1").strip()
-    if not (workers.isascii() and workers.isdecimal()):  # int() also reads -1, which Gunicorn refuses
+    # int() also reads -1, which Gunicorn refuses, and reads no number of thousands of digits.
+    if not (workers.isascii() and workers.isdecimal()) or len(workers) > _MOST_DIGITS:
         return "WEB_CONCURRENCY must be a whole number like 4, or be unset for one worker for each CPU."
     if "FORWARDED_ALLOW_IPS" in environment:
         import ipaddress  # noqa: PLC0415 -- every start of Python would pay for it

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,16 +66,39 @@ def test_gunicorn_as_a_module_is_checked_too():
     assert done.stderr.startswith("Error: WEB_CONCURRENCY must ")
 
 
-def test_other_programs_keep_their_environment():
+GUNICORNS = [
+    "-m gunicorn", "-u -m gunicorn", "-X utf8 -m gunicorn", "-Xutf8 -mgunicorn", "-um gunicorn",
+    "-W error -Im gunicorn", "-Werror -bb -OO -m gunicorn.app.wsgiapp", "--check-hash-based-pycs always -m gunicorn",
+    "/venv/bin/gunicorn", "-u /venv/bin/gunicorn", "-I -X dev gunicorn -c x",
+]  # fmt: skip
+"""The arguments of Python that run Gunicorn."""
+
+
+@pytest.mark.parametrize("arguments", GUNICORNS)
+def test_gunicorn_is_found_behind_any_options_of_python(arguments):
+    """Options may stand together, and have a value of their own."""
+    environment = {"WEB_CONCURRENCY": ""}
+
+    check(["python", *arguments.split()], environment)
+
+    assert {} == environment
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["-m pytest", "-m pytest gunicorn", "script.py gunicorn", "-c pass gunicorn", "-cpass -m gunicorn", "-", "", "-u",
+     "-X gunicorn -m pytest", "-W gunicorn x.py", "-m", "- -m gunicorn", "-m uvicorn -m gunicorn", "--version"],
+)  # fmt: skip
+def test_other_programs_keep_their_environment(arguments):
     """A program other than Gunicorn starts with the variables as they are."""
     environment = {"WEB_CONCURRENCY": "", "FORWARDED_ALLOW_IPS": "proxy.example"}
 
-    check(["python", "-m", "pytest"], environment)
+    check(["python", *arguments.split()], environment)
 
     assert {"WEB_CONCURRENCY": "", "FORWARDED_ALLOW_IPS": "proxy.example"} == environment
 
 
-@pytest.mark.parametrize(("name", "value"), MALFORMED)
+@pytest.mark.parametrize(("name", "value"), [*MALFORMED, ("WEB_CONCURRENCY", "9" * 5_000)])
 def test_a_malformed_variable_ends_the_process(monkeypatch, capfd, name, value):
     """The exit code is 1, and the sentence goes to standard error."""
     codes: list[int] = []
@@ -101,3 +125,23 @@ def test_make_and_the_image_install_the_check():
         text = (ROOT / file).read_text()
         assert "app/settings/gunicorn_environment.py" in text
         assert "gunicorn_environment.pth" in text
+
+
+@pytest.fixture
+def this_version(tmp_path):
+    """A PYTHONPATH on which this version of the check comes before the one that is installed."""
+    shutil.copy(ROOT / "app" / "settings" / "gunicorn_environment.py", tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("options", ["-u", "-X utf8", "-OuW default"])
+def test_a_start_with_options_of_python_is_checked(this_version, options):
+    """An empty variable is unset, and a number of thousands of digits is refused, before Gunicorn reads them."""
+    command = (sys.executable, *options.split(), "-m", "gunicorn")
+
+    started = start(*command, PYTHONPATH=this_version, WEB_CONCURRENCY="")
+    refused = start(*command, PYTHONPATH=this_version, WEB_CONCURRENCY="9" * 5_000)
+
+    assert (0, "") == (started.returncode, started.stderr)
+    assert (1, 1) == (refused.returncode, len(refused.stderr.splitlines()))
+    assert refused.stderr.startswith("Error: WEB_CONCURRENCY must ")
