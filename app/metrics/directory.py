@@ -47,19 +47,24 @@ log = structlog.get_logger(__name__)
 def prepare(directory: str | None) -> None:
     """Create or empty the folder, once in the life of a master: a reload must keep the files of running workers.
 
-    If that fails, the service starts all the same, and each worker counts alone.
+    If that fails for the default folder, the service starts all the same, and each worker counts alone.
 
     Args:
         directory: METRICS_DIRECTORY. By default a new folder in shared memory, removed at the end.
 
     Raises:
-        StartupError: Another running server uses the directory.
+        StartupError: METRICS_DIRECTORY cannot be used, or another running server uses it.
     """
     os.environ.pop(VARIABLE, None)
     try:
         folder = _new_folder() if directory is None else _emptied_folder(Path(directory))
     except OSError as error:
-        log.warning("metrics_directory_unusable", directory=directory, cause=str(error))
+        if directory is not None:
+            raise StartupError(
+                f"METRICS_DIRECTORY {directory} cannot be used ({error.strerror}): "
+                "write a folder that this process may create files in, or leave METRICS_DIRECTORY out."
+            ) from None
+        log.warning("metrics_directory_unusable", cause=str(error))
     else:
         os.environ[VARIABLE] = str(folder)
 

@@ -61,7 +61,7 @@ FAULTS = [
     Fault(client_faults.one_client_starves, "RequestsShed", rate=10),
     Fault(machine_faults.output_not_read, "LogLinesDropped"),
     Fault(machine_faults.output_closed, "LogLinesDropped"),
-    Fault(machine_faults.metrics_not_writable, "MetricsIncomplete"),
+    Fault(machine_faults.metrics_too_small, "MetricsIncomplete"),
     Fault(machine_faults.metrics_full, None),
     Fault(machine_faults.root_read_only, None),
 ]

@@ -73,11 +73,11 @@ def output_closed(scene: Scene) -> None:
         scene.hold()
 
 
-def metrics_not_writable(scene: Scene) -> None:
-    """The folder of the metrics is not writable, from the start."""
+def metrics_too_small(scene: Scene) -> None:
+    """The folder of the metrics is too small, from the start."""
     folder = scene.folder / "metrics"
     folder.mkdir()
-    inside = in_namespace(f"mount -t tmpfs -o ro none {folder}")
+    inside = in_namespace(f"mount -t tmpfs -o size=300k none {folder}")
     with scene.serving(prepare=lambda server: server.started_by(*inside), METRICS_DIRECTORY=str(folder)):
         scene.begin()
         scene.began = scene.timing.watched_since

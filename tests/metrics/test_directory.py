@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app import NAME
 from app.errors import StartupError
@@ -63,13 +64,32 @@ def test_a_directory_that_another_server_uses_is_refused(tmp_path: Path):
     assert not (tmp_path / "counter_0.db").exists()
 
 
-def test_an_unusable_directory_does_not_prevent_the_start(tmp_path: Path):
-    """Without a folder each worker counts alone."""
+@pytest.mark.parametrize("kind", ["file", "below a file", "no place for a folder", "no file can be made"])
+def test_a_configured_directory_that_cannot_be_used_is_refused(tmp_path: Path, kind: str):
+    """Without it each worker would count alone, and a client could send its limit to each worker."""
     (tmp_path / "file").touch()
+    folder = {
+        "file": tmp_path / "file",
+        "below a file": tmp_path / "file" / "metrics",
+        "no place for a folder": Path("/proc/nowhere"),
+        "no file can be made": Path("/proc/self"),
+    }[kind]
 
-    directory.prepare(str(tmp_path / "file"))
+    with pytest.raises(StartupError, match=rf"^METRICS_DIRECTORY {folder} cannot be used \(\w.*\): write a folder "):
+        directory.prepare(str(folder))
 
     assert directory.VARIABLE not in os.environ
+
+
+def test_an_unusable_default_directory_does_not_prevent_the_start(monkeypatch: pytest.MonkeyPatch):
+    """Nobody has asked for it. A warning says that each worker counts alone."""
+    monkeypatch.setattr(directory, "temporary_folder", lambda: Path("/proc"))
+
+    with capture_logs() as lines:
+        directory.prepare(None)
+
+    assert directory.VARIABLE not in os.environ
+    assert [("warning", "metrics_directory_unusable")] == [(line["log_level"], line["event"]) for line in lines]
 
 
 def test_the_default_directory_is_removed_at_the_end():

@@ -125,12 +125,12 @@ def test_the_service_works_without_a_standard_output(database_url, creations):
 
 
 @pytest.mark.needs("unshare", "root")
-@pytest.mark.parametrize("state", ["full", "read-only", "filling up"])
-def test_the_service_works_with_an_unusable_metrics_directory(database_url, creations, tmp_path, state):
+@pytest.mark.parametrize("state", ["full", "filling up"])
+def test_the_service_works_with_a_full_metrics_directory(database_url, creations, tmp_path, state):
     """Requests are served and rate limited. A scrape says whether it shows one worker or all."""
     folder = tmp_path / "metrics"
     folder.mkdir()
-    options = {"full": "size=300k", "read-only": "ro", "filling up": "size=4m"}[state]
+    options = {"full": "size=300k", "filling up": "size=4m"}[state]
     settings = {"METRICS_DIRECTORY": str(folder), "RATE_LIMIT_WRITE": "100000/minute"}
     inside = in_namespace(f"mount -t tmpfs -o {options} none {folder}")
     with service(database_url, workers=2, **settings).started_by(*inside) as server:
@@ -155,6 +155,15 @@ def test_the_service_works_with_an_unusable_metrics_directory(database_url, crea
 
     creations.check()
     assert (state == "filling up") == total(samples, "metrics_shared")
+
+
+@pytest.mark.needs("unshare", "root")
+def test_a_read_only_metrics_directory_ends_the_start(database_url, tmp_path):
+    """The folder exists, and no file can be made in it."""
+    inside = in_namespace(f"mount -t tmpfs -o ro none {tmp_path}")
+    with service(database_url, workers=2, METRICS_DIRECTORY=str(tmp_path)).started_by(*inside) as server:
+        assert 1 == server.wait()
+        assert f"Error: METRICS_DIRECTORY {tmp_path} cannot be used (Read-only file system)" in server.output()
 
 
 @pytest.mark.needs("unshare", "root")

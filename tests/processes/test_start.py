@@ -86,6 +86,14 @@ def test_a_metrics_directory_in_use_ends_the_start(tmp_path):
         assert files == sorted(tmp_path.iterdir())
 
 
+def test_an_unusable_metrics_directory_ends_the_start():
+    """The sentence names the setting. No worker starts."""
+    with Server(environment={"METRICS_DIRECTORY": "/proc/nowhere", "WEB_CONCURRENCY": "1"}) as server:
+        assert 1 == server.wait()
+        (line,) = [line for line in server.output().splitlines() if "Starting gunicorn" not in line]
+        assert line.startswith("Error: METRICS_DIRECTORY /proc/nowhere cannot be used (")
+
+
 def test_two_ports_must_differ():
     """The start is refused if OPS_PORT equals PORT."""
     with Server(environment={"OPS_PORT": "8123", "PORT": "8123"}) as server:
