@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import structlog
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app import logs
@@ -19,7 +18,7 @@ from app.errors import StartupError
 from app.metrics import directory
 from app.settings import Settings
 from app.settings.addresses import with_mapped_networks
-from app.settings.misspelt import check_tracing_variables, misspelt_variables
+from app.settings.misspelt import check_tracing_variables, warn_of_misspelt_variables
 from app.settings.shared_memory import shared_memory_folder
 from app.tracing import PACKAGES, check_packages
 from app.worker import Limits, Worker
@@ -62,8 +61,7 @@ except StartupError as _error:
     sys.exit(f"Error: {_error}")
 
 logs.configure(_settings.log_level, _settings.log_format)
-for _name, _similar in misspelt_variables():
-    structlog.get_logger("settings").warning("setting_unknown", name=_name, similar=_similar)
+warn_of_misspelt_variables()
 
 wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"

@@ -17,6 +17,7 @@ from app import logs
 from app.database_url import DatabaseUrl
 from app.errors import StartupError
 from app.settings import Settings
+from app.settings.misspelt import warn_of_misspelt_variables
 from migrations import advisory_lock, autogenerate, session
 from migrations.command import Command
 from migrations.monitor import monitoring
@@ -98,6 +99,7 @@ try:
     session.check_lock_seconds(_settings)
     # Standard output is for the command's own output, such as SQL.
     logs.configure(_settings.log_level, _settings.log_format, descriptor=2)
+    warn_of_misspelt_variables()
     logging.getLogger("alembic.runtime").setLevel(logging.WARNING)  # revision_started and revision_finished say more
     if context.is_offline_mode():
         Command(_settings).write_sql()

@@ -48,6 +48,7 @@ def running_url(folder: Path) -> str:
             f"DATABASE_URL is not set, and the embedded PostgreSQL in {cluster.folder} does not run: "
             f"start it with `make run` in another terminal, {SET_URL}."
         )
+    _log.warning("DATABASE_URL is not set: the private PostgreSQL for development in %s is used.", cluster.folder)
     return cluster.url
 
 

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from app.errors import StartupError
 from app.settings import Settings
 
@@ -27,6 +29,12 @@ _UNSUPPORTED: Final = re.compile(
 """OpenTelemetry's variables about traces, besides the settings. Those about metrics and logs have no effect here."""
 
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+def warn_of_misspelt_variables() -> None:
+    """Log the variables that `misspelt_variables` finds, without their values."""
+    for name, similar in misspelt_variables():
+        structlog.get_logger("settings").warning("setting_unknown", name=name, similar=similar)
 
 
 def misspelt_variables(dotenv: Path = _DOTENV) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from app import embedded_postgres
 from app.embedded_postgres.cluster import Cluster
 from app.errors import StartupError
 from tests.cluster import execute
+from tests.migrations.alembic import copy_project, events, succeed
 from tests.paths import ROOT
 from tests.processes.server import eventually
 
@@ -199,3 +200,23 @@ def test_a_folder_that_only_root_can_enter_is_replaced(checkout):
     checkout.chmod(0o700)
 
     assert Path("/var/tmp") == embedded_postgres._usable_folder(checkout / ".postgres").parent
+
+
+def test_alembic_warns_when_it_uses_the_embedded_database(checkout):
+    """A DATABASE_URL that is misspelt must not look like a migrated production. Its value is not shown."""
+    copy_project(checkout)
+    with _served(checkout):
+        for command in (["upgrade", "head"], ["current"]):
+            done = succeed(None, *command, folder=checkout, databse_url="postgresql://u:hunter2@production/main")
+            warnings = [line["event"] for line in events(done.stderr) if line["level"] == "warning"]
+            used = f"the private PostgreSQL for development in {checkout / '.postgres'} is used."
+            assert ["setting_unknown", f"DATABASE_URL is not set: {used}"] == warnings
+            assert "hunter2" not in done.stderr
+
+
+def test_alembic_with_the_address_of_a_database_does_not_warn(checkout, database_url):
+    """Neither with DATABASE_URL nor with MIGRATION_DATABASE_URL alone."""
+    copy_project(checkout)
+    for settings in ({"database_url": database_url}, {"migration_database_url": database_url}):
+        done = succeed(None, "current", folder=checkout, **settings)
+        assert [] == [line for line in events(done.stderr) if line["level"] == "warning"]

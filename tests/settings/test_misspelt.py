@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from app.settings.misspelt import misspelt_variables
+from tests.migrations.alembic import events, succeed
 from tests.paths import ROOT
 
 
@@ -44,4 +45,13 @@ def test_a_start_warns_of_a_misspelt_variable():
     (line,) = [json.loads(line) for line in done.stdout.splitlines() if "setting_unknown" in line]
 
     assert ("warning", "DATABASE_URI", "DATABASE_URL") == (line["level"], line["name"], line["similar"])
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_alembic_warns_of_a_misspelt_variable():
+    """Also a command without a database does, on standard error."""
+    done = succeed(None, "upgrade", "head", "--sql", databse_url="postgresql://u:hunter2@h/d")
+    (line,) = [line for line in events(done.stderr) if line["event"] == "setting_unknown"]
+
+    assert ("warning", "DATABSE_URL", "DATABASE_URL") == (line["level"], line["name"], line["similar"])
     assert "hunter2" not in done.stdout + done.stderr
