@@ -39,7 +39,7 @@ class Command:
             "on_version_apply": _write_old_table,
             "process_revision_directives": autogenerate.process_revision_directives,
             # These are for migrations.indexes.
-            "lock_seconds": settings.migration_lock_seconds,
+            "lock_seconds": session.lock_wait_seconds(settings),
             "statement_seconds": settings.migration_statement_seconds,
         }
         self._plan: Callable[[tuple[str, ...], MigrationContext], Iterable[RevisionStep]]

@@ -82,7 +82,9 @@ async def _migrate(command: Command, connection: AsyncConnection, settings: Sett
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection = raw.driver_connection  # type: ignore[assignment]
     async with monitoring(
-        settings.read_migration_database_url(), driver.get_server_pid(), lock_seconds=settings.migration_lock_seconds
+        settings.read_migration_database_url(),
+        driver.get_server_pid(),
+        lock_seconds=session.lock_wait_seconds(settings),
     ) as monitor:
         await run_with_retries(
             connection,

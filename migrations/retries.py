@@ -14,7 +14,7 @@ from app.logs.redaction import redact_text
 from app.settings import Settings
 from migrations.lock_wait_budget import LockWaitBudget
 from migrations.monitor import Monitor
-from migrations.session import timeouts
+from migrations.session import lock_wait_seconds, timeouts
 
 log = structlog.get_logger("migrations")
 
@@ -29,7 +29,7 @@ _STATEMENT_CHARACTERS = 300
 _BROKE = "{step} was rolled back: the connection broke. Run it again."
 
 MAX_PAUSE_SECONDS = 5.0
-"""How long the pause between two attempts becomes, on average. The first one is MIGRATION_LOCK_SECONDS."""
+"""How long the pause between two attempts becomes, on average. The first one is as long as the wait for the lock."""
 
 
 async def run_with_retries(
@@ -54,7 +54,7 @@ async def run_with_retries(
     Raises:
         StartupError: The migration failed, or the budget was spent before it got its lock.
     """
-    pause = settings.migration_lock_seconds
+    pause = lock_seconds = lock_wait_seconds(settings)
     blocked_step = ""
     while True:
         try:
@@ -73,14 +73,14 @@ async def run_with_retries(
             await _roll_back(connection, settings)
         except (DBAPIError, OSError):  # PostgreSQL has rolled it back.
             raise StartupError(_BROKE.format(step=step_name())) from None
-        budget.subtract(settings.migration_lock_seconds)
+        budget.subtract(lock_seconds)
         if budget.is_spent:
             raise StartupError(
                 f"{step_name()} did not get its lock within {settings.migration_wait_seconds:g} s "
                 f"(MIGRATION_WAIT_SECONDS) and was rolled back. Blocked by: {monitor.describe_blockers()}."
             )
-        longest = max(settings.migration_lock_seconds, MAX_PAUSE_SECONDS)
-        pause = min(2 * pause, longest) if step_name() == blocked_step else settings.migration_lock_seconds
+        longest = max(lock_seconds, MAX_PAUSE_SECONDS)
+        pause = min(2 * pause, longest) if step_name() == blocked_step else lock_seconds
         blocked_step = step_name()
         seconds = pause * random.uniform(0.5, 1.5)  # noqa: S311  # nosec B311
         log.warning(
@@ -98,11 +98,7 @@ async def _roll_back(connection: AsyncConnection, settings: Settings) -> None:
     """Roll back, and set the timeouts again: a concurrent index build changes them."""
     await connection.rollback()
     await connection.execute(
-        text(
-            timeouts(
-                lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
-            )
-        )
+        text(timeouts(lock_seconds=lock_wait_seconds(settings), statement_seconds=settings.migration_statement_seconds))
     )
     await connection.commit()
 

@@ -25,6 +25,9 @@ log = structlog.get_logger("migrations")
 
 CONNECT_SECONDS = 10
 
+_SHORTEST_LOCK_SECONDS = 0.001
+"""PostgreSQL counts in milliseconds, and takes 0 for no limit."""
+
 _KEEPALIVE = "SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 10; SET tcp_keepalives_count TO 3"
 """PostgreSQL probes the connection, too: it releases the locks of a migration whose host has died."""
 
@@ -49,23 +52,31 @@ class ConnectionsExhaustedError(StartupError):
 
 
 def check_lock_seconds(settings: Settings) -> None:
-    """Refuse a lock timeout that is not shorter than the waits of the requests which queue behind the migration.
+    """Refuse a lock timeout that is not shorter than the wait of the requests which queue behind the migration.
 
     Raises:
-        StartupError: MIGRATION_LOCK_SECONDS is too long.
+        StartupError: MIGRATION_LOCK_SECONDS is set, and is too long.
     """
-    for name, seconds in (
-        ("DATABASE_WAIT_SECONDS, the wait of a request for a connection", settings.database_wait_seconds),
-        (
-            "a fifth of DATABASE_STATEMENT_SECONDS, the time of a search",
-            settings.database_statement_seconds / SLOW_STATEMENT_SHARE,
-        ),
-    ):
-        if settings.migration_lock_seconds >= seconds:
-            raise StartupError(
-                f"MIGRATION_LOCK_SECONDS is {settings.migration_lock_seconds:g}, and must be less than {seconds:g} "
-                f"({name}): requests queue behind a migration that waits for a lock, and would fail."
-            )
+    is_set = "migration_lock_seconds" in settings.model_fields_set
+    if is_set and settings.migration_lock_seconds >= settings.database_wait_seconds:
+        raise StartupError(
+            f"MIGRATION_LOCK_SECONDS is {settings.migration_lock_seconds:g}, and must be less than "
+            f"{settings.database_wait_seconds:g} (DATABASE_WAIT_SECONDS, the wait of a request for a connection): "
+            "requests queue behind a migration that waits for a lock, and would fail."
+        )
+
+
+def lock_wait_seconds(settings: Settings) -> float:
+    """How long a migration waits for a lock: MIGRATION_LOCK_SECONDS, or half the time of a search if that is shorter.
+
+    A search that queues behind the migration must still have time to run after that wait. Where the default is not
+    shorter than DATABASE_WAIT_SECONDS, it is half of that.
+    """
+    seconds = settings.migration_lock_seconds
+    if seconds >= settings.database_wait_seconds:
+        seconds = settings.database_wait_seconds / 2
+    half_a_search = settings.database_statement_seconds / SLOW_STATEMENT_SHARE / 2
+    return max(_SHORTEST_LOCK_SECONDS, min(seconds, half_a_search))
 
 
 def timeouts(*, lock_seconds: float, statement_seconds: float) -> str:
@@ -94,9 +105,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
     async def open_with_timeouts() -> asyncpg.Connection:
         connection = await open_connection(
             url,
-            timeouts(
-                lock_seconds=settings.migration_lock_seconds, statement_seconds=settings.migration_statement_seconds
-            ),
+            timeouts(lock_seconds=lock_wait_seconds(settings), statement_seconds=settings.migration_statement_seconds),
         )
         connection.add_log_listener(_log_warning)
         return connection

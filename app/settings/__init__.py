@@ -90,7 +90,8 @@ class Settings(TracingSettings):
 
     migration_lock_seconds: Seconds = 0.2
     """How long a migration waits for a lock before it lets the requests that queue behind it run, and retries.
-    `alembic` refuses a value that is not less than DATABASE_WAIT_SECONDS and a fifth of DATABASE_STATEMENT_SECONDS."""
+    `alembic` refuses a value that is not less than DATABASE_WAIT_SECONDS. If a tenth of DATABASE_STATEMENT_SECONDS is
+    shorter, the migration waits for that, and the default is at most half of DATABASE_WAIT_SECONDS."""
 
     migration_wait_seconds: Seconds = 60.0
     """How long a migration waits in total for locks and for a connection. After that it fails, and names the

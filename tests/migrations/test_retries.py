@@ -167,7 +167,14 @@ async def test_a_connection_that_breaks_after_a_lock_timeout_is_reported_in_one_
     """PostgreSQL may end the connection before the attempt is rolled back."""
     add_revision(revisions_copy, "9999", revises=HEAD, upgrade=ADD_COLUMN)
     async with proxied(owner_url) as proxy:
-        process = start(proxy.url, "upgrade", "head", folder=revisions_copy, migration_lock_seconds=0.9)
+        process = start(
+            proxy.url,
+            "upgrade",
+            "head",
+            folder=revisions_copy,
+            migration_lock_seconds=0.9,
+            database_statement_seconds=10,
+        )
         await wait_until_blocking(blocker)
         proxy.lose_answers(b"ROLLBACK", "cut")
         done = await asyncio.to_thread(finish, process)

@@ -293,16 +293,48 @@ def test_a_role_that_may_not_read_the_version_table_gets_one_sentence(empty_data
     ("settings", "limit"),
     [
         ({"migration_lock_seconds": 1}, "less than 1 (DATABASE_WAIT_SECONDS"),
-        ({"database_wait_seconds": 0.2}, "less than 0.2 (DATABASE_WAIT_SECONDS"),
-        ({"database_statement_seconds": 0.5}, "less than 0.1 (a fifth of DATABASE_STATEMENT_SECONDS"),
+        ({"migration_lock_seconds": 0.2, "database_wait_seconds": 0.2}, "less than 0.2 (DATABASE_WAIT_SECONDS"),
     ],
 )
-def test_a_lock_timeout_that_requests_cannot_outwait_is_refused(settings, limit):
+def test_a_lock_timeout_that_requests_cannot_outwait_is_refused(monkeypatch, settings, limit):
     """One sentence names the setting and its limit. The defaults of the others apply."""
-    loaded = Settings.load(_env_file=None, **settings)
+    for name, value in settings.items():
+        monkeypatch.setenv(name.upper(), str(value))
+    loaded = Settings.load(_env_file=None)
 
     with pytest.raises(StartupError, match=f"^MIGRATION_LOCK_SECONDS is .*{re.escape(limit)}"):
         session.check_lock_seconds(loaded)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        ({}, 0.2), ({"migration_lock_seconds": 0.9}, 0.5), ({"database_statement_seconds": 1}, 0.1),
+        ({"database_statement_seconds": 60, "migration_lock_seconds": 0.9}, 0.9),
+        ({"database_statement_seconds": 2, "migration_lock_seconds": 0.1}, 0.1),
+        ({"database_wait_seconds": 0.2}, 0.1), ({"database_wait_seconds": 0.1}, 0.05),
+        ({"database_statement_seconds": 0.001}, 0.001), ({"migration_lock_seconds": 0.001}, 0.001),
+    ],
+)  # fmt: skip
+def test_a_migration_waits_at_most_half_the_time_of_a_search_for_a_lock(settings, seconds):
+    """Nor does the default outlast a wait for a connection. It is never 0, which PostgreSQL takes for no limit."""
+    loaded = Settings.load(_env_file=None, **settings)
+    session.check_lock_seconds(loaded)
+
+    assert seconds == session.lock_wait_seconds(loaded)
+    assert "lock_timeout', '0ms'" not in session.timeouts(
+        lock_seconds=session.lock_wait_seconds(loaded), statement_seconds=1
+    )
+
+
+async def test_a_short_time_for_statements_shortens_the_lock_timeout(empty_database_url):
+    """DATABASE_STATEMENT_SECONDS alone is no reason to refuse a migration."""
+    settings = Settings.load(_env_file=None, migration_database_url=empty_database_url, database_statement_seconds=1)
+
+    async with session.connect(settings) as connection:
+        assert "100ms" == (await connection.exec_driver_sql("SHOW lock_timeout")).scalar()
+    done = await asyncio.to_thread(succeed, empty_database_url, "upgrade", "head", database_statement_seconds=1)
+    assert "revision_finished" in done.stderr
 
 
 def test_a_migration_with_such_a_lock_timeout_does_not_start():
