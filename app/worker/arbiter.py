@@ -278,14 +278,17 @@ class RollingArbiter(Arbiter):
 
         If the configuration cannot be used, everything stays as it was.
         """
-        old_config, old_logging, old_modules = self.app.cfg, structlog.get_config(), _forget_modules()
+        old_app, old_logging, old_modules = vars(self.app).copy(), structlog.get_config(), _forget_modules()
         try:
             self.app.reload()
-            _check_restart_only(old_config, self.app.cfg)
+            _check_restart_only(old_app["cfg"], self.app.cfg)
         except (Exception, SystemExit) as error:  # noqa: BLE001
             _restore_modules(old_modules)
             structlog.configure(**old_logging)
-            self.app.cfg = old_config
+            # Gunicorn has forgotten which application it runs, and is in the folder of the start.
+            vars(self.app).update(old_app)
+            with suppress(OSError):
+                os.chdir(self.app.cfg.chdir)
             self.events.add(Event.RELOAD_REFUSED)
             self.log.error("Reload refused, the workers stay as they are: %s", error)  # noqa: TRY400
             return

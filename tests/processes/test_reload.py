@@ -1,6 +1,7 @@
 """What a reload changes, and what it does not."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -86,6 +87,24 @@ def test_a_reload_reads_the_settings_again(tmp_path):
             seconds=5,
             what="two new workers",
         )
+
+
+def test_a_worker_that_ends_after_a_refused_reload_is_replaced(tmp_path):
+    """Gunicorn forgets the application when it reads the configuration. The old one stays."""
+    file = tmp_path / ".env"
+    file.write_text("WEB_CONCURRENCY=1\n")
+    with Server(
+        arguments=("--config", str(ROOT / "gunicorn.conf.py")), environment={"PYTHONPATH": str(ROOT)}, folder=tmp_path
+    ) as server:
+        (old,) = server.serving().workers()
+        file.write_text("KEEP_ALIVE_SECONDS=soon\n")
+        server.send(signal.SIGHUP)
+        eventually(lambda: "Reload refused" in server.output(), seconds=10, what="a refusal")
+        file.write_text("WEB_CONCURRENCY=1\n")  # a worker reads it, too
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: set(server.workers()) - {old}, seconds=10, what="a new worker")
+        server.serving()
+        assert 200 == fetch(server.port, "/")[0]
 
 
 def test_a_reload_that_changes_the_address_is_refused(tmp_path):

@@ -77,13 +77,17 @@ def test_a_refused_reload_leaves_modules_and_logging_as_they_were():
 
     def reload():
         structlog.configure(processors=imported()[0].rendering.processors("console"))
+        application.cfg, application.app_uri = Config(), None
         raise ConfigError("wrong")
 
     arbiter = RollingArbiter.__new__(RollingArbiter)
-    arbiter.app, arbiter.events, arbiter.log = Mock(reload=reload), Mock(), Mock()
+    config = Config()
+    application = Mock(reload=reload, cfg=config, app_uri="app.main:create_app()")
+    arbiter.app, arbiter.events, arbiter.log = application, Mock(), Mock()
     old, logging = imported(), structlog.get_config()
     arbiter.reload()
 
     assert 0 == arbiter.generation
     assert old == imported()
     assert logging == structlog.get_config()
+    assert (config, "app.main:create_app()") == (application.cfg, application.app_uri)
