@@ -1,5 +1,6 @@
 """How Gunicorn runs this service. Change it with environment variables; app/settings/ defines them."""
 
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -12,6 +13,10 @@ from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+# Gunicorn reads this file before it applies --chdir, and the first entry may be any folder.
+if sys.path[0] != str(Path(__file__).resolve().parent):
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 from app import logs
 from app.connection_budget import check_budget
 from app.errors import StartupError
@@ -23,7 +28,7 @@ from app.settings.shared_memory import shared_memory_folder
 from app.tracing import PACKAGES, check_packages
 from app.worker import Limits, Worker
 from app.worker.arbiter import RollingArbiter
-from app.worker.configuration import check_configuration, check_socket, is_local
+from app.worker.configuration import check_configuration, check_socket, is_local, working_folder
 from app.worker.descriptors import connections_with_descriptors
 
 _ROOT = Path(__file__).resolve().parent
@@ -56,12 +61,13 @@ _LIBRARIES_OF_TRACING = (*PACKAGES, "requests")
 """The same, if requests are traced."""
 
 try:
-    _settings = Settings.load()
+    with contextlib.chdir(working_folder()):
+        _settings = Settings.load()
+        logs.configure(_settings.log_level, _settings.log_format)
+        warn_of_misspelt_variables()
+        check_tracing_variables(_settings)
 except StartupError as _error:
     sys.exit(f"Error: {_error}")
-
-logs.configure(_settings.log_level, _settings.log_format)
-warn_of_misspelt_variables()
 
 wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"
@@ -183,7 +189,6 @@ try:
     )
     _check_replica_url()
     _check_database_url()
-    check_tracing_variables(_settings)
     if _settings.is_tracing:
         check_packages()
     check_configuration(globals())

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 
 from gunicorn.config import Config, Setting
@@ -37,6 +38,28 @@ _REPLACEMENTS: Final = {
 """What to set in place of an option of Gunicorn."""
 
 
+def working_folder() -> Path:
+    """The folder in which the workers run: that of `--chdir`, else the current one.
+
+    Gunicorn changes to it after it has read gunicorn.conf.py. That file reads the settings in this folder, so that
+    `.env` and relative paths are the same files for the master, its workers and their reloads.
+
+    Raises:
+        StartupError: There is no such folder, or the current one has a `.env`, which would not be read.
+    """
+    folder = Path.cwd()
+    for options in _given_options(Config()):
+        folder = Path.cwd() / (options["chdir"] or folder)
+    if not folder.is_dir():
+        raise StartupError(f"Gunicorn's option --chdir names no folder that exists: {folder}.")
+    if os.path.lexists(".env") and Path(".env").resolve() != (folder / ".env").resolve():
+        raise StartupError(
+            f"With Gunicorn's option --chdir, {folder}/.env is read, and {Path.cwd()}/.env is not: "
+            "move its lines there, or start in another folder."
+        )
+    return folder
+
+
 def check_configuration(values: Mapping[str, Any]) -> None:
     """Refuse options that contradict gunicorn.conf.py or do not work with this service.
 
@@ -51,15 +74,16 @@ def check_configuration(values: Mapping[str, Any]) -> None:
         StartupError: An option of the command line or of GUNICORN_CMD_ARGS is refused.
     """
     configured, final = Config(), Config()
-    parser = final.parser()
     _apply(configured, values)
-    for source in (values, vars(parser.parse_args(final.get_cmd_args_from_env())), vars(parser.parse_args())):
+    for source in (values, *_given_options(final)):
         _apply(final, source)
     for name, setting in final.settings.items():
         if name not in _ALLOWED and setting.get() != configured.settings[name].get():
             raise StartupError(_refusal(name, setting))
-    if final.preload_app or not issubclass(final.worker_class, Worker):
-        raise StartupError("gunicorn.conf.py must set worker_class to app.worker.Worker, and leave preload_app out.")
+    if final.preload_app or "chdir" in values or not issubclass(final.worker_class, Worker):
+        raise StartupError(
+            "gunicorn.conf.py must set worker_class to app.worker.Worker, and leave preload_app and chdir out."
+        )
 
 
 def is_local(host: str) -> bool:
@@ -125,6 +149,12 @@ def _check_port(host: str, name: str, port: int) -> None:
         raise StartupError(
             f"{name} {port} of HOST {host} is used by another program: stop that program, or write another {name}."
         ) from None
+
+
+def _given_options(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of GUNICORN_CMD_ARGS and those of the command line, which take precedence. Missing ones are None."""
+    parser = config.parser()
+    return vars(parser.parse_args(config.get_cmd_args_from_env())), vars(parser.parse_args())
 
 
 def _apply(config: Config, values: Mapping[str, Any]) -> None:

@@ -134,3 +134,43 @@ def test_answers_of_the_server_and_log_lines_are_the_same_after_a_reload():
     assert [400] == statuses(before) == statuses(after)
     assert b"malformed_request" in after
     assert [True] == ["request_id" in record for record in records if record["event"] == "request_failed"]
+
+
+@pytest.mark.parametrize("to", ["{}/service", "service"])
+def test_a_server_in_another_folder_reads_its_settings_there(tmp_path, to):
+    """With `--chdir` the master, the workers and each reload read the same files, also after a refused reload."""
+    folder = tmp_path / "service"
+    folder.mkdir()
+    settings = "WEB_CONCURRENCY=2\nDATABASE_URL_FILE=secret\nALLOWED_HOSTS=service.example\n"
+    (folder / ".env").write_text(settings)
+    (folder / "secret").write_text("postgresql://nobody@127.0.0.1:1/nothing")
+    arguments = ("--chdir", to.format(tmp_path), "-c", str(ROOT / "gunicorn.conf.py"))
+    with Server(arguments=arguments, environment={"DATABASE_URL": ""}, folder=tmp_path) as server:
+        server.serving(workers=2)
+        assert 400 == fetch(server.port, "/")[0]
+
+        (folder / ".env").write_text(settings + "KEEP_ALIVE_SECONDS=soon\n")
+        server.send(signal.SIGHUP)
+        eventually(lambda: "Reload refused" in server.output(), seconds=10, what="a refusal")
+        (folder / ".env").write_text(settings)
+        old = server.workers()
+        os.kill(old[0], signal.SIGKILL)
+        eventually(lambda: len(set(server.workers()) - {old[0]}) == 2, seconds=10, what="a new worker")
+        server.serving(workers=2)
+        assert {400} == {fetch(server.port, "/")[0] for _ in range(20)}
+
+        server.reload()
+        assert 400 == fetch(server.port, "/")[0]
+        assert folder == Path(f"/proc/{server.workers()[0]}/cwd").readlink()
+        assert 0 == server.stop()
+
+
+def test_a_dot_env_file_in_the_folder_of_the_start_is_refused_beside_chdir(tmp_path):
+    """Its settings would have no effect. `--check-config` says the same."""
+    (tmp_path / ".env").write_text("AUTH_ISSUER=https://login.example\n")
+    for more in ((), ("--check-config",)):
+        arguments = ("--chdir", str(ROOT), "-c", str(ROOT / "gunicorn.conf.py"), *more)
+        with Server(arguments=arguments, folder=tmp_path) as server:
+            assert 1 == server.wait()
+            (line,) = server.output().strip().splitlines()
+            assert line.startswith(f"Error: With Gunicorn's option --chdir, {ROOT}/.env is read, and {tmp_path}/.env")

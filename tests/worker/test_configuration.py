@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from app.errors import StartupError
-from app.worker.configuration import check_configuration, check_socket, is_local
+from app.worker.configuration import check_configuration, check_socket, is_local, working_folder
 
 FILE = {"worker_class": "app.worker.Worker", "workers": 2, "bind": ["127.0.0.1:8000"], "not_a_setting": 1}
 
@@ -68,11 +68,60 @@ def test_an_option_that_would_bypass_the_file_is_refused(options, text, message)
         check_configuration(FILE)
 
 
-@pytest.mark.parametrize("change", [{"preload_app": True}, {"worker_class": "uvicorn_worker.UvicornWorker"}])
+@pytest.mark.parametrize(
+    "change", [{"preload_app": True}, {"chdir": "/"}, {"worker_class": "uvicorn_worker.UvicornWorker"}]
+)
 def test_a_file_that_the_service_cannot_run_with_is_refused(change):
     """The worker class and the start of the application in the worker must stay as they are."""
     with pytest.raises(StartupError, match=r"gunicorn\.conf\.py must set worker_class to app\.worker\.Worker"):
         check_configuration(FILE | change)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("", "start"), ("--chdir {}/other", "other"), ("--chdir ../other", "other")]
+)
+def test_settings_are_read_in_the_folder_of_the_workers(options, monkeypatch, tmp_path, text, name):
+    """It is that of `--chdir`, which may be relative, else the current one. One `.env` is read, wherever it is."""
+    for folder in ("start", "other"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "start")
+    options(text.format(tmp_path))
+
+    assert tmp_path / name == working_folder().resolve()
+    (tmp_path / name / ".env").touch()
+    assert tmp_path / name == working_folder().resolve()
+
+
+def test_the_command_line_takes_precedence_for_the_folder(monkeypatch, tmp_path):
+    """As it does for Gunicorn."""
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--chdir /")
+    monkeypatch.setattr("sys.argv", ["gunicorn", "--chdir", str(tmp_path)])
+
+    assert tmp_path == working_folder()
+
+
+def test_a_dot_env_file_that_would_not_be_read_is_refused(options, monkeypatch, tmp_path):
+    """Its settings, such as AUTH_ISSUER, would have no effect. A link to the file that is read is accepted."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / ".env").touch()
+    monkeypatch.chdir(tmp_path)
+    options(f"--chdir {tmp_path}/other")
+
+    with pytest.raises(
+        StartupError, match=rf"{tmp_path}/other/\.env is read, and {tmp_path}/\.env is not: move its lines"
+    ):
+        working_folder()
+
+    (tmp_path / "other" / ".env").symlink_to("../.env")
+    assert tmp_path / "other" == working_folder()
+
+
+def test_a_folder_that_does_not_exist_is_refused(options):
+    """The sentence names the option."""
+    options("--chdir /nowhere")
+
+    with pytest.raises(StartupError, match=r"^Gunicorn's option --chdir names no folder that exists: /nowhere\.$"):
+        working_folder()
 
 
 @pytest.mark.parametrize(
