@@ -8,6 +8,7 @@ from app.middleware.header_fields import HeaderFields
 from app.tracing.traceparent import parent_of
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_ID_BYTES: Final = 12
 
 
 def request_id_of(fields: HeaderFields) -> str:
@@ -16,7 +17,7 @@ def request_id_of(fields: HeaderFields) -> str:
     if given is not None and _ID.fullmatch(given[-1]):
         return given[-1].decode()
     # The id protects nothing, so it need not come from the kernel's generator.
-    return f"{getrandbits(96):024x}"  # nosec B311
+    return getrandbits(8 * _ID_BYTES).to_bytes(_ID_BYTES).hex()  # nosec B311
 
 
 def trace_id_of(fields: HeaderFields) -> str | None:

@@ -11,6 +11,7 @@ from app.tracing.traceparent import parent_of
 
 _TRACE_ID_BITS: Final = 128
 _SPAN_ID_BITS: Final = 64
+_IDS_BYTES: Final = (_TRACE_ID_BITS + _SPAN_ID_BITS) // 8
 _LOWER_BITS: Final = (1 << 64) - 1
 _PARENT_BASED: Final = "parentbased_"
 
@@ -65,7 +66,7 @@ class RequestSampler:
         parent = parent_of(given) if given else None
         # Both ids at once. One of zeros is invalid, and as rare as any other.
         drawn = getrandbits(_TRACE_ID_BITS + _SPAN_ID_BITS)  # nosec B311
-        ids = f"{drawn:048x}"
+        ids = drawn.to_bytes(_IDS_BYTES).hex()
         trace_id, span_id = ids[:32], ids[32:]
         if parent is None:
             is_sampled = drawn >> _SPAN_ID_BITS & _LOWER_BITS < self._bound

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from statistics import median
 
 from benchmarks.harness.databases import databases
-from benchmarks.harness.load import require_wrk
+from benchmarks.harness.load import CASES, require_wrk
 from benchmarks.harness.numbers import format_number, paired
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.reports import Report, Table
@@ -12,7 +12,8 @@ from benchmarks.harness.servers import service
 from benchmarks.request.sides import Samples, take_turns, warm_up_all
 from tests.tracing.collector import Collector, collecting
 
-ROUNDS = 25
+SERIES = 6
+ROUNDS = 5
 SECONDS = 1.0
 
 _OFF = "off"
@@ -20,8 +21,9 @@ _RATIOS = {"1 % of the requests": "0.01", "all requests": "1"}
 _METHOD = f"""
 One worker for each way to run this service, with all controls on, under wrk with 32 connections. The figure is the CPU
 time of the worker per request, with all of its threads, so that the export of the spans is in it. The ways are measured
-in turns of {SECONDS:g} s. The figure is the median of {ROUNDS} rounds; "relative to off" is the median of the ratios in
-each round, with the quartiles. A collector in another process takes the spans.
+in turns of {SECONDS:g} s, {ROUNDS} rounds in each of {SERIES} series. Each series starts new processes, because two
+processes of one program differ by some percent. The figure is the median of all rounds; "relative to off" is the median
+of the ratios in each round, with the quartiles. A collector in another process takes the spans.
 """
 
 
@@ -55,17 +57,20 @@ def run() -> Report:
 def _measure() -> Samples:
     require_wrk()
     samples: Samples = {}
-    with databases() as made, ExitStack() as stack:
-        collector = stack.enter_context(collecting())
-        servers = {}
-        for way in (_OFF, *_RATIOS):
-            url = made.create()
-            environment = {"DATABASE_CONNECTIONS": "20"} | ({} if way == _OFF else _settings(collector, _RATIOS[way]))
-            servers[way] = stack.enter_context(service(way, url, workers=1, **environment)), url
-        warm_up_all(servers)
-        progress = Progress("tracing", ROUNDS * 3 * len(servers))
-        take_turns(servers, progress, samples, rounds=ROUNDS, seconds=SECONDS)
-        progress.end()
+    ways = (_OFF, *_RATIOS)
+    progress = Progress("tracing", SERIES * ROUNDS * len(CASES) * len(ways))
+    with collecting() as collector:
+        for _ in range(SERIES):
+            with databases() as made, ExitStack() as stack:
+                servers = {}
+                for way in ways:
+                    url = made.create()
+                    environment = {} if way == _OFF else _settings(collector, _RATIOS[way])
+                    server = service(way, url, workers=1, DATABASE_CONNECTIONS="20", **environment)
+                    servers[way] = stack.enter_context(server), url
+                warm_up_all(servers)
+                take_turns(servers, progress, samples, rounds=ROUNDS, seconds=SECONDS)
+    progress.end()
     return samples
 
 
