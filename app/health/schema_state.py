@@ -1,4 +1,4 @@
-"""Compares the database's schema with what this code needs: revision, tables, functions and privileges on them."""
+"""Compares the database's schema with what this code needs: a revision, tables, functions, and privileges on them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -37,18 +37,11 @@ _NONE = "SELECT NULL WHERE false"
 
 _SCHEMA = """
 WITH needed_table AS (SELECT name, to_regclass(name)::oid AS oid FROM unnest(CAST(:tables AS text[])) AS name),
-needed_column AS (
-    SELECT * FROM unnest(CAST(:tables_of_columns AS text[]), CAST(:columns AS text[])) AS needed (table_name, name)
-),
 needed_function AS (SELECT name, to_regprocedure(name)::oid AS oid FROM unnest(CAST(:functions AS text[])) AS name)
 SELECT {revision} AS revision, current_user AS role,
     current_setting('transaction_read_only')::boolean AS is_read_only,
     ARRAY(
         SELECT 'the table ' || name FROM needed_table WHERE oid IS NULL
-        UNION ALL SELECT 'the column ' || table_name || '.' || quote_ident(needed_column.name)
-        FROM needed_column JOIN needed_table ON needed_table.name = table_name
-        LEFT JOIN pg_attribute ON attrelid = oid AND attname = needed_column.name AND NOT attisdropped
-        WHERE oid IS NOT NULL AND attname IS NULL
         UNION ALL SELECT 'the function ' || name FROM needed_function WHERE oid IS NULL
     ) AS missing,
     ARRAY(
@@ -80,7 +73,7 @@ class SchemaState(StrEnum):
     """The database's schema compared with what this code needs."""
 
     BEHIND = "behind"
-    """The revision is an older one, or a table, a column or a function is missing."""
+    """The revision is an older one, or a table or function is missing."""
 
     CURRENT = "current"
 
@@ -102,7 +95,7 @@ class Schema:
     """Whether the server takes no writes: it is a standby, or `default_transaction_read_only` is on."""
 
     missing: tuple[str, ...]
-    """The tables, columns and functions that do not exist, such as `the table items`."""
+    """The tables and functions that do not exist, such as `the table items`."""
 
     missing_privileges: tuple[str, ...]
     """The privileges that the role does not have, such as `INSERT on items`."""
@@ -156,11 +149,8 @@ async def read_schema(database: Database) -> Schema:
 def _statement(*, revision: str, schemas: str, metadata: MetaData = Base.metadata) -> TextClause:
     preparer = cast(Dialect, cast(Any, PGDialect)()).identifier_preparer
     tables = list(metadata.tables.values())
-    columns = [(preparer.format_table(table), column.name) for table in tables for column in table.columns]
     statement = text(_SCHEMA.format(revision=revision, schemas=schemas, version_table=VERSION_TABLE)).bindparams(
         tables=[preparer.format_table(table) for table in tables],
-        tables_of_columns=[table for table, _ in columns],
-        columns=[column for _, column in columns],
         functions=[function for table in tables for function in table.info.get("functions", ())],
         drawing=[preparer.format_table(table) for table in tables if table.info.get("draws_ids")],
     )

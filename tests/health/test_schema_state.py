@@ -109,18 +109,6 @@ async def test_a_downgraded_database_has_no_revision(database, sql):
     assert (await read_schema(database)).revision is None
 
 
-@pytest.mark.parametrize("statement", ["ALTER TABLE samples DROP id", "ALTER TABLE samples RENAME id TO number"])
-async def test_a_missing_column_is_named(database, sql, monkeypatch, statement):
-    """Each statement would fail, although the table is there and the revision is unknown."""
-    need_samples(monkeypatch)
-    await sql.execute(statement)
-    await sql.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'newer'")
-    schema = await read_schema(database)
-
-    assert ("the column samples.id",) == schema.missing
-    assert SchemaState.BEHIND == Revisions().state(schema)
-
-
 @pytest.mark.parametrize("statement", ["DROP TABLE samples", "DROP FUNCTION twice(bigint)"])
 @pytest.mark.usefixtures("needing_a_function")
 async def test_a_missing_object_is_named(database, sql, statement):
