@@ -1,4 +1,4 @@
-"""The dependencies that a handler can declare."""
+"""The dependencies that a handler can declare. They read `app.state` by key, which is faster than by attribute."""
 
 from typing import Annotated
 
@@ -12,16 +12,16 @@ from app.rate_limits import RateLimits
 
 async def get_database(request: Request) -> Database:
     """Return the database of this worker."""
-    database: Database = request.app.state.database
+    database: Database = request.app.state["database"]
     return database
 
 
 async def get_read_database(request: Request) -> ReadDatabase:
     """Return what answers reads: this worker's database, or a replica where that is as good."""
     state = request.app.state
-    replicas: Replicas | None = state.replicas
+    replicas: Replicas | None = state["replicas"]
     if replicas is None:
-        database: Database = state.database
+        database: Database = state["database"]
         return database
     headers = request.headers
     return replicas.reader(headers.getlist("cache-control"), headers.getlist("if-none-match"))
@@ -29,13 +29,13 @@ async def get_read_database(request: Request) -> ReadDatabase:
 
 async def get_readiness(request: Request) -> Readiness:
     """Return the readiness checks of this worker."""
-    readiness: Readiness = request.app.state.readiness
+    readiness: Readiness = request.app.state["readiness"]
     return readiness
 
 
 async def get_rate_limits(request: Request) -> RateLimits:
     """Return the rate limits."""
-    rate_limits: RateLimits = request.app.state.rate_limits
+    rate_limits: RateLimits = request.app.state["rate_limits"]
     return rate_limits
 
 

@@ -299,6 +299,7 @@ class UnstorableTextError(RequestError):
 
     code = "unstorable_text"
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+    field = "request"
 
     def __init__(self) -> None:
         super().__init__("The request has a character that the database cannot store.")

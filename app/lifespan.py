@@ -28,7 +28,10 @@ from app.settings import DatabasePooler, Settings
 from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, HEARTBEAT, REFUSAL
 from app.tracing import Tracing
 
-_ALONE = "Limits and metrics are those of this process. Start gunicorn in the folder of gunicorn.conf.py to share them."
+_ALONE = (
+    "Limits and metrics are those of this process. Start it by gunicorn with this service's gunicorn.conf.py. If so, "
+    "look for metrics_directory_unusable and metrics_files_unusable."
+)
 
 log = structlog.get_logger(__name__)
 

@@ -69,12 +69,12 @@ def check_lock_seconds(settings: Settings) -> None:
 def lock_wait_seconds(settings: Settings) -> float:
     """How long a migration waits for a lock: MIGRATION_LOCK_SECONDS, or half the time of a search if that is shorter.
 
-    A search that queues behind the migration must still have time to run after that wait. Where the default is not
-    shorter than DATABASE_WAIT_SECONDS, it is half of that.
+    A search that queues behind the migration must still have time to run after that wait. The default is at most half
+    of DATABASE_WAIT_SECONDS.
     """
     seconds = settings.migration_lock_seconds
-    if seconds >= settings.database_wait_seconds:
-        seconds = settings.database_wait_seconds / 2
+    if "migration_lock_seconds" not in settings.model_fields_set:
+        seconds = min(seconds, settings.database_wait_seconds / 2)
     half_a_search = settings.database_statement_seconds / SLOW_STATEMENT_SHARE / 2
     return max(_SHORTEST_LOCK_SECONDS, min(seconds, half_a_search))
 

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from app.database.connecting import NoWritableServerError
-from app.database_url.redaction import without_quoted
+from app.database_url.redaction import without_value
 from app.errors import (
     CheckViolatedError,
     ConstraintViolatedError,
@@ -189,7 +189,7 @@ def _remove_values(error: asyncpg.PostgresError) -> None:
         error.args = (f"raised in {(error.context or 'the database').partition(chr(10))[0]}",)
         error.hint = None
     elif sqlstate.startswith("22") and error.args:
-        error.args = (without_quoted(str(error.args[0])),)
+        error.args = (without_value(str(error.args[0])),)
 
 
 def _server_failure(

@@ -64,8 +64,10 @@ _INSTEAD: Final = {
 }
 """What does the same here as a parameter that is refused."""
 
-_SSL: Final = {"true": ("require", "verify-ca", "verify-full"), "false": ("disable",)}
-"""The values of `sslmode` that `ssl` may have beside it, first the one that it means alone. It may also have an
+_ENCRYPTED: Final = ("require", "verify-ca", "verify-full")
+
+_SSL: Final = {"true": _ENCRYPTED, "require": _ENCRYPTED, "false": ("disable",)}
+"""The values of `sslmode` that `ssl` may have beside it, first the one that it means alone. It may also have another
 `sslmode` as its value."""
 
 

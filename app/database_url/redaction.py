@@ -7,8 +7,14 @@ from typing import Final
 GAP: Final = "…"
 """What stands in the place of something that was removed."""
 
-_QUOTED: Final = re.compile('"[^"]*"|»[^«]*«|«[^»]*»|„[^“”]*[“”]|“[^”]*”|\u2018[^\u2019]*\u2019|「[^」]*」')
-"""What servers put around names, in the languages of PostgreSQL's messages."""
+_QUOTED: Final = re.compile('"[^"]*"|»[^»«]*«|«[^«»]*»|„[^„“”]*[“”]|“[^“”]*”|\u2018[^\u2018\u2019]*\u2019|「[^「」]*」')
+"""What servers put around names, in the languages of PostgreSQL's messages. No part begins within another one, so that
+the time does not grow with the square of the length."""
+
+_MARKS: Final = '"»«„“”\u2018\u2019「」'
+
+MAX_CHARACTERS: Final = 1000
+"""A longer message is cut: a server may send megabytes."""
 
 _SOCKET_ADDRESS: Final = re.compile(r" ?\('[^']*', \d+(?:, \d+)*\)")
 """How asyncio appends the address that it could not connect to."""
@@ -21,8 +27,13 @@ _WORDS: Final = {
 """Words of the messages themselves. Where one of them is also a part of the URL, a gap in its place would say so."""
 
 
-def without_quoted(message: str) -> str:
-    """The message without what it has in quotation marks."""
+def without_value(message: str) -> str:
+    """The message without what stands between its first quotation mark and its last: a value may have some itself."""
+    marks = [place for place, character in enumerate(message) if character in _MARKS]
+    return f"{message[: marks[0] + 1]}{GAP}{message[marks[-1] :]}" if len(marks) > 1 else message
+
+
+def _without_quoted(message: str) -> str:
     return _QUOTED.sub(lambda quoted: f"{quoted[0][0]}{GAP}{quoted[0][-1]}", message)
 
 
@@ -31,7 +42,7 @@ def redacted(message: str, *, names: Iterable[str], hosts: Iterable[tuple[str, i
 
     A name is removed as a whole word only, so that `app` stays in `application_name`.
     """
-    message = _SOCKET_ADDRESS.sub("", message)
+    message = _SOCKET_ADDRESS.sub("", message[:MAX_CHARACTERS])
     patterns = {name: _as_word(re.escape(name)) for name in names if name.lower() not in _WORDS | {""}}
     for host, port in hosts:
         suffix = rf"\]?(?::{port}|/\.s\.PGSQL\.{port})?"
@@ -41,7 +52,7 @@ def redacted(message: str, *, names: Iterable[str], hosts: Iterable[tuple[str, i
     longest_first = sorted(patterns, key=len, reverse=True)
     if longest_first:
         message = re.sub("|".join(patterns[name] for name in longest_first), GAP, message)
-    return without_quoted(message)
+    return _without_quoted(message)
 
 
 def _as_word(pattern: str) -> str:

@@ -162,13 +162,15 @@ def _included_routers(routes: Iterable[BaseRoute]) -> Iterator[_IncludedRouter]:
 
 def _check(app: FastAPI, included: Sequence[_IncludedRouter]) -> None:
     """Refuse declarations that would have no effect, or would bypass this service's controls."""
+    endpoints = {id(getattr(context.original_route, "endpoint", None)) for context in iter_route_contexts(app.routes)}
     for context in iter_route_contexts(app.routes):
         methods = getattr(context.original_route, "methods", None) or ()
         if "HEAD" in methods and "GET" not in methods:
             raise StartupError(f"{context.path}: HEAD is answered by the route for GET. Declare that one.")
         if isinstance(context.original_route, WebSocketRoute):
             raise StartupError(f"{context.path}: WebSockets are not served. Use a route for GET that streams.")
-        if limiter.passes_by(getattr(context.original_route, "endpoint", None)):
+        limited = limiter.limited_forms(getattr(context.original_route, "endpoint", None))
+        if limited and endpoints.isdisjoint(map(id, limited)):
             raise StartupError(f"{context.path}: the limit would not count. Write @limiter.limit below the route.")
     routers_events = [
         handler

@@ -23,7 +23,7 @@ from app.rate_limits.clients import client_of
 from app.rate_limits.limits import RateLimits
 from app.rate_limits.quotas import Quota
 from app.rate_limits.window import Decision
-from app.state_keys import PRINCIPAL
+from app.state_keys import FAILURE_CODE, PRINCIPAL
 
 OPEN_PATHS: Final = paths.PROBES | {
     "/",
@@ -89,14 +89,11 @@ class Authentication:
         state = scope["state"]
         state[PRINCIPAL] = principal
         set_principal_fields(state, principal.log_fields)
-        outcome = Outcome.ACCEPTED
         try:
             await self._app(scope, receive, send)
-        except InsufficientScopeError:
-            outcome = Outcome.INSUFFICIENT_SCOPE
-            raise
         finally:
-            self._observer.auth_decided(outcome)
+            lacks_scope = state.get(FAILURE_CODE) == InsufficientScopeError.code
+            self._observer.auth_decided(Outcome.INSUFFICIENT_SCOPE if lacks_scope else Outcome.ACCEPTED)
 
     def _is_open(self, scope: Scope) -> bool:
         if scope["path"] in self._open_paths and scope["method"] in {"GET", "HEAD"}:

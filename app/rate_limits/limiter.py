@@ -31,7 +31,7 @@ class RouteLimiter(Limiter):
                 config_filename=os.devnull,
             )
         self._limits: Mapping[str, str] = {}
-        self._wrapped = set[Callable[..., Any]]()
+        self._limited: dict[int, list[Callable[..., Any]]] = {}
 
     def limit(self, limit_value: Any, *args: Any, **options: Any) -> Callable[..., Any]:
         """Limit a route, as slowapi documents it.
@@ -51,15 +51,15 @@ class RouteLimiter(Limiter):
 
     def _remembering(self, limit: Callable[..., Any]) -> Callable[..., Any]:
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-            self._wrapped.add(function)
             limited: Callable[..., Any] = limit(function)
+            self._limited.setdefault(id(function), []).append(limited)
             return limited
 
         return decorate
 
-    def passes_by(self, endpoint: Callable[..., Any] | None) -> bool:
-        """Whether a limit is declared for this function, and calling it does not count: a route must have the other."""
-        return endpoint in self._wrapped
+    def limited_forms(self, function: Callable[..., Any] | None) -> list[Callable[..., Any]]:
+        """What the decorators of this limiter have made of a function. Only calls of these count, not its own."""
+        return self._limited.get(id(function), [])
 
     def get_app_config(self, key: str, default_value: Any = None) -> Any:  # noqa: ARG002 -- slowapi's signature
         """Ignore RATELIMIT_* variables and `.env`: the service's settings are the only configuration."""

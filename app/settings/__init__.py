@@ -90,8 +90,8 @@ class Settings(TracingSettings):
 
     migration_lock_seconds: Seconds = 0.2
     """How long a migration waits for a lock before it lets the requests that queue behind it run, and retries.
-    `alembic` refuses a value that is not less than DATABASE_WAIT_SECONDS. If a tenth of DATABASE_STATEMENT_SECONDS is
-    shorter, the migration waits for that, and the default is at most half of DATABASE_WAIT_SECONDS."""
+    `alembic` refuses a value that is not less than DATABASE_WAIT_SECONDS. The wait is at most a tenth of
+    DATABASE_STATEMENT_SECONDS, and the default at most half of DATABASE_WAIT_SECONDS."""
 
     migration_wait_seconds: Seconds = 60.0
     """How long a migration waits in total for locks and for a connection. After that it fails, and names the
@@ -157,8 +157,8 @@ class Settings(TracingSettings):
 
     cors_allow_origins: Origins = ()
     """Origins whose pages may call this service from a browser, such as `https://app.example.com`. Besides `http` and
-    `https`, the scheme may be `capacitor`, `ionic` or `tauri`, or that of an extension of a browser, such as
-    `moz-extension`."""
+    `https`, the scheme may be `app`, `capacitor`, `ionic`, `tauri` or `vscode-webview`, or that of an extension of a
+    browser, such as `moz-extension`."""
 
     cors_allow_headers: HeaderNames = CORS_HEADERS
     """Request headers that pages of these origins may send."""

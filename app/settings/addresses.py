@@ -25,7 +25,9 @@ _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z-]+)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::0*(?P<port>[1-9][0-9]{0,4}))?/?"
 )
 
-_APP_SCHEMES: Final = ("capacitor", "chrome-extension", "ionic", "moz-extension", "safari-web-extension", "tauri")
+_APP_SCHEMES: Final = (
+    "app", "capacitor", "chrome-extension", "ionic", "moz-extension", "safari-web-extension", "tauri", "vscode-webview",
+)  # fmt: skip
 """Schemes of origins, besides http and https, that apps and extensions of browsers send."""
 
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]+")

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.database_url import DatabaseUrl
+from app.database_url.redaction import GAP, MAX_CHARACTERS, without_value
 
 URL = DatabaseUrl.parse(
     "postgresql://tenantuser:hunter2@db.tenant.example:6543,[fd00::7]:5433,10.1.2.3/tenantdb"
@@ -76,3 +77,22 @@ def test_no_name_is_left_whatever_its_characters(user, password, database):
     for quoted in ("{}", '"{}"', "»{}«", "«{}»", "„{}“", "'{}'", ": {}."):
         shown = url.redact(" of ".join(quoted.format(part) for part in (user, password, database)))
         assert not [part for part in (user, password, database) if part in shown]
+
+
+def test_a_long_message_is_cut():
+    """A server that only pretends to be PostgreSQL may send one."""
+    assert MAX_CHARACTERS + len(GAP) >= len(URL.redact("„" * 1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ('invalid input syntax for type uuid: "a"secret"b"', 'invalid input syntax for type uuid: "…"'),
+        ("ungültige Eingabesyntax: »sec»ret«", "ungültige Eingabesyntax: »…«"),
+        ("value too long", "value too long"),
+        ('one " alone', 'one " alone'),
+    ],
+)
+def test_a_value_with_quotation_marks_is_removed_as_a_whole(message, shown):
+    """PostgreSQL does not escape them."""
+    assert shown == without_value(message)

@@ -230,6 +230,17 @@ def test_a_limit_above_its_route_is_refused(app, own):
         app.build_middleware_stack()
 
 
+def test_a_function_may_be_served_with_its_limit_and_without(app):
+    """Each of its routes does what it declares. An endpoint need not be hashable."""
+
+    async def tea(request: Request) -> int:
+        return 1
+
+    app.get("/free")(tea)
+    app.get("/limited")(limiter.limit("1/minute")(tea))
+    app.build_middleware_stack()
+
+
 async def test_a_middleware_gets_the_response_to_a_named_error(app, router):
     """A team's own middleware sees a 404 as FastAPI documents it: as a response, and not as an exception."""
     seen = []

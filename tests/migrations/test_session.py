@@ -312,7 +312,8 @@ def test_a_lock_timeout_that_requests_cannot_outwait_is_refused(monkeypatch, set
         ({}, 0.2), ({"migration_lock_seconds": 0.9}, 0.5), ({"database_statement_seconds": 1}, 0.1),
         ({"database_statement_seconds": 60, "migration_lock_seconds": 0.9}, 0.9),
         ({"database_statement_seconds": 2, "migration_lock_seconds": 0.1}, 0.1),
-        ({"database_wait_seconds": 0.2}, 0.1), ({"database_wait_seconds": 0.1}, 0.05),
+        ({"database_wait_seconds": 0.2}, 0.1), ({"database_wait_seconds": 0.3}, 0.15),
+        ({"database_wait_seconds": 0.3, "migration_lock_seconds": 0.2}, 0.2),
         ({"database_statement_seconds": 0.001}, 0.001), ({"migration_lock_seconds": 0.001}, 0.001),
     ],
 )  # fmt: skip
