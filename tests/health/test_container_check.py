@@ -100,13 +100,18 @@ def test_the_defaults_are_those_of_the_settings():
     assert ("127.0.0.1", 8000) == (connection.host, connection.port)
 
 
-@pytest.mark.parametrize("port", ["8000", " 8000 ", "08000", "8000.0", "8_000", "+8000", "\uff18000", "http"])
+@pytest.mark.parametrize("port", ["8000", " 8000 ", "08000"])
 def test_a_port_is_read_as_the_service_reads_it(port, monkeypatch):
     """A port that one of the two reads otherwise than the other would make a healthy server unhealthy."""
     monkeypatch.setenv("PORT", port)
-    try:
-        expected = Settings.load(_env_file=None).port
-    except StartupError:
-        return
 
-    assert expected == container_check.connect({"PORT": port}).port
+    assert Settings.load(_env_file=None).port == container_check.connect({"PORT": port}).port == 8000
+
+
+@pytest.mark.parametrize("port", ["8000.0", "8_000", "+8000", "\uff18000", "http"])
+def test_a_port_that_the_check_might_read_otherwise_is_refused(port, monkeypatch):
+    """The service does not start with it."""
+    monkeypatch.setenv("PORT", port)
+
+    with pytest.raises(StartupError, match=r"^PORT must be a whole number"):
+        Settings.load(_env_file=None)
