@@ -5,10 +5,16 @@ than those before.
 """
 
 import fcntl
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 SUFFIX: Final = ".report"
+
+_ATTEMPTS: Final = 5
+_PAUSE_SECONDS: Final = 0.001
+"""Between two attempts to lock the file. A worker holds the lock for less."""
 
 
 class LastReport:
@@ -29,8 +35,7 @@ class LastReport:
             return True
         try:
             with self._file.open("a+", encoding="utf-8") as file:
-                # Never waited for: another worker may have been stopped while it holds the lock.
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file.fileno())
                 file.seek(0)
                 if file.read() == report:
                     return False
@@ -39,3 +44,17 @@ class LastReport:
         except (OSError, UnicodeDecodeError):
             return True
         return True
+
+
+def _lock(descriptor: int) -> None:
+    """Lock the file. Workers that find out the same at the same moment take turns.
+
+    Raises:
+        OSError: Another worker holds the lock for longer: it may have been stopped.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_PAUSE_SECONDS)
+    raise BlockingIOError

@@ -1,4 +1,6 @@
 import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 from app.health.last_report import LastReport
 
@@ -32,3 +34,16 @@ def test_each_report_is_new_without_a_file_that_can_be_used(tmp_path):
             LastReport(tmp_path, "binary"),
         ):
             assert [True, True] == [report.replace("hot"), report.replace("hot")]
+
+
+def test_workers_that_report_the_same_at_the_same_moment(tmp_path):
+    """One of them is the first."""
+    moment = Barrier(2)
+
+    def report(number: int) -> bool:
+        moment.wait()
+        return LastReport(tmp_path, "tea").replace(str(number))
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(100):
+            assert [False, True] == sorted(pool.map(report, [number] * 2))
