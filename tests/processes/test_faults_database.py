@@ -175,7 +175,8 @@ def test_a_worker_becomes_ready_when_the_server_has_a_free_connection(own_cluste
 
     execute(
         own_cluster.url,
-        "CREATE ROLE items_app LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO items_app",
+        "CREATE ROLE items_app LOGIN; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO items_app; "
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO items_app",
     )
     with asyncio.Runner() as runner:
         connections = runner.run(occupy())
