@@ -29,8 +29,8 @@ from app.state_keys import ANSWER_REFUSED, CLIENTS_OBSERVER, HEARTBEAT, REFUSAL
 from app.tracing import Tracing
 
 _ALONE = (
-    "Limits and metrics are those of this process. Start it by gunicorn with this service's gunicorn.conf.py. If so, "
-    "look for metrics_directory_unusable and metrics_files_unusable."
+    "Its limits and metrics are its own. Start the service by gunicorn with its gunicorn.conf.py. If it is started so, "
+    "the event metrics_directory_unusable or metrics_files_unusable says why."
 )
 
 log = structlog.get_logger(__name__)

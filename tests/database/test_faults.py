@@ -97,7 +97,7 @@ async def test_a_server_that_sends_the_password_back_does_not_get_it_logged(monk
     ],
 )
 async def test_no_part_of_the_url_is_logged(monkeypatch, error, cause):
-    """Whoever repeats it, and however it is quoted."""
+    """No matter who repeats it, and how it is quoted."""
 
     async def refuse(*_arguments, **_options):
         raise error
