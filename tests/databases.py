@@ -60,10 +60,10 @@ class PoolEvents:
 
 @asynccontextmanager
 async def connected(url: str | DatabaseUrl, **limits: Any) -> AsyncIterator[Database]:
-    """The database at this URL."""
+    """The database at this URL; a test that waits in vain for a connection names a shorter `wait_seconds`."""
     defaults: dict[str, Any] = {
         "connections": 3,
-        "wait_seconds": 0.5,
+        "wait_seconds": 5.0,
         "statement_seconds": 1.0,
         "connection_seconds": 1800.0,
         "through_pgbouncer": False,

@@ -253,7 +253,8 @@ async def test_a_missing_table_column_or_function_is_an_outdated_schema(database
 
 async def test_a_request_to_a_frozen_server_ends_in_time(database_url):
     """A frozen server is 504 or 503 soon after the limit; when it answers again, requests succeed."""
-    async with proxied(database_url) as proxy, connected(proxy.url, statement_seconds=0.3, connections=2) as database:
+    limits = {"connections": 2, "wait_seconds": 0.5, "statement_seconds": 0.3}
+    async with proxied(database_url) as proxy, connected(proxy.url, **limits) as database:
         await open_all(database)
 
         proxy.freeze()

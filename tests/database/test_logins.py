@@ -64,7 +64,8 @@ async def test_a_server_whose_logins_are_slow_has_no_more_sessions_than_the_pool
         while not codes["ok"]:
             codes.update(await outcomes(database.run(ONE, {})))
 
-    async with connected(own_cluster.url.replace("postgres@", f"{ROLE}@"), connections=3) as database:
+    url = own_cluster.url.replace("postgres@", f"{ROLE}@")
+    async with connected(url, connections=3, wait_seconds=0.5) as database:
         requests = [asyncio.create_task(request(database)) for _ in range(6)]
         async with asyncio.timeout(60):
             while not codes["ok"]:
