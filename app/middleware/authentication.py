@@ -141,14 +141,14 @@ class Authentication:
             decision = self._limits.hit_on_host(quota, address)
             if not decision.admitted:
                 return self._limited(scope, quota, decision)
-            scope["state"]["rate_limit_headers"] = quota.headers(decision)
+            scope["state"]["rate_limit_headers"] = quota.headers(decision.remaining, decision.reset_seconds)
         if refused.outcome is Outcome.MISSING:
             return AuthenticationRequiredError()
         return AuthUnavailableError() if refused.outcome is Outcome.UNAVAILABLE else InvalidTokenError()
 
     @staticmethod
     def _limited(scope: Scope, quota: Quota, decision: Decision) -> RequestError:
-        scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        scope["state"]["rate_limit_headers"] = quota.headers(decision.remaining, decision.reset_seconds)
         return RateLimitedError(quota.retry_seconds(decision))
 
 

@@ -45,6 +45,10 @@ class RateLimit:
         if not self._limits.enabled:
             return None
         quota = self._limits.quota(scope["method"])
+        headers = self._limits.admit_at_once(quota, client)
+        if headers is not None:
+            scope["state"]["rate_limit_headers"] = headers
+            return None
         decision = self._limits.hit_at_once(quota, client)
         if decision is None:
             return self._wait(scope, quota, client)
@@ -56,7 +60,7 @@ class RateLimit:
 
     @staticmethod
     def _apply(scope: Scope, quota: Quota, decision: Decision) -> None:
-        scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        scope["state"]["rate_limit_headers"] = quota.headers(decision.remaining, decision.reset_seconds)
         if not decision.admitted:
             raise RateLimitedError(quota.retry_seconds(decision))
 

@@ -15,7 +15,7 @@ from app.errors import QuotaTooSmallError, RateLimitedError
 from app.rate_limits.clients import client_of_scope
 from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.limiter import limiter
-from app.rate_limits.quotas import Quota
+from app.rate_limits.quotas import Headers, Quota
 from app.rate_limits.slices import Slices
 from app.rate_limits.window import Decision
 from app.settings import Settings
@@ -100,6 +100,14 @@ class RateLimits:
         """The quota that a request with this method uses."""
         return self._read if method in READ_METHODS else self._write
 
+    def admit_at_once(self, quota: Quota, client: str) -> Headers | None:
+        """Admit a request that is counted already, and return its headers. None if it has to be counted by `hit`."""
+        spent = self._slices.spend(quota.key(client))
+        if spent is None:
+            return None
+        self._metrics.rate_limit_decided(quota.name, "admitted")
+        return quota.headers(*spent)
+
     def hit_at_once(self, quota: Quota, client: str) -> Decision | None:
         """Count a request of a client, as `client_of` names it, or refuse it. None if Redis has to be asked."""
         if self._redis is not None:
@@ -132,7 +140,7 @@ class RateLimits:
         if cost > quota.limit:
             raise QuotaTooSmallError(cost, quota.text)
         decision = await self._count(quota, client_of_scope(scope), cost, counted=1)
-        scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        scope["state"]["rate_limit_headers"] = quota.headers(decision.remaining, decision.reset_seconds)
         if not decision.admitted:
             self._metrics.rate_limit_decided(quota.name, "refused")
             raise RateLimitedError(quota.retry_seconds(decision))
@@ -175,7 +183,7 @@ class RateLimits:
         reset = limiter.limiter.get_window_stats(entry, *identifiers).reset_time
         seconds = reset - time.time()
         quota, decision = Quota("route", str(entry)), Decision(False, 0, seconds, seconds)
-        request.scope["state"]["rate_limit_headers"] = quota.headers(decision)
+        request.scope["state"]["rate_limit_headers"] = quota.headers(decision.remaining, decision.reset_seconds)
         raise RateLimitedError(quota.retry_seconds(decision))
 
     def _set_degraded(self, cause: str, degraded: bool) -> None:

@@ -6,6 +6,8 @@ from limits import parse
 
 from app.rate_limits.window import Decision
 
+Headers = list[tuple[bytes, bytes]]
+
 
 class Quota:
     """The requests of one kind that a client may send in a window."""
@@ -26,13 +28,13 @@ class Quota:
         """The key under which a client's requests of this kind are counted."""
         return (self._prefix + client).encode()
 
-    def headers(self, decision: Decision) -> list[tuple[bytes, bytes]]:
-        """`RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10."""
-        seconds = ceil(decision.reset_seconds)
+    def headers(self, remaining: int, reset_seconds: float) -> Headers:
+        """`RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-10. See `Decision`."""
+        seconds = ceil(reset_seconds)
         if not 1 <= seconds <= self.window_seconds:
             # Requests that were counted ahead leave the counters up to a tenth of a second later.
             seconds = min(max(1, seconds), self.window_seconds)
-        return [self._policy, (b"ratelimit", self._state % (decision.remaining, seconds))]
+        return [self._policy, (b"ratelimit", self._state % (remaining, seconds))]
 
     def retry_seconds(self, decision: Decision) -> int:
         """Whole seconds after which a refused request is admitted, if the client sends nothing until then."""

@@ -83,20 +83,35 @@ class Slices:
         self._workers = workers
         self._slices = OrderedDict[bytes, _Slice]()
 
+    def spend(self, key: bytes, cost: int = 1) -> tuple[int, float] | None:
+        """Admit a request that is counted already, or as many as `cost`.
+
+        Returns:
+            What remains, and in how many seconds some of the client's quota is free again. None if the counters have
+            to be asked.
+        """
+        held = self._slices.get(key)
+        if held is None or held.left < cost:
+            return None
+        now = time.monotonic()
+        if now >= held.ends_at:
+            return None
+        if now >= held.fresh_until:
+            held.remaining = self._remaining(held.place)
+            held.fresh_until = now + _FRESH_SECONDS
+        if held.remaining is None:
+            return None
+        held.left -= cost
+        return held.remaining + held.left, held.reset_at - now
+
     def hit(self, key: bytes, limit: int, window: float, cost: int = 1, *, counted: int = 0) -> Decision:
         """Count a request, or refuse it. The arguments are those of `SharedMemoryCounters.hit`."""
-        held = self._slices.get(key)
-        now = time.monotonic()
-        if held is not None and held.left >= cost - counted and now < held.ends_at:
-            if now >= held.fresh_until:
-                held.remaining = self._remaining(held.place)
-                held.fresh_until = now + _FRESH_SECONDS
-            if held.remaining is not None:
-                held.left -= cost - counted
-                return Decision(True, held.remaining + held.left, held.reset_at - now)
+        if (spent := self.spend(key, cost - counted)) is not None:
+            return Decision(True, *spent)
         largest = limit // (_SHARE * self._workers)
         if largest < _SMALLEST:
             return self._counters.hit(key, limit, window, cost, counted=counted)
+        held, now = self._slices.get(key), time.monotonic()
         size, unspent = 0, None
         if held is not None:
             size = min(2 * held.size or 1, largest) if now < held.ends_at else 0
