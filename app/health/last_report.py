@@ -12,9 +12,9 @@ from typing import Final
 
 SUFFIX: Final = ".report"
 
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 50
 _PAUSE_SECONDS: Final = 0.001
-"""Between two attempts to lock the file. A worker holds the lock for less."""
+"""Between two attempts to lock the file. A worker holds the lock for less, unless it has to wait for a CPU."""
 
 
 class LastReport:
