@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 CLIENT_SHARE: Final = "client_share"
 """The code by which the metrics count a request that was refused because of its client's own share."""
 
-_IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
+_IN_DOUBT = "The write may or may not have been applied; a POST that had an Idempotency-Key can be repeated with it."
 
 
 class StartupError(Exception):
@@ -50,7 +50,7 @@ _REFUSALS = {
     HTTPStatus.TOO_MANY_REQUESTS: ("too_many_pipelined", "Too many requests wait on this connection."),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("head_too_large", "The head of the request is too large."),
     HTTPStatus.SERVICE_UNAVAILABLE: ("too_many_connections", "The server has too many connections. Try again later."),
-    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: ("http_version_unsupported", "Send the request by HTTP/1.1."),
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: ("http_version_unsupported", "Send the request over HTTP/1.1."),
 }
 
 
@@ -458,10 +458,12 @@ class OverloadedError(PoolExhaustedError):
 
 
 class SlowRequestsBusyError(OverloadedError):
-    """Too many searches and exact counts run or wait already. Other requests are served."""
+    """Too many searches, exact counts and exports run or wait already. Other requests are served."""
 
     code = "slow_requests_busy"
-    detail = "Too many searches and exact counts run at the moment. Try again later; other requests are served."
+    detail = (
+        "Too many searches, exact counts and exports run at the moment. Try again later; other requests are served."
+    )
 
 
 class StreamsBusyError(OverloadedError):
@@ -496,13 +498,13 @@ class StatementTimeoutError(RequestError):
 
 
 class SlowStatementTimeoutError(StatementTimeoutError):
-    """A search or an exact count ran past its time, which is shorter than that of other statements."""
+    """A search, an exact count or a part of an export ran past its time, which is shorter than that of others."""
 
     def __init__(self, seconds: float) -> None:
         RequestError.__init__(
             self,
-            f"A search or an exact count may take {seconds:g} s in the database, and this one took longer. "
-            "Search for a longer text, or leave out count=exact.",
+            f"A search, an exact count or a part of an export may take {seconds:g} s in the database, and this one "
+            "took longer. Search for a longer text, or leave out count=exact.",
         )
 
 

@@ -136,7 +136,7 @@ def test_other_errors_are_raised_as_they_are(error):
 )
 def test_a_write_is_in_doubt_only_when_the_server_reported_no_error(error, in_doubt):
     """A statement that the server reports as failed has changed nothing; after a lost connection nobody knows."""
-    said = "The write may or may not have been applied; retry POST with an Idempotency-Key."
+    said = "The write may or may not have been applied; a POST that had an Idempotency-Key can be repeated with it."
 
     assert in_doubt == (said in str(failure(error, write_in_doubt=True)))
     assert said not in str(failure(error, write_in_doubt=False))

@@ -27,7 +27,7 @@ from tests.sample import crud
 from tests.sample.table import samples
 
 SLOW_SLEEP = slow(select(func.pg_sleep(bindparam("seconds", type_=Float))))
-IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
+IN_DOUBT = "The write may or may not have been applied; a POST that had an Idempotency-Key can be repeated with it."
 
 
 async def test_a_statement_returns_its_rows(database):

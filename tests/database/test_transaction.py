@@ -25,7 +25,7 @@ from tests.proxy import proxied
 from tests.sample import crud
 
 COUNT = "SELECT count(*) FROM samples"
-IN_DOUBT = "The write may or may not have been applied; retry POST with an Idempotency-Key."
+IN_DOUBT = "The write may or may not have been applied; a POST that had an Idempotency-Key can be repeated with it."
 
 
 async def test_a_transaction_commits_at_its_end(database, sql):
