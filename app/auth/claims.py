@@ -54,7 +54,7 @@ def _check_times(claims: dict[str, Any]) -> float:
     if expires is None:
         raise _bad("it has no exp")
     if expires + LEEWAY_SECONDS <= now:
-        raise TokenRefusedError(Outcome.EXPIRED, f"it has expired {now - expires:.0f} s ago")
+        raise TokenRefusedError(Outcome.EXPIRED, f"it expired {now - expires:.0f} s ago")
     for name in ("nbf", "iat"):
         begins = _time(claims, name)
         if begins is not None and begins - LEEWAY_SECONDS > now:

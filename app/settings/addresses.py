@@ -84,7 +84,7 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(entry if entry == "*" else _network(entry) for entry in value)
     except ValueError:
         raise ValueError(
-            "must be addresses or networks like 10.0.0.0/8, without bits of a host, separated by commas, or * for all"
+            "must be addresses or networks like 10.0.0.0/8, with no host bits set, separated by commas, or * for all"
         ) from None
 
 

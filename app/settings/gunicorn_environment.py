@@ -66,7 +66,7 @@ def _refusal(environment: Environment) -> str | None:
                 _ = network.strip() in ("", "*") or ipaddress.ip_network(network.strip())
         except ValueError:
             return (
-                "FORWARDED_ALLOW_IPS must be addresses or networks like 10.0.0.0/8, without bits of a host, "
+                "FORWARDED_ALLOW_IPS must be addresses or networks like 10.0.0.0/8, with no host bits set, "
                 "separated by commas, or * for all."
             )
     return None

@@ -21,8 +21,8 @@ BEGIN
         BEGIN
             CREATE EXTENSION IF NOT EXISTS pg_trgm;
         EXCEPTION WHEN insufficient_privilege THEN
-            RAISE WARNING 'The role % may not create the extension pg_trgm, so searches will read the whole table. '
-                'Run CREATE EXTENSION pg_trgm as a superuser, then create the index ix_items_name_trgm.', current_user;
+            RAISE WARNING 'The role % may not create the extension pg_trgm, so there is no index ix_items_name_trgm. '
+                'Only the previous release needs it.', current_user;
         END;
     END IF;
     SELECT nspname INTO extension_schema
