@@ -35,7 +35,7 @@ def position_after(time: datetime | None) -> tuple[datetime, int]:
 async def changed_after(database: StatementRunner, position: tuple[datetime, int], *, limit: int) -> ItemPage:
     """The items whose `updated_at` and id come after the position, in this order.
 
-    A transaction that has written an item and is still open, ends the page: what was written after it had begun
+    A transaction that has written an item and is still open ends the page: what was written after its beginning
     comes when it has ended. So no change appears later at a position that was passed (docs/decisions/0046).
     """
     updated_at, item_id = position

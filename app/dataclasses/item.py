@@ -56,17 +56,17 @@ class Item:
 
 @dataclass(slots=True, kw_only=True)
 class ItemPage:
-    """Some items in the order of their ids, and how many match in all."""
+    """Some items in the order of a list, and how many match in all."""
 
     items: list[Item]
     has_more: bool
     """Whether more items match after the last one."""
 
     total: int | None
-    """How many items match in all; None after a cursor."""
+    """How many items match in all; None after a cursor and in the feed of changes."""
 
     total_is_exact: bool | None
-    """False if `total` is the planner's estimate; None after a cursor."""
+    """False if `total` is the planner's estimate; None where `total` is."""
 
 
 @dataclass(slots=True, kw_only=True)

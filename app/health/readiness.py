@@ -64,7 +64,7 @@ class Checks:
     """Whether the worker is ready only because a replica answers reads: the primary is away or takes no writes."""
 
     primary_away: bool = False
-    """Whether it has not answered at all then."""
+    """With `by_replica`: whether the primary has not answered at all."""
 
     @property
     def passed(self) -> bool:

@@ -18,11 +18,9 @@ def json_response(
     return _JsonResponse(orjson.dumps(content, option=orjson.OPT_UTC_Z), headers or {}, status)
 
 
-def rendered_response(
-    body: bytes, *, headers: Mapping[str, str] | None = None, status: HTTPStatus = HTTPStatus.OK
-) -> Response:
+def rendered_response(body: bytes, *, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response with JSON that has been rendered already."""
-    return _JsonResponse(body, headers or {}, status)
+    return _JsonResponse(body, headers or {}, HTTPStatus.OK)
 
 
 class _JsonResponse(Response):

@@ -299,7 +299,7 @@ class Metrics:
         self._pool_wait.observe(seconds)
 
     def pool_timed_out(self) -> None:
-        """A request got no connection within its timeout."""
+        """A request got no connection within its time, and not for a slow statement."""
         self._pool_timeouts.inc()
 
     def pool_opened(self) -> None:

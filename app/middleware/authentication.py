@@ -47,8 +47,8 @@ class Authentication:
     needs one as well.
 
     A request without a valid token is counted against its address. While an address has used up its quota, no new token
-    from it is verified, so that guessing is limited. Clients whose tokens are known go on: a neighbour behind the same
-    address cannot lock them out.
+    from it is verified, so that guessing is limited. Clients whose tokens are known go on: another client behind the
+    same address cannot lock them out.
     """
 
     def __init__(

@@ -109,7 +109,7 @@ class SharedMemoryCounters:
             self._release()
 
     def close(self) -> None:
-        """Close the counters. Counters of this process alone are deleted by it."""
+        """Close the counters."""
         if self._environment is not None:
             self._environment.close()
             self._environment = None

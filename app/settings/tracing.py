@@ -180,5 +180,5 @@ class TracingSettings(FromEnvironment):
         return (
             bool(self.otel_exporter_otlp_endpoint)
             and self.otel_traces_exporter == "otlp"
-            and not (self.otel_sdk_disabled)
+            and not self.otel_sdk_disabled
         )

@@ -83,7 +83,7 @@ class _CollectorSession(requests.Session):
             self.mount(scheme, self._adapter)
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request. Its `timeout` is for all of it: that of the library begins anew with each byte that arrives.
+        """Send a request. Its `timeout` is for all of it: that of the library begins again with each byte that arrives.
 
         Raises:
             requests.RequestException: No answer came in time, or it leads to another address.

@@ -133,7 +133,7 @@ def _check_address(host: str) -> None:
 
 
 def _check_port(host: str, name: str, port: int) -> None:
-    """Gunicorn would try for five seconds, and the process that uses the port seldom ends in that time."""
+    """Gunicorn would try for five seconds, and the process that uses the port rarely ends in that time."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Gunicorn does

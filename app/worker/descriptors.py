@@ -24,7 +24,8 @@ def connections_with_descriptors(max_connections: int, database_connections: int
 
     Args:
         max_connections: MAX_CONNECTIONS.
-        database_connections: DATABASE_CONNECTIONS. A worker has all of them if it is the only one.
+        database_connections: DATABASE_CONNECTIONS, for the primary and again for each replica. A worker has all of
+            them if it is the only one.
 
     Raises:
         StartupError: Almost no descriptor is left for clients.
