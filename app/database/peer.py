@@ -7,23 +7,23 @@ import asyncpg
 from app.errors import DatabaseSetupError
 
 POOLER_NOT_DECLARED: Final = (
-    "DATABASE_URL leads to a connection pooler, and DATABASE_POOLER does not say so: write "
-    "DATABASE_POOLER=pgbouncer, or let DATABASE_URL lead to PostgreSQL itself."
+    "DATABASE_URL or DATABASE_REPLICA_URL leads to a connection pooler, and DATABASE_POOLER does not say so: write "
+    "DATABASE_POOLER=pgbouncer, or let the URL lead to PostgreSQL itself."
 )
 
 PARAMETERS_REFUSED: Final = (
-    "DATABASE_URL leads to a server that refuses this service's startup parameters, as PgBouncer does: write "
-    "DATABASE_POOLER=pgbouncer, or let DATABASE_URL lead to PostgreSQL itself."
+    "DATABASE_URL or DATABASE_REPLICA_URL leads to a server that refuses this service's startup parameters, as "
+    "PgBouncer does: write DATABASE_POOLER=pgbouncer, or let the URL lead to PostgreSQL itself."
 )
 
 PARAMETERS_REFUSED_BY_POOLER: Final = (
-    "The pooler at DATABASE_URL refuses application_name or client_encoding, the startup parameters that this service "
+    "The pooler refuses application_name or client_encoding, the startup parameters that this service "
     "sends to a pooler: let it accept or ignore both, as PgBouncer does."
 )
 
 NO_PREPARED_STATEMENTS: Final = (
     "DATABASE_POOLER=pgbouncer-prepared needs PgBouncer 1.21 or newer in transaction mode with "
-    "max_prepared_statements of 100 or more, and the pooler at DATABASE_URL does not keep prepared statements: "
+    "max_prepared_statements of 100 or more, and the pooler does not keep prepared statements: "
     "write DATABASE_POOLER=pgbouncer."
 )
 
