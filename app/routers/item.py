@@ -141,8 +141,9 @@ async def list_items(
     sort: Annotated[
         cursors.Order,
         Query(
-            description="`-id` lists the newest items first. `updated_at` is a feed of changes: it has cursors and no "
-            "page numbers or totals. Of the filters only `updated_after` can be combined with it."
+            description="`-id` lists the newest items first, and cannot be combined with `q`. `updated_at` is a feed "
+            "of changes: it has cursors and no page numbers or totals. Of the filters only `updated_after` can be "
+            "combined with it."
         ),
     ] = "id",
     updated_after: Annotated[

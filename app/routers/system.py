@@ -45,7 +45,7 @@ async def health() -> Response:
 
 @router.get(paths.READY, response_model=Readiness, responses=_NOT_READY)
 async def ready(request: Request, readiness: ReadinessDependency) -> Response:
-    """Whether this worker should receive requests: the database, its schema, and that the worker is not draining."""
+    """Whether this worker should receive requests: the database, its schema, keys for access tokens, and draining."""
     result = await readiness.checks()
     draining = is_draining(request.scope["state"])
     checks = result.to_dict() | {"draining": draining}
