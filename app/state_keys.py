@@ -16,8 +16,9 @@ REFUSAL: Final = "refusal"
 """From the lifespan: the class of the error by which the application is told that the server refuses a request. After a
 reload the server still has the modules from the start of the master, and the application has new ones."""
 
-BODY_INCOMPLETE: Final = "body_incomplete"
-"""Present if the application begins with a request before its body has arrived completely."""
+BODY_LONG: Final = "body_long"
+"""Present if the body is longer than what the server receives before it hands a request to the application: it may have
+arrived in part only, and be longer than MAX_BODY_BYTES."""
 
 BODY_KEPT: Final = "body_kept"
 """Present if the endpoint keeps all of a body that may be longer than MAX_BODY_BYTES."""

@@ -17,7 +17,7 @@ from app.http.binding import Binding, has_simple_form
 from app.http.body import BodyRules, limited, rules_of, with_whole_body
 from app.http.scopes import check_scopes, declared_scopes
 from app.settings import Settings
-from app.state_keys import BODY_INCOMPLETE, BODY_KEPT
+from app.state_keys import BODY_KEPT, BODY_LONG
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -108,7 +108,7 @@ class Route(APIRoute):
         Raises:
             InsufficientScopeError: As `handle` does.
         """
-        if self.needed_scopes or self._keeps_long_body or BODY_INCOMPLETE in scope.get("state", ()):
+        if self.needed_scopes or self._keeps_long_body or BODY_LONG in scope.get("state", ()):
             return self._begin_and_call(scope, receive, send)
         return self.binding.call(scope, receive, send, self.limit_bytes)  # type: ignore[union-attr]
 
@@ -122,7 +122,7 @@ class Route(APIRoute):
             check_scopes(scope, self.needed_scopes)
         if self._keeps_long_body:
             scope.setdefault("state", {})[BODY_KEPT] = True
-        if BODY_INCOMPLETE in scope.get("state", ()) and not self._reads_body:
+        if BODY_LONG in scope.get("state", ()) and not self._reads_body:
             return await with_whole_body(scope, receive, self.limit_bytes)
         return receive
 

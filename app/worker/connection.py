@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.errors import RequestRefusedError
-from app.state_keys import ANSWER_REFUSED, BODY_INCOMPLETE, CLIENT_DISCONNECTED, REFUSAL
+from app.state_keys import ANSWER_REFUSED, BODY_LONG, CLIENT_DISCONNECTED, REFUSAL
 from app.worker.client import LimitedClient
 from app.worker.head import (
     MAX_LINE_BYTES,
@@ -244,8 +244,8 @@ class Connection(LimitedClient):
                 self.flow.resume_reading()
             else:
                 self.pipeline.pop()
-                if cycle.more_body:
-                    cycle.scope["state"][BODY_INCOMPLETE] = True
+                if cycle.is_long:
+                    cycle.scope["state"][BODY_LONG] = True
                 self._start_asgi_task(cycle, app)
 
     def _forget_request(self) -> None:

@@ -48,7 +48,7 @@ class RequestCycle(ResponseWriter):
     """One request and its response."""
 
     is_long = False
-    """The application begins before the body has arrived completely."""
+    """The application may begin before the body has arrived completely."""
 
     head_bytes = 0
     handed_on_bytes = 0

@@ -15,7 +15,7 @@ from app.http.openapi import MERGE_PATCH_TOO
 from app.http.route import Route
 from app.main import create_app
 from app.settings import Settings
-from app.state_keys import BODY_INCOMPLETE, BODY_KEPT
+from app.state_keys import BODY_KEPT, BODY_LONG
 from tests.answers import problem, refused_fields
 
 JSON = {"Content-Type": "application/json"}
@@ -361,7 +361,7 @@ async def begun_early(client, path, messages):
     scope = {
         "type": "http", "method": "DELETE", "path": f"/notes/{path}", "raw_path": b"", "query_string": b"",
         "http_version": "1.1", "headers": [(b"host", b"a")], "client": ("127.0.0.1", 1), "server": ("a", 80),
-        "scheme": "http", "root_path": "", "state": {BODY_INCOMPLETE: True},
+        "scheme": "http", "root_path": "", "state": {BODY_LONG: True},
     }  # fmt: skip
     await client._transport.app(scope, receive, send)
     return [message["status"] for message in sent if message["type"] == "http.response.start"], len(left)

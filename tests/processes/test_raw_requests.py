@@ -111,6 +111,20 @@ INCOMPLETE: dict[str, tuple[list[bytes | None], int]] = {
 }
 
 
+@pytest.mark.parametrize("framing", ["declared", "chunked"])
+@pytest.mark.parametrize("limit", [1000, 70_000])
+def test_a_body_above_the_limit_is_refused_however_it_arrives(database_url, framing, limit):
+    """The answer is 413 also if the body arrives in one piece with the head, and the endpoint needs none."""
+    body = b"x" * (limit + 1)
+    sent = b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    if framing == "chunked":
+        sent = CHUNKED + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    with service(database_url, MAX_BODY_BYTES=str(limit)) as server:
+        server.serving()
+        for head in (DELETE, b"GET /health HTTP/1.1\r\nHost: a\r\n"):
+            assert [413] == statuses(send_and_read(server, head + b"Connection: close\r\n" + sent))
+
+
 def test_a_refused_request_is_not_executed(database_url):
     """It has one answer, one log line and one count, with the same status, and the item is still there."""
     with service(database_url, REQUEST_RECEIVE_SECONDS="1", MAX_BODY_BYTES="100000") as server:
