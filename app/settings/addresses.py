@@ -2,6 +2,7 @@
 
 import json
 import re
+import stat
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
+
+from app.settings.files import mode_of
 
 UNIX: Final = "unix"
 """The scheme of HOST for a Unix socket."""
@@ -62,9 +65,10 @@ List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 def _listen_host(value: str) -> str:
     if value.startswith(f"{UNIX}:"):
         path = Path(value.removeprefix(f"{UNIX}:"))
-        if not path.is_absolute() or len(bytes(path)) > _LONGEST_SOCKET_PATH or not path.parent.is_dir():
+        if not path.is_absolute() or len(bytes(path)) > _LONGEST_SOCKET_PATH or not stat.S_ISDIR(mode_of(path.parent)):
             raise ValueError("must name a socket in a folder that exists, by a short path as in unix:/run/items.sock")
-        if path.exists() and not path.is_socket():
+        mode = mode_of(path)
+        if mode and not stat.S_ISSOCK(mode):
             raise ValueError("must name a socket, as in unix:/run/items.sock: another kind of file has this path")
         return value
     host = value.removeprefix("[").removesuffix("]")

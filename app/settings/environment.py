@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final, Self, get_args
@@ -11,6 +12,7 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import StartupError
+from app.settings.files import mode_of
 
 _LONGEST_SECRET: Final = 65_536
 
@@ -98,7 +100,8 @@ def read_secret(file: Path, name: str) -> str:
     Raises:
         StartupError: It cannot be read, or cannot be read more than once, as a pipe.
     """
-    if file.exists() and not file.is_file() and not file.is_dir():
+    mode = mode_of(file)
+    if mode and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise StartupError(f"{name.upper()} must name a regular file, and not a pipe or a device.")
     try:
         with file.open(encoding="utf-8") as opened:

@@ -3,6 +3,7 @@
 import os
 import re
 import ssl
+import stat
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from app.settings.addresses import List
 from app.settings.environment import FromEnvironment
+from app.settings.files import mode_of
 from app.settings.values import AnyCase
 
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]-]+")
@@ -83,7 +85,7 @@ def _check_pairs(value: str) -> str:
 
 
 def _check_certificates(value: Path) -> Path:
-    if not value.is_file() or not os.access(value, os.R_OK):
+    if not stat.S_ISREG(mode_of(value)) or not os.access(value, os.R_OK):
         raise ValueError("must name a file that this process can read")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,6 +14,7 @@ from pydantic_settings import NoDecode
 
 from app.database_url import DatabaseUrl
 from app.settings.addresses import List
+from app.settings.files import mode_of
 
 Seconds = Annotated[float, Field(ge=0.001, le=3600, allow_inf_nan=False)]
 """PostgreSQL counts in milliseconds. A shorter time would become 0, which it takes for no limit."""
@@ -126,7 +128,8 @@ Limit = Annotated[str, AfterValidator(_check_limit)]
 
 
 def _check_folder(value: str) -> str:
-    if Path(value).exists() and not Path(value).is_dir():
+    mode = mode_of(Path(value))
+    if mode and not stat.S_ISDIR(mode):
         raise ValueError("must name a folder, or a path where one can be made")
     return value
 

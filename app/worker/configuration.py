@@ -104,8 +104,8 @@ def check_socket(host: str, ports: Mapping[str, int | None]) -> None:
         ports: PORT and OPS_PORT by their names; one that is None is not used.
 
     Raises:
-        StartupError: HOST is no address of this machine, a port is in use or not permitted, or a connection to the
-            Unix socket succeeds.
+        StartupError: HOST is no address of this machine, a port is in use or not permitted, a connection to the
+            Unix socket succeeds, or its folder is closed.
     """
     path = host.removeprefix("unix:")
     if path == host:
@@ -115,6 +115,11 @@ def check_socket(host: str, ports: Mapping[str, int | None]) -> None:
                 if port is not None:
                     _check_port(host, name, port)
         return
+    if not os.environ.keys() & _INHERITED_SOCKETS and not os.access(Path(path).parent, os.W_OK | os.X_OK):
+        raise StartupError(
+            f"HOST {host} is in a folder in which this process may not create files: "
+            "permit that, or write another path."
+        )
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
         client.connect(path)
         raise StartupError(f"HOST {host} is used by another running server: stop it, or give HOST another path.")

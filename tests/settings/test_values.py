@@ -1,5 +1,8 @@
 """Which values are accepted, and which are refused."""
 
+import errno
+import io
+import os
 import re
 
 import pytest
@@ -45,6 +48,45 @@ def test_a_malformed_value_stops_the_start(environment, variable, text):
     assert SENTENCE.fullmatch(sentence)
     assert SECRET not in sentence
     assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "variable", ["DATABASE_URL_FILE", "MIGRATION_DATABASE_URL_FILE", "OTEL_EXPORTER_OTLP_CERTIFICATE"]
+)
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENAMETOOLONG])
+def test_a_file_that_cannot_be_looked_at_stops_the_start_with_a_sentence(environment, monkeypatch, variable, error):
+    """Its folder is closed to this process, or its name is too long."""
+    monkeypatch.setattr(os, "stat", refusing(os.stat, error))
+    monkeypatch.setattr(io, "open", refusing(io.open, error))
+    environment("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318")
+    environment(variable, UNSEEN)
+
+    with pytest.raises(StartupError, match=rf"^{variable} (names a file that cannot be read|must name a file that)"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENAMETOOLONG])
+def test_what_cannot_be_looked_at_is_left_to_who_uses_it(environment, monkeypatch, error):
+    """The metrics and the socket then say what the system says."""
+    monkeypatch.setattr(os, "stat", refusing(os.stat, error))
+    environment("METRICS_DIRECTORY", UNSEEN)
+    environment("HOST", f"unix:{UNSEEN}")
+
+    assert UNSEEN == Settings.load().metrics_directory
+
+
+UNSEEN = "/tmp/unseen"
+
+
+def refusing(function, error):
+    """The function, which fails for the path `UNSEEN`."""
+
+    def called(path, *arguments, **options):
+        if os.fspath(path) == UNSEEN:
+            raise OSError(error, os.strerror(error))
+        return function(path, *arguments, **options)
+
+    return called
 
 
 @pytest.mark.parametrize("limit", ["0/minute", "10/2 days", "1/month", "1000000001/minute", "-1/minute"])

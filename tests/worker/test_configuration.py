@@ -1,3 +1,4 @@
+import os
 import re
 import socket
 
@@ -176,3 +177,14 @@ def test_an_address_of_another_machine_is_refused(host):
     """The sentence names the setting, before Gunicorn tries to listen."""
     with pytest.raises(StartupError, match=rf"^HOST {re.escape(host)} is no address of this machine \(.+\): set it to"):
         check_socket(host, {})
+
+
+def test_a_socket_in_a_closed_folder_is_refused(monkeypatch, tmp_path):
+    """Gunicorn would try for five seconds. Not where the socket is inherited, as from systemd."""
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    host = f"unix:{tmp_path}/service.sock"
+
+    with pytest.raises(StartupError, match=f"^HOST {host} is in a folder in which this process may not create files: "):
+        check_socket(host, {})
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    check_socket(host, {})
