@@ -15,7 +15,7 @@ _MOST_DIGITS = 9
 
 
 def check(command: list[str] = sys.orig_argv, environment: Environment = os.environ) -> None:
-    """Unset the empty variables; end the process with one sentence if a variable is malformed.
+    """Unset the empty variables and take out white space; end the process with one sentence if a variable is malformed.
 
     Only Gunicorn is affected: every other program reads its settings by itself.
 
@@ -32,6 +32,8 @@ def check(command: list[str] = sys.orig_argv, environment: Environment = os.envi
     if message:
         os.write(2, f"Error: {message}\n".encode())
         os._exit(1)  # Python reports SystemExit as a fatal error before it has started
+    if "FORWARDED_ALLOW_IPS" in environment:  # Gunicorn passes over an empty entry, but not over a blank one
+        environment["FORWARDED_ALLOW_IPS"] = "".join(environment["FORWARDED_ALLOW_IPS"].split())
 
 
 def _program(arguments: list[str]) -> str:

@@ -119,6 +119,20 @@ def test_only_empty_variables_are_removed(monkeypatch):
     assert {"FORWARDED_ALLOW_IPS": "10.0.0.0/8"} == environment
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("10.0.0.0/8, ", "10.0.0.0/8,"), (" 10.0.0.1 , ,\t::1\n", "10.0.0.1,,::1"), ("10.0.0.0/8,::1", "10.0.0.0/8,::1")],
+)
+def test_blank_entries_of_a_list_are_passed_over(this_version, written, read):
+    """As everywhere else in a list. Gunicorn would end with a sentence that names no variable."""
+    environment = {"FORWARDED_ALLOW_IPS": written}
+    check(["python", "/venv/bin/gunicorn"], environment)
+    done = start(PYTHONPATH=this_version, FORWARDED_ALLOW_IPS=written)
+
+    assert {"FORWARDED_ALLOW_IPS": read} == environment
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_make_and_the_image_install_the_check():
     """Both copy the module and the file that runs it."""
     for file in ("Makefile", "Dockerfile"):
