@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final, Self, get_args
@@ -53,6 +54,7 @@ class FromEnvironment(BaseSettings):
         Raises:
             StartupError: A setting is malformed, or contradicts another one.
         """
+        _check_spellings(cls.model_fields, os.environ)
         _check_dotenv(values.get("_env_file", cls.model_config["env_file"]))
         try:
             return cls(**values)
@@ -124,6 +126,15 @@ def _strip(name: str, value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         raise ValueError(f"{name.upper()} must be written without the quotes around it.")
     return value
+
+
+def _check_spellings(fields: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Refuse a setting that two variables give different values, as `PORT` and `port`: the last one would count."""
+    spellings: dict[str, str] = {}
+    for name, value in environment.items():
+        other = spellings.setdefault(name.lower(), name)
+        if value and environment[other] and value != environment[other] and name.lower() in fields:
+            raise StartupError(f"{other} and {name} are the same setting, and have different values: leave one out.")
 
 
 def _check_dotenv(file: str | None) -> None:

@@ -39,6 +39,19 @@ def test_a_variable_sets_the_field_of_its_name(environment, variable, text, valu
     assert value == getattr(Settings.load(), variable.lower())
 
 
+@pytest.mark.parametrize("names", [("PORT", "port"), ("Port", "PORT")])
+def test_two_spellings_of_a_setting_are_refused(environment, names):
+    """The one that comes last in the environment would count. The same value twice, or an empty one, does no harm."""
+    for name, text in zip(names, ("8001", "8002"), strict=True):
+        environment(name, text)
+    with pytest.raises(StartupError, match=f"^{names[0]} and {names[1]} are the same setting, and have different val"):
+        Settings.load()
+
+    for text in ("8001", ""):
+        environment(names[1], text)
+        assert 8001 == Settings.load().port
+
+
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
 def test_an_empty_variable_counts_as_not_set(environment, name):
     """A variable without a value, which compose files can produce, gives the default."""
