@@ -18,6 +18,7 @@ from app.settings.files import mode_of
 _LONGEST_SECRET: Final = 65_536
 
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]+")
+_NUMBER: Final = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 _CONSEQUENCE: Final = "default_factory_not_called"
 """The type of Pydantic's error for a default that depends on other settings, where one of these is malformed."""
@@ -72,10 +73,12 @@ class FromEnvironment(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _check_digits(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `8000.0` and `8_000` for a whole number. Pydantic reads them, and other readers of PORT do not."""
+        """Refuse `8000.0` and `8_000` for a whole number, and `1_5` for seconds, which Pydantic would read as well."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and is_whole_number(kind) and not _WHOLE_NUMBER.fullmatch(value):
             raise ValueError("must be a whole number")
+        if isinstance(value, str) and _is_kind(kind, float) and not _NUMBER.fullmatch(value):
+            raise ValueError("must be a number")
         return value
 
     @classmethod
@@ -93,7 +96,11 @@ class FromEnvironment(BaseSettings):
 
 def is_whole_number(kind: Any) -> bool:
     """Whether a field of this type is a whole number, with or without limits, or none."""
-    return any(int is getattr(part, "__origin__", part) for part in (kind, *get_args(kind)))
+    return _is_kind(kind, int)
+
+
+def _is_kind(kind: Any, number: type) -> bool:
+    return any(number is getattr(part, "__origin__", part) for part in (kind, *get_args(kind)))
 
 
 def read_secret(file: Path, name: str) -> str:

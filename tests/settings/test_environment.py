@@ -39,6 +39,23 @@ def test_a_variable_sets_the_field_of_its_name(environment, variable, text, valu
     assert value == getattr(Settings.load(), variable.lower())
 
 
+@pytest.mark.parametrize("text", ["1_5", "1,5", "+5", "\u0661", "1 5", "0x1", "1e", ".", "1.5s", "inf", "nan"])
+def test_what_is_no_number_is_refused(environment, text):
+    """Python reads `1_5` as 15, where a person may have meant 1.5."""
+    environment("DATABASE_WAIT_SECONDS", text)
+
+    with pytest.raises(StartupError, match=r"^DATABASE_WAIT_SECONDS must be a number\.$"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(("text", "number"), [("2", 2), ("0.5", 0.5), (".5", 0.5), ("2.", 2), ("5e-1", 0.5)])
+def test_a_number_may_have_a_fraction_and_an_exponent(environment, text, number):
+    """As in most other programs."""
+    environment("DATABASE_WAIT_SECONDS", text)
+
+    assert number == Settings.load().database_wait_seconds
+
+
 @pytest.mark.parametrize("names", [("PORT", "port"), ("Port", "PORT")])
 def test_two_spellings_of_a_setting_are_refused(environment, names):
     """The one that comes last in the environment would count. The same value twice, or an empty one, does no harm."""
