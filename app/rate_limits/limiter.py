@@ -1,5 +1,6 @@
 """slowapi's limiter, for limits of single routes, on this service's counters."""
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ class RouteLimiter(Limiter):
                 key_style="endpoint",
                 config_filename=os.devnull,
             )
+        # It would log each refusal, with the client's address in the event. `request_served` has both.
+        self.logger.setLevel(logging.ERROR)
         self._limits: Mapping[str, str] = {}
         self._limited: dict[int, list[Callable[..., Any]]] = {}
 

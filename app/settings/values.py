@@ -111,6 +111,7 @@ StorageUri = Annotated[SecretStr, AfterValidator(_check_storage_uri)]
 
 _LONGEST_WINDOW_SECONDS: Final = 86_400
 _LARGEST_LIMIT: Final = 1_000_000_000
+_NO_PERIOD: Final = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
 
 
 def _check_limit(value: str) -> str:
@@ -118,7 +119,8 @@ def _check_limit(value: str) -> str:
         (limit,) = parse_many(value)
     except ValueError:
         raise ValueError("must be one limit like 600/minute or 20/second") from None
-    if not 1 <= limit.amount <= _LARGEST_LIMIT or limit.get_expiry() > _LONGEST_WINDOW_SECONDS:
+    is_within = 1 <= limit.amount <= _LARGEST_LIMIT and limit.get_expiry() <= _LONGEST_WINDOW_SECONDS
+    if not is_within or _NO_PERIOD.search(value):  # `limits` reads 0 minutes as one
         raise ValueError("must be at least one request in a period of at most a day, like 600/minute or 20/second")
     return value
 

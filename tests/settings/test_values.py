@@ -89,7 +89,9 @@ def refusing(function, error):
     return called
 
 
-@pytest.mark.parametrize("limit", ["0/minute", "10/2 days", "1/month", "1000000001/minute", "-1/minute"])
+@pytest.mark.parametrize(
+    "limit", ["0/minute", "10/2 days", "1/month", "1000000001/minute", "-1/minute", "1/0minute", "1 per 0 hours"]
+)
 def test_a_limit_that_cannot_be_kept_is_refused(limit):
     """None at all would serve nobody, and a restart within a long period would begin to count from zero."""
     with pytest.raises(StartupError, match=r"^RATE_LIMIT_READ must be .* like 600/minute"):
