@@ -22,7 +22,8 @@ async def repeated(database, statement, *, times, pause):
 @pytest.mark.slow
 async def test_reads_succeed_while_commits_wait_for_a_standby(own_cluster):
     """After the first commits have timed out, others leave connections for reads. Then all writes succeed again."""
-    async with connected(own_cluster.url, connections=6, statement_seconds=2.0) as database:
+    limits = {"connections": 6, "wait_seconds": 0.5, "statement_seconds": 2.0}
+    async with connected(own_cluster.url, **limits) as database:
         await asyncio.to_thread(wait_for_standby, own_cluster, "gone")
         writing = asyncio.create_task(repeated(database, INSERT, times=400, pause=0.02))
         await asyncio.sleep(4)
