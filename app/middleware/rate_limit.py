@@ -45,7 +45,7 @@ class RateLimit:
         if not self._limits.enabled:
             return None
         quota = self._limits.quota(scope["method"])
-        headers = self._limits.admit_at_once(quota, client)
+        headers = self._limits.admit_from_slice(quota, client)
         if headers is not None:
             scope["state"]["rate_limit_headers"] = headers
             return None

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from limits import parse_many
 from limits.strategies import MovingWindowRateLimiter
 from slowapi import Limiter
 
 from app.rate_limits.clients import client_of_request
 from app.rate_limits.host_counters import HostCounters
 from app.rate_limits.storage import HostStorage
+from app.settings.values import parse_limits
 
 
 class RouteLimiter(Limiter):
@@ -94,7 +94,7 @@ class RouteLimiter(Limiter):
 def _parsed(limit_value: Any) -> Any:
     """The limit itself, if it is no malformed text. A function is called with each request."""
     if isinstance(limit_value, str):
-        parse_many(limit_value)
+        parse_limits(limit_value)
     return limit_value
 
 

@@ -100,8 +100,8 @@ class RateLimits:
         """The quota that a request with this method uses."""
         return self._read if method in READ_METHODS else self._write
 
-    def admit_at_once(self, quota: Quota, client: str) -> Headers | None:
-        """Admit a request that is counted already, and return its headers. None if it has to be counted by `hit`."""
+    def admit_from_slice(self, quota: Quota, client: str) -> Headers | None:
+        """Admit a request that was counted in advance, and return its headers. None if `hit` has to count it."""
         spent = self._slices.spend(quota.key(client))
         if spent is None:
             return None

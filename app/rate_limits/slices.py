@@ -84,7 +84,7 @@ class Slices:
         self._slices = OrderedDict[bytes, _Slice]()
 
     def spend(self, key: bytes, cost: int = 1) -> tuple[int, float] | None:
-        """Admit a request that is counted already, or as many as `cost`.
+        """Admit a request that was counted in advance. It counts as `cost` requests.
 
         Returns:
             What remains, and in how many seconds some of the client's quota is free again. None if the counters have

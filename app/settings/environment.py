@@ -55,8 +55,8 @@ class FromEnvironment(BaseSettings):
         Raises:
             StartupError: A setting is malformed, or contradicts another one.
         """
-        _check_spellings(cls.model_fields, os.environ)
-        _check_dotenv(values.get("_env_file", cls.model_config["env_file"]))
+        for variables in (os.environ, _checked_dotenv(values.get("_env_file", cls.model_config["env_file"]))):
+            _check_spellings(cls.model_fields, variables)
         try:
             return cls(**values)
         except ValidationError as error:
@@ -135,19 +135,23 @@ def _strip(name: str, value: str) -> str:
     return value
 
 
-def _check_spellings(fields: Iterable[str], environment: Mapping[str, str]) -> None:
+def _check_spellings(fields: Iterable[str], variables: Mapping[str, str | None]) -> None:
     """Refuse a setting that two variables give different values, as `PORT` and `port`: the last one would count."""
     spellings: dict[str, str] = {}
-    for name, value in environment.items():
+    for name, value in variables.items():
         other = spellings.setdefault(name.lower(), name)
-        if value and environment[other] and value != environment[other] and name.lower() in fields:
-            raise StartupError(f"{other} and {name} are the same setting, and have different values: leave one out.")
+        if value and variables[other] and value != variables[other] and name.lower() in fields:
+            raise StartupError(f"{other} and {name} are the same setting, and have different values: remove one.")
 
 
-def _check_dotenv(file: str | None) -> None:
-    """Refuse a `.env` that cannot be read as a whole: its settings would otherwise be missing without a word."""
+def _checked_dotenv(file: str | None) -> dict[str, str | None]:
+    """The variables of the `.env`.
+
+    Raises:
+        StartupError: It cannot be read as a whole: settings would be missing without a word.
+    """
     if file is None or not os.path.lexists(file):
-        return
+        return {}
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -156,7 +160,8 @@ def _check_dotenv(file: str | None) -> None:
         text = "\0"
     if "\0" in text:
         raise StartupError(f"{file} must be text in UTF-8: save it in that encoding.")
-    for line in parse_stream(StringIO(text)):
+    lines = list(parse_stream(StringIO(text)))
+    for line in lines:
         if line.error:  # dotenv would leave the line out
             written = line.original.string
             number = line.original.line + written[: len(written) - len(written.lstrip())].count("\n")
@@ -164,6 +169,7 @@ def _check_dotenv(file: str | None) -> None:
                 f"Line {number} of {file} must be like NAME=value, with both quotes if it has any, "
                 "or begin with # if it is a comment."
             )
+    return {line.key: line.value for line in lines if line.key is not None}
 
 
 def _sentence(error: Any) -> str:

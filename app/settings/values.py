@@ -114,13 +114,23 @@ _LARGEST_LIMIT: Final = 1_000_000_000
 _NO_PERIOD: Final = re.compile(r"(?:/|per)\s*0+\s*[a-z]", re.IGNORECASE)
 
 
+def parse_limits(text: str) -> list[Any]:
+    """The limits in the notation of `limits`, which reads a period of 0 minutes as one.
+
+    Raises:
+        ValueError: The text is malformed, or has a period of 0.
+    """
+    if _NO_PERIOD.search(text):
+        raise ValueError(f"The period of a limit is at least 1: {text}")
+    return parse_many(text)
+
+
 def _check_limit(value: str) -> str:
     try:
-        (limit,) = parse_many(value)
+        (limit,) = parse_limits(value)
     except ValueError:
         raise ValueError("must be one limit like 600/minute or 20/second") from None
-    is_within = 1 <= limit.amount <= _LARGEST_LIMIT and limit.get_expiry() <= _LONGEST_WINDOW_SECONDS
-    if not is_within or _NO_PERIOD.search(value):  # `limits` reads 0 minutes as one
+    if not 1 <= limit.amount <= _LARGEST_LIMIT or limit.get_expiry() > _LONGEST_WINDOW_SECONDS:
         raise ValueError("must be at least one request in a period of at most a day, like 600/minute or 20/second")
     return value
 

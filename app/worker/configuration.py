@@ -105,7 +105,7 @@ def check_socket(host: str, ports: Mapping[str, int | None]) -> None:
 
     Raises:
         StartupError: HOST is no address of this machine, a port is in use or not permitted, a connection to the
-            Unix socket succeeds, or its folder is closed.
+            Unix socket succeeds, or its folder cannot be written.
     """
     path = host.removeprefix("unix:")
     if path == host:
@@ -118,7 +118,7 @@ def check_socket(host: str, ports: Mapping[str, int | None]) -> None:
     if not os.environ.keys() & _INHERITED_SOCKETS and not os.access(Path(path).parent, os.W_OK | os.X_OK):
         raise StartupError(
             f"HOST {host} is in a folder in which this process may not create files: "
-            "permit that, or write another path."
+            "give it write access, or choose another path."
         )
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
         client.connect(path)

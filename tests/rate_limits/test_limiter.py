@@ -110,10 +110,10 @@ def test_fixed_windows_are_refused():
             call()
 
 
-@pytest.mark.parametrize("malformed", ["often", "1/fortnight", "-1/minute", ""])
+@pytest.mark.parametrize("malformed", ["often", "1/fortnight", "-1/minute", "", "1/0minute"])
 def test_a_malformed_limit_is_refused_where_it_is_declared(malformed):
     """It would be logged by slowapi, and limit nothing."""
-    with pytest.raises(ValueError, match=r"couldn't parse|no granularity"):
+    with pytest.raises(ValueError, match=r"couldn't parse|no granularity|at least 1"):
         limiter.limit(malformed)
-    with pytest.raises(ValueError, match=r"couldn't parse|no granularity"):
+    with pytest.raises(ValueError, match=r"couldn't parse|no granularity|at least 1"):
         limiter.shared_limit(malformed, scope="all")

@@ -69,6 +69,17 @@ def test_two_spellings_of_a_setting_are_refused(environment, names):
         assert 8001 == Settings.load().port
 
 
+def test_two_spellings_in_a_dotenv_file_are_refused(environment, tmp_path):
+    """As in the environment. The environment still takes precedence over the file."""
+    (tmp_path / ".env").write_text("PORT=8001\nport=8002\n")
+    with pytest.raises(StartupError, match=r"^PORT and port are the same setting, and have different values: remove"):
+        Settings.load()
+
+    (tmp_path / ".env").write_text("port=8002\n")
+    environment("PORT", "8001")
+    assert 8001 == Settings.load().port
+
+
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
 def test_an_empty_variable_counts_as_not_set(environment, name):
     """A variable without a value, which compose files can produce, gives the default."""
